@@ -1,0 +1,626 @@
+//! `FileIndex`: the digests of the user's files, remembered so that an unchanged file is not read again.
+//!
+//! Does not know pipelines or the store. It is an index and no truth: losing it costs time only.
+//!
+//! A file is known by its fingerprint: device, inode, size, modification time and status-change time to the
+//! nanosecond, and mode. Git's rule for racily clean files holds: a file may change twice within one tick of its
+//! clock, so a digest is trusted only if both times were at least two seconds old when hashing began, and only
+//! while the clock is not behind that moment.
+//!
+//! Invariants: a digest is returned only if the file had one fingerprint, on one open file, before and after it
+//! was read; nothing but a regular file is opened; a damaged, unreadable or unknown index file is an empty index.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError};
+use crate::digest::Digest;
+use crate::disk::{self, DiskError, Links, Opened, Temp, failed};
+
+const MAGIC: [u8; 4] = *b"HWFI";
+const VERSION: u32 = 1;
+/// The most bytes that an index may have: some three million files.
+const MAX_BYTES: usize = 512 << 20;
+/// Length of the BLAKE3 checksum at the end of the index file.
+const CHECKSUM: usize = 32;
+/// How old a file's times must be when it is hashed: the coarsest clock among file systems ticks every two seconds.
+const MARGIN_SECONDS: i64 = 2;
+/// How often a file that changed while it was read is read again.
+const RETRIES: usize = 3;
+/// The bit that makes a file executable for its owner.
+const EXECUTABLE: u32 = 0o100;
+
+/// What a file contains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileState {
+    /// Digest of its content.
+    pub digest: Digest,
+    /// Length of its content.
+    pub bytes: u64,
+    /// Whether its owner may execute it.
+    pub executable: bool,
+}
+
+/// Why a file has no digest.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// There is no such file.
+    #[error("{path} does not exist", path = path.display())]
+    Missing {
+        /// The path, absolute.
+        path: PathBuf,
+    },
+    /// It is a directory, a fifo, a device …
+    #[error("{path} is a {kind}, not a regular file", path = path.display())]
+    NotRegular {
+        /// The path, absolute.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// It changed each time it was read.
+    #[error("{path} changed while it was read", path = path.display())]
+    ChangedWhileRead {
+        /// The path, absolute.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The index is too large to be saved.
+    #[error("the file index cannot be saved: {0}")]
+    Encode(#[from] CodecError),
+}
+
+/// A moment of the wall clock or of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Moment {
+    seconds: i64,
+    nanos: i64,
+}
+
+impl Moment {
+    /// A clock before 1970 is the earliest of moments: nothing is trusted then.
+    fn now() -> Moment {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        let parts = since.and_then(|since| {
+            let seconds = i64::try_from(since.as_secs()).ok()?;
+            Some((seconds, i64::from(since.subsec_nanos())))
+        });
+        let (seconds, nanos) = parts.unwrap_or((i64::MIN, 0));
+        Moment { seconds, nanos }
+    }
+
+    fn plus_margin(self) -> Moment {
+        let seconds = self.seconds.saturating_add(MARGIN_SECONDS);
+        Moment { seconds, ..self }
+    }
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Fingerprint {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: Moment,
+    changed: Moment,
+    mode: u32,
+}
+
+impl Fingerprint {
+    fn of(metadata: &Metadata) -> Fingerprint {
+        Fingerprint {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: Moment { seconds: metadata.mtime(), nanos: metadata.mtime_nsec() },
+            changed: Moment { seconds: metadata.ctime(), nanos: metadata.ctime_nsec() },
+            mode: metadata.mode(),
+        }
+    }
+}
+
+/// A digest, the fingerprint of the file that had it, and when hashing began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Hashed {
+    fingerprint: Fingerprint,
+    hashed_at: Moment,
+    digest: Digest,
+}
+
+impl Hashed {
+    /// Whether a file with this fingerprint certainly still has this digest.
+    fn is_trusted(&self, fingerprint: &Fingerprint, now: Moment) -> bool {
+        *fingerprint == self.fingerprint
+            && fingerprint.modified.plus_margin() <= self.hashed_at
+            && fingerprint.changed.plus_margin() <= self.hashed_at
+            && self.hashed_at <= now
+    }
+
+    fn state(&self) -> FileState {
+        FileState {
+            digest: self.digest,
+            bytes: self.fingerprint.size,
+            executable: self.fingerprint.mode & EXECUTABLE != 0,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    files: HashMap<PathBuf, Hashed>,
+    /// Whether there is something to save.
+    changed: bool,
+}
+
+/// Digests of files by absolute path. Used from many threads at once.
+#[derive(Debug)]
+pub struct FileIndex {
+    path: PathBuf,
+    known: RwLock<Known>,
+}
+
+impl FileIndex {
+    /// The index kept at `path`; an empty one if there is none, or none that can be read.
+    pub fn open(path: &Path) -> FileIndex {
+        let files = load(path).unwrap_or_default();
+        let changed = false;
+        FileIndex {
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            known: RwLock::new(Known { files, changed }),
+        }
+    }
+
+    /// What the file at `path` contains, links followed. It is read only if the index cannot tell.
+    ///
+    /// # Errors
+    /// If there is no such file, if it is no regular file, if it cannot be read, or if it changed each time it was
+    /// read.
+    pub fn digest(&self, path: &Path) -> Result<FileState, FileError> {
+        let path = std::path::absolute(path).map_err(failed("resolve", path))?;
+        if let Some(state) = self.recall(&path) {
+            return Ok(state);
+        }
+        for _ in 0..=RETRIES {
+            if let Some(hashed) = hash(&path)? {
+                self.remember(path, hashed);
+                return Ok(hashed.state());
+            }
+        }
+        Err(FileError::ChangedWhileRead { path })
+    }
+
+    /// Whether the file at `path` has the content `digest` now: the question after a stage ran. It is read again
+    /// unless the index can be trusted. A file that is gone, is no regular file any more or does not hold still
+    /// is not still the same.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn still(&self, path: &Path, digest: &Digest) -> Result<bool, FileError> {
+        match self.digest(path) {
+            Ok(state) => Ok(state.digest == *digest),
+            Err(FileError::Missing { .. } | FileError::NotRegular { .. } | FileError::ChangedWhileRead { .. }) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the index, atomically, if anything in it is new. Of two processes the later one wins.
+    ///
+    /// # Errors
+    /// If it cannot be written; it is still there to be saved then.
+    pub fn save(&self) -> Result<(), FileError> {
+        let Some(lines) = self.take_changes() else {
+            return Ok(());
+        };
+        let saved = store(&self.path, &lines);
+        if saved.is_err() {
+            self.known.write().unwrap_or_else(PoisonError::into_inner).changed = true;
+        }
+        saved
+    }
+
+    /// What the index knows of `path`, if it can be trusted now.
+    fn recall(&self, path: &Path) -> Option<FileState> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let hashed = *known.files.get(path)?;
+        drop(known);
+        let metadata = std::fs::metadata(path).ok()?;
+        let trusted = hashed.is_trusted(&Fingerprint::of(&metadata), Moment::now());
+        trusted.then(|| hashed.state())
+    }
+
+    fn remember(&self, path: PathBuf, hashed: Hashed) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.files.insert(path, hashed);
+        known.changed = true;
+    }
+
+    /// All lines of the index in the order of paths, if there is something to save.
+    fn take_changes(&self) -> Option<Vec<(Vec<u8>, Hashed)>> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::take(&mut known.changed) {
+            return None;
+        }
+        let line = |(path, hashed): (&PathBuf, &Hashed)| (path.as_os_str().as_bytes().to_vec(), *hashed);
+        let mut lines: Vec<_> = known.files.iter().map(line).collect();
+        lines.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Some(lines)
+    }
+}
+
+/// Reads and hashes a file; `None` if it changed meanwhile.
+fn hash(path: &Path) -> Result<Option<Hashed>, FileError> {
+    // Before the file is opened: a change after this moment must look too young.
+    let hashed_at = Moment::now();
+    let (mut file, metadata) = match disk::open_regular(path, Links::Follow)? {
+        Opened::Regular(file, metadata) => (file, metadata),
+        Opened::Other(kind) => return Err(FileError::NotRegular { path: path.to_owned(), kind }),
+        Opened::Missing => return Err(FileError::Missing { path: path.to_owned() }),
+    };
+    let fingerprint = Fingerprint::of(&metadata);
+    // One byte more than there should be: a file that grows for ever is not followed.
+    let limit = fingerprint.size.saturating_add(1);
+    let (digest, bytes) = disk::hash_into(&mut file, path, limit, |_| Ok(()))?;
+    let after = file.metadata().map_err(failed("stat", path))?;
+    let unchanged = Fingerprint::of(&after) == fingerprint && bytes == fingerprint.size;
+    Ok(unchanged.then_some(Hashed { fingerprint, hashed_at, digest }))
+}
+
+/// The index file at `path`, if it is whole and of this version.
+fn load(path: &Path) -> Option<HashMap<PathBuf, Hashed>> {
+    let Ok(Opened::Regular(mut file, metadata)) = disk::open_regular(path, Links::Follow) else {
+        return None;
+    };
+    if metadata.len() > MAX_BYTES as u64 {
+        return None;
+    }
+    let bytes = disk::read(&mut file, path, metadata.len()).ok()?;
+    let (body, checksum) = bytes.split_last_chunk::<CHECKSUM>()?;
+    if Digest::of(body).as_bytes() != checksum {
+        return None;
+    }
+    let lines: Vec<(Vec<u8>, Hashed)> = codec::decode::<MAX_BYTES, _>(MAGIC, VERSION, body).ok()?;
+    let file = |(path, hashed)| (PathBuf::from(std::ffi::OsString::from_vec(path)), hashed);
+    Some(lines.into_iter().map(file).collect())
+}
+
+fn store(path: &Path, lines: &[(Vec<u8>, Hashed)]) -> Result<(), FileError> {
+    let mut bytes = codec::encode::<{ MAX_BYTES - CHECKSUM }>(MAGIC, VERSION, &lines)?;
+    bytes.extend_from_slice(Digest::of(&bytes).as_bytes());
+    let folder = disk::parent(path);
+    disk::create_dirs(folder, 0o700)?;
+    disk::sweep(folder);
+    let mut temp = Temp::create(folder, 0o600)?;
+    temp.write(&bytes)?;
+    temp.sync()?;
+    Ok(temp.replace(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, FileTimes, OpenOptions, Permissions};
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
+    use std::time::Duration;
+
+    struct Bench {
+        folder: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            Bench { folder: tempfile::tempdir().unwrap() }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn write(&self, name: &str, content: &[u8]) -> PathBuf {
+            let path = self.path(name);
+            fs::write(&path, content).unwrap();
+            path
+        }
+
+        fn index(&self) -> FileIndex {
+            FileIndex::open(&self.path("state/files.idx"))
+        }
+    }
+
+    fn fingerprint(path: &Path) -> Fingerprint {
+        Fingerprint::of(&fs::metadata(path).unwrap())
+    }
+
+    /// Makes the index believe a wrong digest, hashed `seconds` after the file's last change.
+    fn plant(index: &FileIndex, path: &Path, seconds: i64) -> Digest {
+        let fingerprint = fingerprint(path);
+        let last = fingerprint.modified.max(fingerprint.changed);
+        let hashed_at = Moment { seconds: last.seconds + seconds, ..last };
+        let digest = Digest::of(b"a planted digest");
+        index.remember(path.to_owned(), Hashed { fingerprint, hashed_at, digest });
+        digest
+    }
+
+    fn wait_until_old(path: &Path) {
+        let print = fingerprint(path);
+        while print.modified.max(print.changed).plus_margin() > Moment::now() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    #[test]
+    fn a_file_has_the_digest_of_its_content() {
+        let bench = Bench::new();
+        let path = bench.write("a", b"content");
+        let expected = FileState { digest: Digest::of(b"content"), bytes: 7, executable: false };
+        assert_eq!(bench.index().digest(&path).unwrap(), expected);
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let expected = FileState { executable: true, ..expected };
+        assert_eq!(bench.index().digest(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_unchanged_file_is_not_read_again() {
+        let bench = Bench::new();
+        let path = bench.write("a", b"content");
+        wait_until_old(&path);
+        let index = bench.index();
+        let planted = plant(&index, &path, MARGIN_SECONDS);
+        assert_eq!(index.digest(&path).unwrap().digest, planted);
+    }
+
+    #[test]
+    fn a_racily_clean_file_is_hashed_again() {
+        let bench = Bench::new();
+        let path = bench.write("a", b"content");
+        wait_until_old(&path);
+        let index = bench.index();
+        plant(&index, &path, MARGIN_SECONDS - 1);
+        assert_eq!(index.digest(&path).unwrap().digest, Digest::of(b"content"));
+    }
+
+    #[test]
+    fn same_size_same_mtime_edit_is_seen() {
+        let bench = Bench::new();
+        let path = bench.write("a", b"before");
+        let index = bench.index();
+        wait_until_old(&path);
+        assert_eq!(index.digest(&path).unwrap().digest, Digest::of(b"before"));
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let mut file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all(b"after!").unwrap();
+        file.set_times(FileTimes::new().set_modified(modified)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), modified);
+        assert_eq!(index.digest(&path).unwrap().digest, Digest::of(b"after!"));
+    }
+
+    #[test]
+    fn a_file_put_in_the_place_of_another_is_seen() {
+        let bench = Bench::new();
+        let (path, other) = (bench.write("a", b"before"), bench.write("b", b"after!"));
+        let index = bench.index();
+        wait_until_old(&other);
+        index.digest(&path).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_eq!(index.digest(&path).unwrap().digest, Digest::of(b"after!"));
+    }
+
+    #[test]
+    fn trust_needs_an_equal_fingerprint_old_times_and_a_clock_that_went_forward() {
+        let at = |seconds| Moment { seconds, nanos: 5 };
+        let print = Fingerprint { device: 1, inode: 2, size: 3, modified: at(100), changed: at(100), mode: 0o100644 };
+        let hashed = |hashed_at| Hashed { fingerprint: print, hashed_at, digest: Digest::of(b"") };
+        assert!(hashed(at(102)).is_trusted(&print, at(102)));
+        assert!(!hashed(at(101)).is_trusted(&print, at(200)), "racily clean");
+        assert!(!hashed(at(99)).is_trusted(&print, at(200)), "hashed under a clock set back");
+        assert!(!hashed(at(150)).is_trusted(&print, at(149)), "the clock went backwards since");
+        let others = [
+            Fingerprint { device: 9, ..print },
+            Fingerprint { inode: 9, ..print },
+            Fingerprint { size: 9, ..print },
+            Fingerprint { modified: at(99), ..print },
+            Fingerprint { changed: at(99), ..print },
+            Fingerprint { mode: 0o100755, ..print },
+        ];
+        for other in others {
+            assert!(!hashed(at(150)).is_trusted(&other, at(200)), "{other:?}");
+        }
+        let end = Fingerprint { modified: at(i64::MAX), ..print };
+        let hashed = Hashed { fingerprint: end, ..hashed(at(150)) };
+        assert!(!hashed.is_trusted(&end, at(200)), "a file of the far future");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Bench::new().index().digest(Path::new("/no/such/file")).unwrap_err();
+        assert_eq!(error.to_string(), "/no/such/file does not exist");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_named_and_not_opened() {
+        let bench = Bench::new();
+        let fifo = bench.path("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        let socket = bench.path("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let folder = bench.folder.path().to_owned();
+        let cases = [
+            (fifo, "fifo"),
+            (socket, "socket"),
+            (folder, "directory"),
+            (PathBuf::from("/dev/null"), "character device"),
+        ];
+        for (path, kind) in cases {
+            assert_eq!(
+                bench.index().digest(&path).unwrap_err().to_string(),
+                format!("{} is a {kind}, not a regular file", path.display())
+            );
+        }
+    }
+
+    #[test]
+    fn a_link_is_followed_and_a_loop_is_an_error() {
+        let bench = Bench::new();
+        bench.write("a", b"content");
+        std::os::unix::fs::symlink("a", bench.path("link")).unwrap();
+        std::os::unix::fs::symlink("loop", bench.path("loop")).unwrap();
+        let index = bench.index();
+        let state = index.digest(&bench.path("link")).unwrap();
+        assert_eq!(state.digest, Digest::of(b"content"));
+        let error = index.digest(&bench.path("loop")).unwrap_err();
+        assert!(matches!(error, FileError::Disk(_)), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_changes_each_time_it_is_read_is_an_error() {
+        let bench = Bench::new();
+        let path = bench.write("a", &vec![0; 4 << 20]);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    file.write_all(b"x").unwrap();
+                }
+            });
+            // Now and then the writer may sleep through a whole reading.
+            let found = (0..10_000).find_map(|_| bench.index().digest(&path).err());
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            found
+        });
+        assert_eq!(result.unwrap().to_string(), format!("{} changed while it was read", path.display()));
+    }
+
+    #[test]
+    fn an_index_is_read_back_whatever_the_names() {
+        let bench = Bench::new();
+        let name = std::ffi::OsString::from_vec(b"\xff new\nline".to_vec());
+        let odd = bench.folder.path().join(name);
+        fs::write(&odd, b"odd").unwrap();
+        let index = bench.index();
+        index.digest(&odd).unwrap();
+        index.digest(&bench.write("a", b"content")).unwrap();
+        index.save().unwrap();
+        let again = bench.index();
+        let files = |index: &FileIndex| index.known.read().unwrap().files.clone();
+        assert_eq!(files(&again).len(), 2);
+        assert_eq!(files(&again), files(&index));
+    }
+
+    #[test]
+    fn nothing_is_written_when_nothing_changed() {
+        let bench = Bench::new();
+        let path = bench.write("a", b"content");
+        wait_until_old(&path);
+        let index = bench.index();
+        index.save().unwrap();
+        assert!(!bench.path("state").exists());
+        index.digest(&path).unwrap();
+        index.save().unwrap();
+        fs::remove_file(bench.path("state/files.idx")).unwrap();
+        index.digest(&path).unwrap();
+        index.save().unwrap();
+        assert!(!bench.path("state/files.idx").exists());
+    }
+
+    #[test]
+    fn a_failed_save_can_be_repeated() {
+        let bench = Bench::new();
+        bench.write("state", b"a file in the place of the folder");
+        let index = bench.index();
+        index.digest(&bench.write("a", b"content")).unwrap();
+        assert!(index.save().is_err());
+        fs::remove_file(bench.path("state")).unwrap();
+        index.save().unwrap();
+        assert!(bench.path("state/files.idx").exists());
+    }
+
+    #[test]
+    fn a_damaged_index_is_an_empty_index() {
+        let bench = Bench::new();
+        let index = bench.index();
+        index.digest(&bench.write("a", b"content")).unwrap();
+        index.save().unwrap();
+        let file = bench.path("state/files.idx");
+        let good = fs::read(&file).unwrap();
+        let known = || bench.index().known.read().unwrap().files.len();
+        assert_eq!(known(), 1);
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&file, &bytes).unwrap();
+            assert_eq!(known(), 0, "bit {bit}");
+        }
+        for length in 0..good.len() {
+            fs::write(&file, &good[..length]).unwrap();
+            assert_eq!(known(), 0, "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn an_index_of_another_version_is_an_empty_index() {
+        let bench = Bench::new();
+        let lines: Vec<(Vec<u8>, Hashed)> = Vec::new();
+        let mut bytes = codec::encode::<MAX_BYTES>(MAGIC, VERSION + 1, &lines).unwrap();
+        bytes.extend_from_slice(Digest::of(&bytes).as_bytes());
+        fs::create_dir(bench.path("state")).unwrap();
+        bench.write("state/files.idx", &bytes);
+        assert!(load(&bench.path("state/files.idx")).is_none());
+    }
+
+    #[test]
+    fn still_sees_an_edit_a_removal_and_a_replacement() {
+        let bench = Bench::new();
+        let path = bench.write("a", b"before");
+        let index = bench.index();
+        let before = index.digest(&path).unwrap().digest;
+        assert!(index.still(&path, &before).unwrap());
+        fs::write(&path, b"after!").unwrap();
+        assert!(!index.still(&path, &before).unwrap());
+        fs::write(&path, b"before").unwrap();
+        assert!(index.still(&path, &before).unwrap(), "content counts, not times");
+        fs::remove_file(&path).unwrap();
+        assert!(!index.still(&path, &before).unwrap());
+        fs::create_dir(&path).unwrap();
+        assert!(!index.still(&path, &before).unwrap());
+    }
+
+    #[test]
+    fn many_threads_ask_at_once() {
+        let bench = Bench::new();
+        let paths: Vec<_> = (0..8u8).map(|i| bench.write(&format!("{i}"), &[i; 1000])).collect();
+        let index = bench.index();
+        std::thread::scope(|scope| {
+            for path in paths.iter().chain(&paths) {
+                let index = &index;
+                scope.spawn(move || {
+                    let state = index.digest(path).unwrap();
+                    assert_eq!(state.digest, Digest::of(&fs::read(path).unwrap()));
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_relative_and_an_absolute_path_are_one_file() {
+        let index = Bench::new().index();
+        index.digest(Path::new("Cargo.toml")).unwrap();
+        let absolute = std::path::absolute("Cargo.toml").unwrap();
+        index.digest(&absolute).unwrap();
+        assert_eq!(index.known.read().unwrap().files.len(), 1);
+    }
+}

@@ -1,0 +1,80 @@
+//! `Event`, `Reason`, `Outcome`: all that the outside may know of a run.
+
+use headwater_cache::{Artifact, Digest};
+
+use crate::graph::NodeId;
+use crate::manifest::{Change, Key};
+
+/// Why a node runs, the first that applies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// It was asked for by name.
+    Forced,
+    /// There is a record, but this output's bytes are gone or damaged.
+    Lost(Digest),
+    /// It has never finished under this name.
+    New,
+    /// Its manifest differs from that of its last finish.
+    Changed(Vec<Change>),
+    /// Its key is as it was at its last finish, but the record is gone.
+    Forgotten,
+    /// It cannot be told yet: these nodes run first and may give what they gave before.
+    Unknown(Vec<NodeId>),
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// A record exists for the key; nothing ran.
+    Cached,
+    Ran,
+    Failed,
+    /// Something that it needs failed.
+    Skipped,
+    /// The run ended before it began.
+    Cancelled,
+}
+
+/// What a run that starts nothing says of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Preview {
+    Cached,
+    /// Cached, but an output in the project is not in place.
+    Restore,
+    /// Certain to run.
+    Stale(Reason),
+    /// Runs, unless what is above it gives the same as before.
+    Maybe(Reason),
+    /// It cannot run: an input file cannot be read.
+    Failed(String),
+}
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The plan is made: so many nodes are wanted.
+    Planned { nodes: usize },
+    Started { node: NodeId, reason: Reason },
+    Finished(Finish),
+    /// From a run that starts nothing, in place of the two above.
+    Previewed { node: NodeId, preview: Preview, key: Option<Key> },
+}
+
+/// The end of a node.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    pub node: NodeId,
+    pub outcome: Outcome,
+    pub reason: Option<Reason>,
+    pub key: Option<Key>,
+    /// What this run spent on it.
+    pub seconds: f64,
+    /// What its record says it cost, when it was cached.
+    pub saved: f64,
+    /// In the order of the stage's output ports; empty unless it ran or was cached.
+    pub outputs: Vec<Artifact>,
+    /// Outs that were put back in place without running anything.
+    pub restored: bool,
+    /// Why it failed or was skipped.
+    pub error: Option<String>,
+}

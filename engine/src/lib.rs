@@ -1,0 +1,30 @@
+//! Graph, keys, plan and scheduler: what must run, in which order, and what is known already.
+//!
+//! | file | |
+//! |---|---|
+//! | [`stage`] | what a node does, as data and one function |
+//! | [`graph`] | nodes and edges; every wiring error found at once |
+//! | [`manifest`] | the labelled lines whose hash is a node's key |
+//! | [`plan`] | which nodes wait, are ready, run or are done; pure |
+//! | [`run`] | the loop in which plan, store and workers meet |
+//! | [`event`] | all that the outside may know of a run |
+//!
+//! The engine does not know tables, models, the pipeline file, the file system, processes or the clock: files reach it
+//! through [`run::Sources`], time as a function, work as a closure in a [`stage::Stage`].
+//!
+//! Invariants: a node's key covers everything its function can read. A record is written only after its outputs are
+//! in the store. A failure is never recorded.
+#![forbid(unsafe_code)]
+
+pub mod event;
+pub mod graph;
+pub mod manifest;
+pub mod plan;
+pub mod run;
+pub mod stage;
+
+pub use event::{Event, Finish, Outcome, Preview, Reason};
+pub use graph::{Graph, Node, NodeId, Wire, WireFrom, WiringError};
+pub use manifest::{Change, Key, Manifest};
+pub use run::{Options, Session, SourceError, Sources, Summary};
+pub use stage::{Bound, Failure, InputPort, InputPorts, Job, OutputPort, Presence, Selection, Stage};

@@ -1,0 +1,233 @@
+//! `Manifest`: the labelled lines whose hash is a node's key.
+//!
+//! One walk makes both the key and its explanation: two manifests compared say what changed. The text form is what is
+//! hashed and what is kept in the record, so every key can be read back.
+//!
+//! Invariants: the encoding is unambiguous (label, tab, value, newline; all three escaped inside). No absolute path, no
+//! time and no node name is in a manifest.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use headwater_cache::{Artifact, Digest, Tree};
+
+use crate::stage::{Bound, Selection, Stage};
+
+/// The version of the key's format: raised when the meaning of a manifest changes, so that old records never match.
+pub const KEY_FORMAT: u32 = 1;
+
+/// The digest of a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub Digest);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Labelled lines, in a fixed order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Manifest {
+    lines: Vec<(String, String)>,
+}
+
+/// One difference between two manifests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub label: String,
+    pub old: Option<String>,
+    pub new: Option<String>,
+}
+
+impl Manifest {
+    /// All that a node reads: its stage's identity, its configuration, and the selected entries of its inputs.
+    pub fn of(stage: &Stage, inputs: &[Bound]) -> Self {
+        let mut manifest = Self::default();
+        manifest.push("headwater-key", KEY_FORMAT.to_string());
+        manifest.push("kind", format!("{} {}", stage.kind, stage.version));
+        for (label, value) in &stage.config {
+            manifest.push(format!("config.{label}"), value.clone());
+        }
+        for input in inputs {
+            manifest.push_input(input);
+        }
+        manifest
+    }
+
+    fn push(&mut self, label: impl Into<String>, value: impl Into<String>) {
+        self.lines.push((label.into(), value.into()));
+    }
+
+    fn push_input(&mut self, input: &Bound) {
+        let label = port_label(&input.port, &input.label);
+        match (&input.tree, &input.selection) {
+            (Some(tree), selection) => {
+                self.push(&label, format!("{} {}", input.artifact.type_name, tree.header).trim_end());
+                self.push_entries(&label, tree, selection);
+            }
+            (None, _) => self.push(&label, blob_value(&input.artifact)),
+        }
+    }
+
+    fn push_entries(&mut self, label: &str, tree: &Tree, selection: &Selection) {
+        for entry in &tree.entries {
+            if selects(selection, &entry.name) {
+                self.push(format!("{label}/{}", entry.name), format!("{} {}", entry.type_name, entry.digest));
+            }
+        }
+    }
+
+    /// The lines, in order.
+    pub fn lines(&self) -> &[(String, String)] {
+        &self.lines
+    }
+
+    /// The text that is hashed and kept.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (label, value) in &self.lines {
+            escape(label, &mut text);
+            text.push('\t');
+            escape(value, &mut text);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Reads back [`Manifest::text`]; lines without a tab are passed over.
+    pub fn parse(text: &str) -> Self {
+        let lines = text.lines().filter_map(|line| line.split_once('\t'));
+        Self { lines: lines.map(|(label, value)| (unescape(label), unescape(value))).collect() }
+    }
+
+    /// The hash of the text.
+    pub fn key(&self) -> Key {
+        Key(Digest::of(self.text().as_bytes()))
+    }
+
+    /// What differs from an older manifest: changed and added lines in this one's order, then removed ones.
+    pub fn changes_since(&self, old: &Self) -> Vec<Change> {
+        let before: BTreeMap<&str, &str> = old.lines.iter().map(|(l, v)| (l.as_str(), v.as_str())).collect();
+        let now: BTreeMap<&str, &str> = self.lines.iter().map(|(l, v)| (l.as_str(), v.as_str())).collect();
+        let mut changes = Vec::new();
+        for (label, value) in &self.lines {
+            let old = before.get(label.as_str()).map(|value| (*value).to_owned());
+            if old.as_ref() != Some(value) {
+                changes.push(Change { label: label.clone(), old, new: Some(value.clone()) });
+            }
+        }
+        for (label, value) in &old.lines {
+            if !now.contains_key(label.as_str()) {
+                changes.push(Change { label: label.clone(), old: Some(value.clone()), new: None });
+            }
+        }
+        if changes.is_empty() && self.lines != old.lines {
+            changes.push(Change { label: "order".into(), old: Some("another".into()), new: Some("this".into()) });
+        }
+        changes
+    }
+}
+
+/// Whether an entry is within a selection.
+pub fn selects(selection: &Selection, name: &str) -> bool {
+    match selection {
+        Selection::All => true,
+        Selection::Only(names) => names.iter().any(|wanted| wanted == name),
+    }
+}
+
+/// `input.PORT` or `input.PORT[axis=label,…]`.
+fn port_label(port: &str, label: &BTreeMap<String, String>) -> String {
+    if label.is_empty() {
+        return format!("input.{port}");
+    }
+    let labels: Vec<String> = label.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
+    format!("input.{port}[{}]", labels.join(","))
+}
+
+fn blob_value(artifact: &Artifact) -> String {
+    format!("{} {}", artifact.type_name, artifact.digest)
+}
+
+fn escape(text: &str, into: &mut String) {
+    for char in text.chars() {
+        match char {
+            '\\' => into.push_str("\\\\"),
+            '\n' => into.push_str("\\n"),
+            '\r' => into.push_str("\\r"),
+            '\t' => into.push_str("\\t"),
+            other => into.push(other),
+        }
+    }
+}
+
+fn unescape(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        if char != '\\' {
+            plain.push(char);
+            continue;
+        }
+        plain.push(match chars.next() {
+            Some('n') => '\n',
+            Some('r') => '\r',
+            Some('t') => '\t',
+            Some(other) => other,
+            None => '\\',
+        });
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn manifest(lines: &[(&str, &str)]) -> Manifest {
+        Manifest { lines: lines.iter().map(|(l, v)| ((*l).to_owned(), (*v).to_owned())).collect() }
+    }
+
+    #[test]
+    fn a_changed_an_added_and_a_removed_line_are_told_apart() {
+        let old = manifest(&[("config.l2", "1.0"), ("config.gone", "1")]);
+        let new = manifest(&[("config.l2", "2.0"), ("config.added", "3")]);
+        let changes = new.changes_since(&old);
+        let told: Vec<_> = changes.iter().map(|c| (c.label.as_str(), c.old.as_deref(), c.new.as_deref())).collect();
+        assert_eq!(
+            told,
+            [
+                ("config.l2", Some("1.0"), Some("2.0")),
+                ("config.added", None, Some("3")),
+                ("config.gone", Some("1"), None),
+            ]
+        );
+    }
+
+    #[test]
+    fn lines_in_another_order_are_a_change() {
+        let old = manifest(&[("input.a/x", "i64 1"), ("input.a/y", "i64 2")]);
+        let new = manifest(&[("input.a/y", "i64 2"), ("input.a/x", "i64 1")]);
+        assert_ne!(old.key(), new.key());
+        assert_eq!(new.changes_since(&old)[0].label, "order");
+    }
+
+    proptest! {
+        #[test]
+        fn the_text_reads_back_as_the_same_lines(lines in proptest::collection::vec((any::<String>(), any::<String>()), 0..8)) {
+            let manifest = Manifest { lines };
+            prop_assert_eq!(Manifest::parse(&manifest.text()), manifest);
+        }
+
+        #[test]
+        fn different_lines_have_different_texts(
+            a in proptest::collection::vec(("[a\\\\\t\n]{0,3}", "[a\\\\\t\n]{0,3}"), 0..3),
+            b in proptest::collection::vec(("[a\\\\\t\n]{0,3}", "[a\\\\\t\n]{0,3}"), 0..3),
+        ) {
+            let (a, b) = (Manifest { lines: a }, Manifest { lines: b });
+            prop_assert_eq!(a == b, a.text() == b.text());
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! `PipelineFile`: what was written, checked for shape alone: which tables and keys there are.
+//!
+//! It does not know what a kind's keys mean, and resolves no name. All errors of shape are collected.
+
+use crate::error::Diagnostic;
+use crate::pipeline::value::{Datum, Key, Span, Value};
+
+/// The tables of a pipeline file.
+#[derive(Debug, Clone)]
+pub struct PipelineFile {
+    pub name: String,
+    pub params: Vec<(Key, Value)>,
+    /// The axes as written: a list, a range, a glob, or labelled tables.
+    pub matrix: Vec<(Key, Value)>,
+    pub exclude: Vec<Value>,
+    pub variants: Vec<(Key, Vec<(Key, Value)>)>,
+    pub stages: Vec<StageDeclaration>,
+    pub store_path: Option<String>,
+}
+
+/// One `[stages.NAME]`.
+#[derive(Debug, Clone)]
+pub struct StageDeclaration {
+    pub name: Key,
+    pub work: WorkDeclaration,
+    pub wires: Vec<WireDeclaration>,
+    /// The keys that are the kind's own business.
+    pub config: Value,
+}
+
+/// `uses` or `run`.
+#[derive(Debug, Clone)]
+pub enum WorkDeclaration {
+    Uses(String, Span),
+    Run(Value),
+}
+
+/// One connection as written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WireDeclaration {
+    pub port: Option<String>,
+    pub stage: String,
+    pub output: Option<String>,
+    pub gather: Option<Gather>,
+    pub span: Span,
+}
+
+/// What a `gather` collapses.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Gather {
+    AllAxes,
+    /// `over = ["fold"]`.
+    Over(Vec<(String, Span)>),
+}
+
+const SECTIONS: [&str; 6] = ["pipeline", "params", "matrix", "variants", "stages", "store"];
+
+impl PipelineFile {
+    /// Reads the tables of a file.
+    ///
+    /// # Errors
+    /// Everything whose shape is wrong.
+    pub fn read(root: &Value) -> Result<Self, Vec<Diagnostic>> {
+        let mut errors = Vec::new();
+        for (key, _) in root.as_table().unwrap_or_default() {
+            if !SECTIONS.contains(&key.name.as_str()) {
+                let unknown = Diagnostic::new(format!("unknown section `{}`", key.name));
+                errors.push(unknown.at(key.span.clone(), "").suggest(&key.name, SECTIONS, "sections"));
+            }
+        }
+        let mut section = |name: &str| table(root.get(name), name, &mut errors);
+        let (params, matrix) = (section("params"), section("matrix"));
+        let (variants, stages) = (section("variants"), section("stages"));
+        let (pipeline, store) = (section("pipeline"), section("store"));
+        let (exclude, matrix): (Vec<_>, Vec<_>) = matrix.into_iter().partition(|(key, _)| key.name == "exclude");
+        let file = Self {
+            name: text_of(&pipeline, "pipeline", "name", &mut errors).unwrap_or_else(|| "pipeline".into()),
+            params,
+            matrix,
+            exclude: exclude.into_iter().flat_map(|(_, value)| exclusions(value, &mut errors)).collect(),
+            variants: variants.into_iter().map(|(key, value)| read_variant(key, &value, &mut errors)).collect(),
+            stages: stages.into_iter().filter_map(|(key, value)| read_stage(key, value, &mut errors)).collect(),
+            store_path: text_of(&store, "store", "path", &mut errors),
+        };
+        if file.stages.is_empty() && errors.is_empty() {
+            errors.push(Diagnostic::new("there are no stages").hint("add one: [stages.NAME] with `uses` or `run`"));
+        }
+        if errors.is_empty() { Ok(file) } else { Err(errors) }
+    }
+}
+
+fn table(value: Option<&Value>, name: &str, errors: &mut Vec<Diagnostic>) -> Vec<(Key, Value)> {
+    let Some(value) = value else { return Vec::new() };
+    if value.as_table().is_none() {
+        let text = format!("`{name}` is {}, expected a table", value.describe());
+        errors.push(Diagnostic::new(text).at(value.span.clone(), ""));
+    }
+    value.as_table().unwrap_or_default().to_vec()
+}
+
+/// The one key that a small section takes.
+fn text_of(entries: &[(Key, Value)], section: &str, name: &str, errors: &mut Vec<Diagnostic>) -> Option<String> {
+    let mut found = None;
+    for (key, value) in entries {
+        match (key.name == name, value.as_text()) {
+            (true, Some(text)) => found = Some(text.to_owned()),
+            (true, None) => {
+                let text = format!("`{name}` is {}, expected a string", value.describe());
+                errors.push(Diagnostic::new(text).at(value.span.clone(), ""));
+            }
+            (false, _) => {
+                let text = format!("unknown key `{}` in [{section}]", key.name);
+                errors.push(Diagnostic::new(text).at(key.span.clone(), "").suggest(&key.name, [name], "keys"));
+            }
+        }
+    }
+    found
+}
+
+fn exclusions(value: Value, errors: &mut Vec<Diagnostic>) -> Vec<Value> {
+    let span = value.span.clone();
+    match value.datum {
+        Datum::List(values) if values.iter().all(|value| value.as_table().is_some()) => values,
+        _ => {
+            let text = "`exclude` takes an array of tables, each an assignment of axes";
+            errors.push(Diagnostic::new(text).at(span, "").hint("write: exclude = [{ model = \"forest\", fold = 4 }]"));
+            Vec::new()
+        }
+    }
+}
+
+fn read_variant(key: Key, value: &Value, errors: &mut Vec<Diagnostic>) -> (Key, Vec<(Key, Value)>) {
+    let settings = table(Some(value), &key.name, errors);
+    (key, settings)
+}
+
+/// Stage names are part of node names and of `stage.output`, so they are plain words.
+fn check_name(key: &Key, errors: &mut Vec<Diagnostic>) {
+    let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    if key.name.is_empty() || !key.name.chars().all(plain) {
+        let text = format!("`{}` is no name for a stage", key.name);
+        errors.push(Diagnostic::new(text).at(key.span.clone(), "").hint("use letters, digits, `_` and `-`"));
+    }
+}
+
+fn read_stage(name: Key, value: Value, errors: &mut Vec<Diagnostic>) -> Option<StageDeclaration> {
+    check_name(&name, errors);
+    let span = value.span.clone();
+    let entries = table(Some(&value), &name.name, errors);
+    let (mut config, mut wires, mut works, mut over) = (Vec::new(), Vec::new(), Vec::new(), None);
+    for (key, value) in entries {
+        match key.name.as_str() {
+            "uses" => match value.as_text() {
+                Some(kind) => works.push(WorkDeclaration::Uses(kind.to_owned(), value.span.clone())),
+                None => errors.push(expected(&value, "uses", "the name of a kind")),
+            },
+            "run" => works.push(WorkDeclaration::Run(value)),
+            "input" => wires.extend(read_wire(None, &value, false, errors)),
+            "inputs" => wires.extend(read_wires(&value, errors)),
+            "gather" => wires.extend(read_wire(None, &value, true, errors)),
+            "over" => over = Some(read_over(&value, errors)),
+            _ => config.push((key, value)),
+        }
+    }
+    if let Some(axes) = over {
+        set_over(&name, axes, &mut wires, errors);
+    }
+    let config = Value { datum: Datum::Table(config), span };
+    match (works.pop(), works.pop()) {
+        (Some(work), None) => Some(StageDeclaration { name, work, wires, config }),
+        (None, _) => {
+            let text = format!("stage `{}` has neither `uses` nor `run`", name.name);
+            errors.push(Diagnostic::new(text).at(name.span, "").hint("`uses` names a kind, `run` a command"));
+            None
+        }
+        (Some(_), Some(_)) => {
+            let text = format!("stage `{}` has both `uses` and `run`", name.name);
+            errors.push(Diagnostic::new(text).at(name.span, "").hint("keep one of the two"));
+            None
+        }
+    }
+}
+
+fn expected(value: &Value, key: &str, what: &str) -> Diagnostic {
+    Diagnostic::new(format!("`{key}` is {}, expected {what}", value.describe())).at(value.span.clone(), "")
+}
+
+fn read_wires(value: &Value, errors: &mut Vec<Diagnostic>) -> Vec<WireDeclaration> {
+    let Some(entries) = value.as_table() else {
+        let hint = "write: inputs = { port = \"stage.output\" }; for one input: input = \"stage\"";
+        errors.push(expected(value, "inputs", "a table of ports").hint(hint));
+        return Vec::new();
+    };
+    entries.iter().filter_map(|(port, value)| read_wire(Some(port.name.clone()), value, false, errors)).collect()
+}
+
+fn read_wire(
+    port: Option<String>,
+    value: &Value,
+    gather: bool,
+    errors: &mut Vec<Diagnostic>,
+) -> Option<WireDeclaration> {
+    let key = port.clone().unwrap_or_else(|| if gather { "gather".into() } else { "input".into() });
+    let Some(text) = value.as_text() else {
+        errors.push(expected(value, &key, "the name of a stage, or stage.output"));
+        return None;
+    };
+    if text.contains("${") {
+        let text = format!("`{key}` names a stage and cannot hold a param");
+        errors.push(Diagnostic::new(text).at(value.span.clone(), ""));
+        return None;
+    }
+    let (stage, output) = split_reference(text);
+    let gather = gather.then_some(Gather::AllAxes);
+    Some(WireDeclaration { port, stage, output, gather, span: value.span.clone() })
+}
+
+/// `stage.output` or `stage`.
+pub fn split_reference(text: &str) -> (String, Option<String>) {
+    match text.split_once('.') {
+        Some((stage, output)) => (stage.to_owned(), Some(output.to_owned())),
+        None => (text.to_owned(), None),
+    }
+}
+
+fn read_over(value: &Value, errors: &mut Vec<Diagnostic>) -> Vec<(String, Span)> {
+    let texts = match &value.datum {
+        Datum::List(values) => values.iter().map(|value| Some((value.as_text()?.to_owned(), value.span.clone()))).collect(),
+        _ => None,
+    };
+    texts.unwrap_or_else(|| {
+        errors.push(expected(value, "over", "an array of axis names"));
+        Vec::new()
+    })
+}
+
+fn set_over(name: &Key, axes: Vec<(String, Span)>, wires: &mut [WireDeclaration], errors: &mut Vec<Diagnostic>) {
+    let mut gathers = wires.iter_mut().filter_map(|wire| wire.gather.as_mut()).peekable();
+    if gathers.peek().is_none() {
+        let text = format!("stage `{}` has `over` without `gather`", name.name);
+        errors.push(Diagnostic::new(text).at(name.span.clone(), "").hint("add: gather = \"STAGE\""));
+    }
+    for gather in gathers {
+        *gather = Gather::Over(axes.clone());
+    }
+}

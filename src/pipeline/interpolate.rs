@@ -1,0 +1,271 @@
+//! `${param}`: finding the mentions, and putting values in their place.
+//!
+//! `${x}` alone keeps the param's type. In a query it is a literal of that type, in a command one shell-quoted argument,
+//! elsewhere text. `$${` is a literal `${`. It does not know stages or variants.
+
+use std::collections::BTreeMap;
+
+use crate::error::Diagnostic;
+use crate::pipeline::value::{Datum, Span, Value};
+
+/// A param's value, with the label that stands for it in names and paths.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    pub label: String,
+    pub value: Value,
+}
+
+/// The values of all params.
+pub type Choices = BTreeMap<String, Choice>;
+
+/// How a param is written into the text around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    Text,
+    /// A literal, quoted by us.
+    Sql,
+    /// One argument, quoted by us.
+    Shell,
+}
+
+enum Piece<'a> {
+    Text(&'a str),
+    Dollar,
+    Param(&'a str),
+}
+
+/// The names of the params that a value mentions, with where.
+pub fn mentions(value: &Value, source: &str) -> Vec<(String, Span)> {
+    match &value.datum {
+        Datum::Text(text) => pieces(text)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::Param(name) => Some(((*name).to_owned(), place(name, value, source))),
+                Piece::Text(_) | Piece::Dollar => None,
+            })
+            .collect(),
+        Datum::List(values) => values.iter().flat_map(|value| mentions(value, source)).collect(),
+        Datum::Table(entries) => entries.iter().flat_map(|(_, value)| mentions(value, source)).collect(),
+        Datum::Bool(_) | Datum::Integer(_) | Datum::Float(_) => Vec::new(),
+    }
+}
+
+/// The range of `${name}` within its string.
+fn place(name: &str, value: &Value, source: &str) -> Span {
+    let wanted = format!("${{{name}}}");
+    let within = source.get(value.span.clone()).and_then(|text| text.find(&wanted));
+    within.map_or_else(|| value.span.clone(), |at| value.span.start + at..value.span.start + at + wanted.len())
+}
+
+/// Puts params in. All of them must be known, which the caller has checked.
+///
+/// # Errors
+/// A mention that is not closed, stands inside quotes, or cannot be written in this style.
+pub fn substitute(value: &Value, choices: &Choices, style: Style) -> Result<Value, Diagnostic> {
+    let datum = match &value.datum {
+        Datum::Text(text) => substitute_text(text, value, choices, style)?,
+        Datum::List(values) => {
+            Datum::List(values.iter().map(|value| substitute(value, choices, style)).collect::<Result<_, _>>()?)
+        }
+        Datum::Table(entries) => {
+            let put = |(key, value): &(_, Value)| Ok((Clone::clone(key), substitute(value, choices, style)?));
+            Datum::Table(entries.iter().map(put).collect::<Result<_, _>>()?)
+        }
+        plain => plain.clone(),
+    };
+    Ok(Value { datum, span: value.span.clone() })
+}
+
+fn substitute_text(text: &str, value: &Value, choices: &Choices, style: Style) -> Result<Datum, Diagnostic> {
+    let wrong = |message: String| Diagnostic::new(message).at(value.span.clone(), "");
+    let pieces = pieces(text).ok_or_else(|| wrong("`${` without its `}`".into()).hint("for a literal `${` write `$${`"))?;
+    if let ([Piece::Param(name)], Style::Text) = (pieces.as_slice(), style)
+        && let Some(choice) = choices.get(*name)
+    {
+        return Ok(choice.value.datum.clone());
+    }
+    let mut written = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => written.push_str(text),
+            Piece::Dollar => written.push_str("${"),
+            Piece::Param(name) => {
+                let Some(choice) = choices.get(name) else { return Err(wrong(format!("unknown param `{name}`"))) };
+                if style != Style::Text && inside_quotes(&written, style) {
+                    let text = format!("`${{{name}}}` stands inside quotes, but is quoted by Headwater already");
+                    return Err(wrong(text).hint("remove the quotes"));
+                }
+                let literal = write_choice(choice, style);
+                written.push_str(&literal.map_err(|why| wrong(format!("`${{{name}}}` cannot be put here: {why}")))?);
+            }
+        }
+    }
+    Ok(Datum::Text(written))
+}
+
+/// Splits a text at its mentions; `None` if one is not closed.
+fn pieces(text: &str) -> Option<Vec<Piece<'_>>> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        if rest[..at].ends_with('$') {
+            pieces.push(Piece::Text(&rest[..at - 1]));
+            pieces.push(Piece::Dollar);
+            rest = &rest[at + 2..];
+            continue;
+        }
+        if at > 0 {
+            pieces.push(Piece::Text(&rest[..at]));
+        }
+        let end = rest[at..].find('}')? + at;
+        pieces.push(Piece::Param(rest[at + 2..end].trim()));
+        rest = &rest[end + 1..];
+    }
+    if !rest.is_empty() || pieces.is_empty() {
+        pieces.push(Piece::Text(rest));
+    }
+    Some(pieces)
+}
+
+fn write_choice(choice: &Choice, style: Style) -> Result<String, &'static str> {
+    match style {
+        Style::Sql => sql_literal(&choice.value),
+        Style::Shell => Ok(shell_argument(&as_text(choice)?)),
+        Style::Text => as_text(choice),
+    }
+}
+
+/// A table is known by its label.
+fn as_text(choice: &Choice) -> Result<String, &'static str> {
+    match &choice.value.datum {
+        Datum::List(_) => Err("it is an array"),
+        Datum::Table(_) if choice.label.is_empty() => Err("it is a table without a label"),
+        Datum::Table(_) => Ok(choice.label.clone()),
+        _ => Ok(choice.value.to_string()),
+    }
+}
+
+fn sql_literal(value: &Value) -> Result<String, &'static str> {
+    match &value.datum {
+        Datum::Bool(value) => Ok(if *value { "TRUE" } else { "FALSE" }.into()),
+        Datum::Integer(value) => Ok(value.to_string()),
+        Datum::Float(value) if value.is_finite() => Ok(format!("{value:?}")),
+        Datum::Float(_) => Err("a query has no literal for it"),
+        Datum::Text(text) => Ok(format!("'{}'", text.replace('\'', "''"))),
+        Datum::List(values) if values.is_empty() => Err("it is an empty array"),
+        Datum::List(values) => {
+            let literals: Vec<String> = values.iter().map(sql_literal).collect::<Result<_, _>>()?;
+            Ok(format!("({})", literals.join(", ")))
+        }
+        Datum::Table(_) => Err("it is a table"),
+    }
+}
+
+/// Quotes an argument for `sh`.
+pub fn shell_argument(text: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || "_./:=@%+,-".contains(c);
+    if !text.is_empty() && text.chars().all(safe) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Whether the text so far ends inside a quoted string.
+fn inside_quotes(text: &str, style: Style) -> bool {
+    let mut chars = text.chars().peekable();
+    let mut open = None;
+    while let Some(char) = chars.next() {
+        match (open, char) {
+            (None, '\'' | '"') => open = Some(char),
+            (None, '-') if style == Style::Sql && chars.peek() == Some(&'-') => {
+                chars.find(|c| *c == '\n');
+            }
+            (None | Some('"'), '\\') if style == Style::Shell => {
+                chars.next();
+            }
+            (Some(quote), char) if quote == char => open = None,
+            _ => {}
+        }
+    }
+    open.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(datum: Datum) -> Value {
+        Value { datum, span: 0..0 }
+    }
+
+    fn choices() -> Choices {
+        let mut choices = Choices::new();
+        let mut set = |name: &str, datum: Datum| {
+            let value = value(datum);
+            choices.insert(name.into(), Choice { label: value.to_string(), value });
+        };
+        set("n", Datum::Integer(15));
+        set("name", Datum::Text("O'Hare it's".into()));
+        set("list", Datum::List(vec![value(Datum::Text("a".into())), value(Datum::Text("b".into()))]));
+        set("model", Datum::Table(vec![]));
+        choices.get_mut("model").expect("set").label = "forest".into();
+        choices
+    }
+
+    fn put(text: &str, style: Style) -> Result<Datum, String> {
+        let value = value(Datum::Text(text.into()));
+        substitute(&value, &choices(), style).map(|value| value.datum).map_err(|error| error.message)
+    }
+
+    fn text(text: &str) -> Result<Datum, String> {
+        Ok(Datum::Text(text.into()))
+    }
+
+    #[test]
+    fn alone_it_keeps_its_type() {
+        assert_eq!(put("${n}", Style::Text), Ok(Datum::Integer(15)));
+        assert_eq!(put("out/${model}/${n}.csv", Style::Text), text("out/forest/15.csv"));
+    }
+
+    #[test]
+    fn in_a_query_it_is_a_literal() {
+        assert_eq!(put("a > ${n} and b = ${name}", Style::Sql), text("a > 15 and b = 'O''Hare it''s'"));
+        assert_eq!(put("a in ${list}", Style::Sql), text("a in ('a', 'b')"));
+        assert_eq!(put("-- it's a comment\n${n}", Style::Sql), text("-- it's a comment\n15"));
+    }
+
+    #[test]
+    fn in_a_command_it_is_one_argument() {
+        assert_eq!(put("echo ${name}", Style::Shell), text(r"echo 'O'\''Hare it'\''s'"));
+    }
+
+    #[test]
+    fn inside_quotes_it_is_refused() {
+        let refused = Err("`${name}` stands inside quotes, but is quoted by Headwater already".to_owned());
+        assert_eq!(put("a = '${name}'", Style::Sql), refused);
+        assert_eq!(put("echo \"${name}\"", Style::Shell), refused);
+    }
+
+    #[test]
+    fn two_dollars_are_a_literal_one() {
+        assert_eq!(put("$${n} ${n}", Style::Text), text("${n} 15"));
+    }
+
+    #[test]
+    fn an_array_does_not_fit_into_text() {
+        assert_eq!(put("x-${list}", Style::Text), Err("`${list}` cannot be put here: it is an array".into()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_shell_argument_comes_back_as_it_was(argument in "[^\0]{0,20}") {
+            let printed = std::process::Command::new("sh")
+                .arg("-c")
+                .arg(format!("printf %s {}", shell_argument(&argument)))
+                .output()
+                .expect("sh runs");
+            proptest::prop_assert_eq!(String::from_utf8(printed.stdout).expect("text"), argument);
+        }
+    }
+}

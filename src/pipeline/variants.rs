@@ -1,0 +1,304 @@
+//! Params, matrix and named variants -> the list of variants and their axes.
+//!
+//! A variant assigns every param. The variants are the matrix's combinations, less `exclude`, plus the named ones. A
+//! param is an axis if it has more than one value among them. It does not know stages.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::error::Diagnostic;
+use crate::pipeline::file::PipelineFile;
+use crate::pipeline::interpolate::{Choice, Choices};
+use crate::pipeline::value::{Datum, Key, Span, Value};
+
+/// More variants than this are taken for a mistake.
+const LIMIT: usize = 1_000_000;
+
+/// All variants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variants {
+    /// The params that vary, in the order of the file.
+    pub axes: Vec<String>,
+    pub all: Vec<Variant>,
+}
+
+/// One assignment of all params.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    /// The name, of a named one.
+    pub name: Option<String>,
+    pub choices: Choices,
+}
+
+impl Variants {
+    /// Expands the file's params, with the settings of the command line laid over them. `root` is where globs look.
+    ///
+    /// # Errors
+    /// Everything that is wrong with params, matrix and variants.
+    pub fn expand(file: &PipelineFile, settings: &[(String, Value)], root: &Path) -> Result<Self, Vec<Diagnostic>> {
+        let mut errors = Vec::new();
+        let matrix = read_matrix(file, root, &mut errors);
+        check_settings(file, &matrix, settings, &mut errors);
+        check_exclusions(file, &matrix, &mut errors);
+        let size = matrix.iter().try_fold(1usize, |size, (_, choices)| size.checked_mul(choices.len()));
+        if size.is_none_or(|size| size > LIMIT) {
+            errors.push(Diagnostic::new(format!("the matrix has more than {LIMIT} combinations")));
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let defaults = params_of(file);
+        let mut all = combinations(file, &matrix, &defaults);
+        for (name, settings) in &file.variants {
+            all.extend(named(name, settings, &matrix, &defaults));
+        }
+        let mut variants = Self { axes: Vec::new(), all: distinct(all) };
+        variants.apply(settings);
+        variants.axes = variants.find_axes(file);
+        variants.check(file)?;
+        Ok(variants)
+    }
+
+    /// The value of `--set` wins everywhere; for an axis that has a value of this label, the others are dropped.
+    fn apply(&mut self, settings: &[(String, Value)]) {
+        for (name, value) in settings {
+            let label = label_of(value, "");
+            let has = |variant: &Variant| variant.choices.get(name).is_some_and(|choice| choice.label == label);
+            if self.all.iter().any(has) {
+                self.all.retain(has);
+            } else {
+                for variant in &mut self.all {
+                    variant.choices.insert(name.clone(), Choice { label: label.clone(), value: value.clone() });
+                }
+            }
+        }
+        self.all = distinct(std::mem::take(&mut self.all));
+    }
+
+    fn find_axes(&self, file: &PipelineFile) -> Vec<String> {
+        let set_by_variants = file.variants.iter().flat_map(|(_, settings)| settings.iter().map(|(key, _)| key));
+        let mut names: Vec<&str> = Vec::new();
+        for key in file.matrix.iter().map(|(key, _)| key).chain(set_by_variants) {
+            if !names.contains(&key.name.as_str()) {
+                names.push(&key.name);
+            }
+        }
+        let varies = |name: &&str| {
+            let label = |variant: &Variant| variant.choices.get(*name).map(|choice| choice.label.clone());
+            self.all.iter().any(|variant| label(variant) != label(&self.all[0]))
+        };
+        names.into_iter().filter(varies).map(str::to_owned).collect()
+    }
+
+    /// One label, one value; and every variant has every axis.
+    fn check(&self, file: &PipelineFile) -> Result<(), Vec<Diagnostic>> {
+        let mut errors = Vec::new();
+        if self.all.is_empty() {
+            errors.push(Diagnostic::new("no variant is left: `exclude` takes every combination of the matrix"));
+        }
+        for axis in &self.axes {
+            let mut seen: BTreeMap<&str, &Value> = BTreeMap::new();
+            for variant in &self.all {
+                let Some(choice) = variant.choices.get(axis) else {
+                    let name = variant.name.clone().unwrap_or_else(|| "the matrix".into());
+                    let text = format!("variant `{name}` leaves `{axis}` without a value");
+                    errors.push(Diagnostic::new(text).hint(format!("give `{axis}` a value in [params]")));
+                    break;
+                };
+                let first = seen.entry(&choice.label).or_insert(&choice.value);
+                if first.to_string() != choice.value.to_string() {
+                    let text = format!("axis `{axis}` has two different values with the label `{}`", choice.label);
+                    errors.push(Diagnostic::new(text).at(place_of(file, axis, &choice.value), ""));
+                    break;
+                }
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+fn place_of(file: &PipelineFile, axis: &str, value: &Value) -> Span {
+    let key = file.matrix.iter().find(|(key, _)| key.name == axis).map(|(key, _)| key.span.clone());
+    if value.span.is_empty() { key.unwrap_or_default() } else { value.span.clone() }
+}
+
+/// What stands for a value in names and paths: its text, or for a table the name it goes by.
+fn label_of(value: &Value, table: &str) -> String {
+    match value.datum {
+        Datum::Table(_) => table.to_owned(),
+        _ => value.to_string(),
+    }
+}
+
+fn params_of(file: &PipelineFile) -> Choices {
+    let choice = |(key, value): &(Key, Value)| {
+        (key.name.clone(), Choice { label: label_of(value, &key.name), value: value.clone() })
+    };
+    file.params.iter().map(choice).collect()
+}
+
+type Matrix = Vec<(String, Vec<Choice>)>;
+
+fn read_matrix(file: &PipelineFile, root: &Path, errors: &mut Vec<Diagnostic>) -> Matrix {
+    let mut matrix = Vec::new();
+    for (key, value) in &file.matrix {
+        match read_axis(value, root) {
+            Ok(choices) => matrix.push((key.name.clone(), choices)),
+            Err(error) => errors.push(error),
+        }
+    }
+    matrix
+}
+
+fn read_axis(value: &Value, root: &Path) -> Result<Vec<Choice>, Diagnostic> {
+    let wrong = |text: String| Diagnostic::new(text).at(value.span.clone(), "");
+    match &value.datum {
+        Datum::List(values) if values.is_empty() => Err(wrong("an axis needs at least one value".into())),
+        Datum::List(values) => values.iter().map(read_scalar).collect(),
+        Datum::Table(_) if value.get("glob").is_some() => read_glob(value, root),
+        Datum::Table(entries) if value.get("below").is_some() => read_range(value, entries),
+        Datum::Table(entries) if entries.iter().all(|(_, value)| value.as_table().is_some()) => {
+            let choice = |(key, value): &(Key, Value)| Choice { label: key.name.clone(), value: value.clone() };
+            Ok(entries.iter().map(choice).collect())
+        }
+        _ => Err(wrong(format!("an axis is an array, a range, a glob or labelled tables, not {}", value.describe()))
+            .hint("write: lr = [0.1, 0.01], or fold = { from = 0, below = 5 }, or model.NAME = { … }")),
+    }
+}
+
+fn read_scalar(value: &Value) -> Result<Choice, Diagnostic> {
+    match value.datum {
+        Datum::Table(_) | Datum::List(_) => Err(Diagnostic::new("a table value of an axis needs a label")
+            .at(value.span.clone(), "")
+            .hint("write it as: AXIS.LABEL = { … }")),
+        _ => Ok(Choice { label: value.to_string(), value: value.clone() }),
+    }
+}
+
+fn read_range(value: &Value, entries: &[(Key, Value)]) -> Result<Vec<Choice>, Diagnostic> {
+    if let Some((key, _)) = entries.iter().find(|(key, _)| key.name != "from" && key.name != "below") {
+        let unknown = Diagnostic::new(format!("unknown key `{}` in a range", key.name));
+        return Err(unknown.at(key.span.clone(), "").hint("the keys are: from, below"));
+    }
+    let bound = |name: &str| match value.get(name) {
+        None if name == "from" => Ok(0),
+        Some(Value { datum: Datum::Integer(number), .. }) => Ok(*number),
+        other => {
+            let span = other.map_or_else(|| value.span.clone(), |value| value.span.clone());
+            Err(Diagnostic::new(format!("`{name}` of a range is an integer")).at(span, ""))
+        }
+    };
+    let (from, below) = (bound("from")?, bound("below")?);
+    if below <= from || below - from > LIMIT as i64 {
+        let text = format!("the range from {from} below {below} has no values, or too many");
+        return Err(Diagnostic::new(text).at(value.span.clone(), ""));
+    }
+    let integer = |number: i64| Value { datum: Datum::Integer(number), span: value.span.clone() };
+    Ok((from..below).map(|number| Choice { label: number.to_string(), value: integer(number) }).collect())
+}
+
+fn read_glob(value: &Value, root: &Path) -> Result<Vec<Choice>, Diagnostic> {
+    let wrong = |text: String| Diagnostic::new(text).at(value.span.clone(), "");
+    let pattern = value.get("glob").and_then(Value::as_text).ok_or_else(|| wrong("`glob` is a pattern of paths".into()))?;
+    // The project's own path may hold characters that a pattern would read.
+    let full = format!("{}/{pattern}", glob::Pattern::escape(&root.to_string_lossy()));
+    let found = glob::glob(&full).map_err(|error| wrong(format!("`{pattern}` is no pattern: {error}")))?;
+    let mut choices = Vec::new();
+    for path in found {
+        let path = path.map_err(|error| wrong(error.to_string()))?;
+        let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+        let datum = Datum::Text(relative.clone());
+        choices.push(Choice { label: relative, value: Value { datum, span: value.span.clone() } });
+    }
+    if choices.is_empty() {
+        return Err(wrong(format!("no file matches `{pattern}`")));
+    }
+    Ok(choices)
+}
+
+fn check_settings(
+    file: &PipelineFile,
+    matrix: &Matrix,
+    settings: &[(String, Value)],
+    errors: &mut Vec<Diagnostic>,
+) {
+    let params = file.params.iter().map(|(key, _)| key.name.as_str());
+    let named = file.variants.iter().flat_map(|(_, settings)| settings.iter().map(|(key, _)| key.name.as_str()));
+    let known: Vec<&str> = params.chain(matrix.iter().map(|(name, _)| name.as_str())).chain(named).collect();
+    for (name, _) in settings.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
+        let unknown = Diagnostic::new(format!("--set names the param `{name}`, which there is not"));
+        errors.push(unknown.suggest(name, known.iter().copied(), "params"));
+    }
+}
+
+fn check_exclusions(file: &PipelineFile, matrix: &Matrix, errors: &mut Vec<Diagnostic>) {
+    for (key, value) in file.exclude.iter().flat_map(|value| value.as_table().unwrap_or_default()) {
+        match matrix.iter().find(|(name, _)| *name == key.name) {
+            None => {
+                let unknown = Diagnostic::new(format!("`exclude` names the axis `{}`, which the matrix has not", key.name));
+                let names = matrix.iter().map(|(name, _)| name.as_str());
+                errors.push(unknown.at(key.span.clone(), "").suggest(&key.name, names, "axes"));
+            }
+            Some((_, choices)) if !choices.iter().any(|choice| choice.label == value.to_string()) => {
+                let text = format!("axis `{}` has no value `{value}`", key.name);
+                let labels = choices.iter().map(|choice| choice.label.as_str());
+                errors.push(Diagnostic::new(text).at(value.span.clone(), "").suggest(&value.to_string(), labels, "values"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn combinations(file: &PipelineFile, matrix: &Matrix, defaults: &Choices) -> Vec<Variant> {
+    // Without a matrix the named variants are all there is; without those, the params are the one variant.
+    if matrix.is_empty() && !file.variants.is_empty() {
+        return Vec::new();
+    }
+    let excluded = |variant: &Variant| {
+        file.exclude.iter().any(|rule| {
+            let mut wanted = rule.as_table().unwrap_or_default().iter();
+            wanted.all(|(key, value)| variant.choices.get(&key.name).is_some_and(|choice| choice.label == value.to_string()))
+        })
+    };
+    let mut all = product(matrix, Variant { name: None, choices: defaults.clone() });
+    all.retain(|variant| !excluded(variant));
+    all
+}
+
+/// Every combination of the axes over a variant; the last axis turns fastest.
+fn product(matrix: &[(String, Vec<Choice>)], base: Variant) -> Vec<Variant> {
+    let mut all = vec![base];
+    for (name, choices) in matrix {
+        let with = |variant: &Variant, choice: &Choice| {
+            let mut variant = variant.clone();
+            variant.choices.insert(name.clone(), choice.clone());
+            variant
+        };
+        all = all.iter().flat_map(|variant| choices.iter().map(move |choice| with(variant, choice))).collect();
+    }
+    all
+}
+
+/// A named variant: its own settings, and every value of the axes that it leaves out.
+fn named(name: &Key, settings: &[(Key, Value)], matrix: &Matrix, defaults: &Choices) -> Vec<Variant> {
+    let mut base = Variant { name: Some(name.name.clone()), choices: defaults.clone() };
+    for (key, value) in settings {
+        let labelled = matrix.iter().find(|(axis, _)| *axis == key.name);
+        let text = value.as_text();
+        let chosen = labelled.and_then(|(_, choices)| choices.iter().find(|choice| Some(choice.label.as_str()) == text));
+        let own = || Choice { label: label_of(value, &name.name), value: value.clone() };
+        base.choices.insert(key.name.clone(), chosen.cloned().unwrap_or_else(own));
+    }
+    let left: Matrix =
+        matrix.iter().filter(|(axis, _)| !settings.iter().any(|(key, _)| key.name == *axis)).cloned().collect();
+    product(&left, base)
+}
+
+fn distinct(all: Vec<Variant>) -> Vec<Variant> {
+    let mut seen = std::collections::BTreeSet::new();
+    let labels = |variant: &Variant| -> Vec<(String, String, String)> {
+        let label = |(name, choice): (&String, &Choice)| (name.clone(), choice.label.clone(), choice.value.to_string());
+        variant.choices.iter().map(label).collect()
+    };
+    all.into_iter().filter(|variant| seen.insert(labels(variant))).collect()
+}

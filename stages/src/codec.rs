@@ -1,0 +1,45 @@
+//! The one place where bincode is used in this crate: a magic word, a format version, then the value.
+//!
+//! bincode 2.0.1 is named unmaintained by RUSTSEC-2025-0141; it does what is needed, its source is small, and this
+//! file is the only one to change should that end. Lengths are bounded before anything is allocated.
+
+use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::StageError;
+
+/// No transform or model may take more memory than this while it is decoded.
+const LIMIT: usize = 1 << 30;
+
+fn configuration() -> Configuration<LittleEndian, Fixint, Limit<LIMIT>> {
+    config::standard().with_fixed_int_encoding().with_limit::<LIMIT>()
+}
+
+/// Encodes a value behind its magic word and version.
+pub fn encode<T: Serialize>(magic: &[u8; 4], version: u8, value: &T) -> Result<Vec<u8>, StageError> {
+    let mut bytes = magic.to_vec();
+    bytes.push(version);
+    let body = bincode::serde::encode_to_vec(value, configuration());
+    bytes.extend(body.map_err(|error| StageError::Encode { detail: error.to_string() })?);
+    Ok(bytes)
+}
+
+/// Decodes what [`encode`] wrote; anything else, a newer version and trailing bytes included, is an error.
+pub fn decode<T: DeserializeOwned>(magic: &[u8; 4], version: u8, bytes: &[u8]) -> Result<T, StageError> {
+    let damaged = |detail: String| StageError::Decode { what: String::from_utf8_lossy(magic).into_owned(), detail };
+    let Some((head, body)) = bytes.split_at_checked(5) else {
+        return Err(damaged(format!("{} bytes are too few for a header", bytes.len())));
+    };
+    if &head[..4] != magic {
+        return Err(damaged("the magic word is another".into()));
+    }
+    if head[4] != version {
+        return Err(damaged(format!("format version {} was found, {version} is understood", head[4])));
+    }
+    let (value, used) =
+        bincode::serde::decode_from_slice(body, configuration()).map_err(|error| damaged(error.to_string()))?;
+    if used != body.len() {
+        return Err(damaged(format!("{} bytes follow the value", body.len() - used)));
+    }
+    Ok(value)
+}

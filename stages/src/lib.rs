@@ -1,0 +1,23 @@
+//! Artifact types and stage kinds: what a pipeline is made of.
+//!
+//! A kind is a pure function from input artifacts to output artifacts, with a typed configuration ([`Kind`]). The
+//! crate knows tables, transforms, models and metrics. It does not know graphs, keys, stores or the pipeline file:
+//! bytes reach a kind through [`io::Stored`] and leave it as [`io::Draft`]s, and whoever runs it decides where both live.
+//!
+//! Invariant: the same configuration and the same input bytes give the same output bytes, on any machine, at any
+//! number of threads. No clock, no ambient randomness and no hash-map order may reach a draft.
+#![forbid(unsafe_code)]
+
+pub mod collect;
+pub mod error;
+pub mod evaluate;
+pub mod frame;
+pub mod io;
+pub mod kind;
+pub mod prepare;
+pub mod train;
+
+mod codec;
+
+pub use error::StageError;
+pub use kind::Kind;
