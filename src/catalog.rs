@@ -1,0 +1,317 @@
+//! The catalog of kinds: a kind's name -> the engine's `Stage`. The only file that knows both engine and stages.
+//!
+//! It lends the store's bytes to kinds (`Stored`) and stores what they give (`Draft`). Invariant: a kind reads nothing
+//! but the entries of its selection, and every byte that it reads is verified against its digest.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError, Tree};
+use headwater_engine::{
+    Bound, Failure, InputPort, InputPorts, Job, OutputPort, Presence, Selection, Stage, manifest::selects,
+};
+use headwater_stages::collect::read::Read;
+use headwater_stages::evaluate::compare::Compare;
+use headwater_stages::evaluate::Evaluate;
+use headwater_stages::frame::{ROWS, Schema};
+use headwater_stages::io::{Content, Draft, EntryHead, Inputs, Outputs, Stored};
+use headwater_stages::kind::{self, Kind, artifact};
+use headwater_stages::prepare::split::Split;
+use headwater_stages::prepare::sql::Sql;
+use headwater_stages::prepare::Prepare;
+use headwater_stages::train::Train;
+use headwater_stages::StageError;
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use crate::pipeline::value::{ConfigError, Value};
+use crate::project::Project;
+
+/// One kind, as data.
+pub struct KindEntry {
+    pub name: &'static str,
+    /// The JSON Schema of its configuration.
+    pub schema: fn() -> schemars::Schema,
+    /// A configuration -> a stage.
+    pub build: fn(&Value, &Arc<Project>) -> Result<Built, ConfigError>,
+}
+
+/// A stage, and the files of the project that its configuration names, by port.
+pub struct Built {
+    pub stage: Stage,
+    pub files: Vec<(String, String)>,
+}
+
+/// Every kind. A new one is one file and one line here.
+pub const KINDS: [KindEntry; 7] = [
+    entry::<Read>(),
+    entry::<Sql>(),
+    entry::<Split>(),
+    entry::<Prepare>(),
+    entry::<Train>(),
+    entry::<Evaluate>(),
+    entry::<Compare>(),
+];
+
+/// The kind of this name.
+pub fn find(name: &str) -> Option<&'static KindEntry> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+const fn entry<K: Kind>() -> KindEntry {
+    KindEntry { name: K::NAME, schema: schema::<K>, build: build::<K> }
+}
+
+fn schema<K: Kind>() -> schemars::Schema {
+    schemars::schema_for!(K::Config)
+}
+
+fn build<K: Kind>(config: &Value, project: &Arc<Project>) -> Result<Built, ConfigError> {
+    let config = Arc::new(K::Config::deserialize(config)?);
+    let canonical = serde_json::to_value(&*config).map_err(serde::de::Error::custom)?;
+    let ports = K::ports(&config);
+    let (for_reads, for_run, project) = (config.clone(), config, project.clone());
+    let names: Vec<&'static str> = ports.outputs.iter().map(|port| port.name).collect();
+    let stage = Stage {
+        kind: K::NAME.into(),
+        version: K::VERSION,
+        config: flatten(&canonical),
+        inputs: input_ports(&ports.inputs),
+        outputs: ports.outputs.iter().map(output_port).collect(),
+        reads: Arc::new(move |bound| selections::<K>(&for_reads, bound)),
+        run: Arc::new(move |job| execute::<K>(&for_run, &names, job, &project)),
+        outs: None,
+    };
+    Ok(Built { stage, files: file_ports(&ports.inputs) })
+}
+
+fn input_ports(ports: &kind::InputPorts) -> InputPorts {
+    match ports {
+        kind::InputPorts::Named { type_name } => InputPorts::Named { type_name: (*type_name).into() },
+        kind::InputPorts::Fixed(ports) => InputPorts::Fixed(ports.iter().map(input_port).collect()),
+    }
+}
+
+fn input_port(port: &kind::InputPort) -> InputPort {
+    let presence = match port.from {
+        kind::From::Stage | kind::From::File(_) => Presence::Required,
+        kind::From::StageIfWired => Presence::Optional,
+        kind::From::Gather => Presence::Gathered,
+    };
+    InputPort { name: port.name.into(), type_name: Some(port.type_name.into()), presence }
+}
+
+fn output_port(port: &kind::OutputPort) -> OutputPort {
+    OutputPort { name: port.name.into(), type_name: port.type_name.into(), passes: port.passes.map(Into::into) }
+}
+
+fn file_ports(ports: &kind::InputPorts) -> Vec<(String, String)> {
+    let kind::InputPorts::Fixed(ports) = ports else { return Vec::new() };
+    let file = |port: &kind::InputPort| match &port.from {
+        kind::From::File(path) => Some((port.name.to_owned(), path.clone())),
+        _ => None,
+    };
+    ports.iter().filter_map(file).collect()
+}
+
+/// A configuration as labelled lines: `model.l2` -> `1.0`. Keys are sorted, arrays numbered.
+pub fn flatten(config: &Json) -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    flatten_into(String::new(), config, &mut lines);
+    lines
+}
+
+fn flatten_into(label: String, value: &Json, lines: &mut Vec<(String, String)>) {
+    let below = |key: &str| if label.is_empty() { key.to_owned() } else { format!("{label}.{key}") };
+    match value {
+        Json::Object(map) if !map.is_empty() => {
+            let sorted: BTreeMap<&String, &Json> = map.iter().collect();
+            for (key, value) in sorted {
+                flatten_into(below(key), value, lines);
+            }
+        }
+        Json::Array(values) if !values.is_empty() => {
+            for (at, value) in values.iter().enumerate() {
+                flatten_into(below(&at.to_string()), value, lines);
+            }
+        }
+        Json::Null if !label.is_empty() => {}
+        leaf => {
+            if !(label.is_empty() && leaf.as_object().is_some()) {
+                lines.push((label, leaf.to_string()));
+            }
+        }
+    }
+}
+
+fn selections<K: Kind>(config: &K::Config, bound: &[Bound]) -> Result<Vec<Selection>, Failure> {
+    let mut schemas = BTreeMap::new();
+    for input in bound.iter().filter(|input| input.artifact.type_name == artifact::FRAME) {
+        let Some(tree) = &input.tree else { continue };
+        let schema = Schema::new(&tree.header, &heads(tree, &Selection::All)).map_err(Failure::new)?;
+        schemas.insert(input.port.clone(), schema);
+    }
+    let selected = K::reads(config, &schemas);
+    let selection = |input: &Bound| match selected.get(&input.port) {
+        Some(kind::Selection::Only(names)) => {
+            Selection::Only(names.iter().cloned().chain([ROWS.to_owned()]).collect())
+        }
+        Some(kind::Selection::All) | None => Selection::All,
+    };
+    Ok(bound.iter().map(selection).collect())
+}
+
+fn heads(tree: &Tree, selection: &Selection) -> Vec<EntryHead> {
+    let head = |entry: &Entry| EntryHead { name: entry.name.clone(), type_name: entry.type_name.clone() };
+    tree.entries.iter().filter(|entry| selects(selection, &entry.name)).map(head).collect()
+}
+
+fn execute<K: Kind>(
+    config: &K::Config,
+    names: &[&'static str],
+    job: &Job<'_>,
+    project: &Arc<Project>,
+) -> Result<Vec<Artifact>, Failure> {
+    let lost = Arc::new(Mutex::new(None));
+    let mut inputs = Inputs::default();
+    for bound in job.inputs {
+        inputs.add(bound.port.clone(), bound.label.clone(), lend(job.store, bound, project, &lost));
+    }
+    let mut outputs = Outputs::default();
+    let result = K::run(config, &inputs, &mut outputs);
+    if let Some(digest) = lost.lock().expect("no panic happens while it is held").take() {
+        return Err(Failure::Lost(digest));
+    }
+    result.map_err(Failure::new)?;
+    let mut drafts = outputs.into_drafts();
+    let mut stored = Vec::with_capacity(names.len());
+    for name in names {
+        let draft = drafts.remove(name).ok_or_else(|| Failure::new(format!("`{}` gave no output `{name}`", K::NAME)))?;
+        stored.push(store_draft(job.store, draft)?);
+    }
+    Ok(stored)
+}
+
+/// Stores what a kind gave.
+fn store_draft(store: &Store, draft: Draft) -> Result<Artifact, Failure> {
+    let type_name = draft.type_name.to_owned();
+    match draft.content {
+        Content::Blob(bytes) => {
+            let digest = store.put(&bytes)?;
+            Ok(Artifact { type_name, shape: Shape::Blob, digest, bytes: bytes.len() as u64 })
+        }
+        Content::Tree(tree) => {
+            let header = tree.header.clone();
+            let mut entries = Vec::new();
+            for (head, bytes) in tree.into_entries() {
+                let digest = store.put(&bytes)?;
+                let (name, type_name) = (head.name, head.type_name);
+                entries.push(Entry { name, type_name, shape: Shape::Blob, digest, bytes: bytes.len() as u64 });
+            }
+            let tree = Tree { header, entries };
+            let digest = store.put_tree(&tree)?;
+            Ok(Artifact { type_name, shape: Shape::Tree, digest, bytes: tree.bytes() })
+        }
+    }
+}
+
+/// Lends an artifact of the store to a kind, or to a command that shows it.
+pub fn open(store: &Arc<Store>, artifact: &Artifact) -> Result<Arc<dyn Stored>, StoreError> {
+    let tree = match artifact.shape {
+        Shape::Tree => Some(store.get_tree(&artifact.digest)?),
+        Shape::Blob => None,
+    };
+    let heads = tree.as_ref().map(|tree| heads(tree, &Selection::All)).unwrap_or_default();
+    let lost = Arc::new(Mutex::new(None));
+    Ok(Arc::new(Lent { store: store.clone(), artifact: artifact.clone(), tree, heads, lost }))
+}
+
+/// Lends an input to a kind.
+fn lend(store: &Arc<Store>, bound: &Bound, project: &Arc<Project>, lost: &Arc<Mutex<Option<Digest>>>) -> Arc<dyn Stored> {
+    if let Some(path) = &bound.path {
+        let (path, digest) = (project.root.join(path), bound.artifact.digest);
+        return Arc::new(ProjectFile { path, shown: path_text(bound), digest });
+    }
+    let tree = bound.tree.clone();
+    let heads = tree.as_ref().map(|tree| heads(tree, &bound.selection)).unwrap_or_default();
+    Arc::new(Lent { store: store.clone(), artifact: bound.artifact.clone(), tree, heads, lost: lost.clone() })
+}
+
+fn path_text(bound: &Bound) -> String {
+    bound.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+/// An artifact of the store, within a selection.
+struct Lent {
+    store: Arc<Store>,
+    artifact: Artifact,
+    tree: Option<Arc<Tree>>,
+    heads: Vec<EntryHead>,
+    /// Where a missing or damaged blob is noted, so that its producer can run again.
+    lost: Arc<Mutex<Option<Digest>>>,
+}
+
+impl Lent {
+    fn read(&self, digest: &Digest, name: &str) -> Result<Vec<u8>, StageError> {
+        self.store.get(digest).map_err(|error| {
+            if let StoreError::Missing { digest } | StoreError::Damaged { digest, .. } = &error {
+                *self.lost.lock().expect("no panic happens while it is held") = Some(*digest);
+            }
+            StageError::Unreadable { entry: name.into(), detail: error.to_string() }
+        })
+    }
+}
+
+impl Stored for Lent {
+    fn header(&self) -> &str {
+        self.tree.as_ref().map_or("", |tree| &tree.header)
+    }
+
+    fn entries(&self) -> &[EntryHead] {
+        &self.heads
+    }
+
+    fn entry(&self, name: &str) -> Result<Vec<u8>, StageError> {
+        let selected = self.heads.iter().any(|head| head.name == name);
+        let entry = self.tree.as_ref().filter(|_| selected).and_then(|tree| tree.entry(name));
+        let entry = entry.ok_or_else(|| StageError::NoEntry { entry: name.into() })?;
+        self.read(&entry.digest, name)
+    }
+
+    fn blob(&self) -> Result<Vec<u8>, StageError> {
+        if self.tree.is_some() {
+            return Err(StageError::NotABlob { type_name: self.artifact.type_name.clone() });
+        }
+        self.read(&self.artifact.digest, &self.artifact.type_name)
+    }
+}
+
+/// A file of the project, which is in no store; it must still be what the key was made from.
+struct ProjectFile {
+    path: std::path::PathBuf,
+    shown: String,
+    digest: Digest,
+}
+
+impl Stored for ProjectFile {
+    fn header(&self) -> &str {
+        ""
+    }
+
+    fn entries(&self) -> &[EntryHead] {
+        &[]
+    }
+
+    fn entry(&self, name: &str) -> Result<Vec<u8>, StageError> {
+        Err(StageError::NoEntry { entry: name.into() })
+    }
+
+    fn blob(&self) -> Result<Vec<u8>, StageError> {
+        let unreadable = |detail: String| StageError::Unreadable { entry: self.shown.clone(), detail };
+        let bytes = std::fs::read(&self.path).map_err(|error| unreadable(error.to_string()))?;
+        if Digest::of(&bytes) != self.digest {
+            return Err(unreadable("it changed while it was read".into()));
+        }
+        Ok(bytes)
+    }
+}

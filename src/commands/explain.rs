@@ -1,0 +1,202 @@
+//! `headwater explain`: why a node would run, or why it ran, up to the root of the change.
+//!
+//! It compares a node's manifest with that of its last finish. A changed input is followed to the node that made it,
+//! between the same two runs, until what differs is no input: the root.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use headwater_engine::{Change, Manifest, NodeId, Options, Preview, Reason};
+use serde::Serialize;
+
+use crate::commands::{Globals, status};
+use crate::error::CommandError;
+use crate::journal::{History, NodeLine, PastRun};
+use crate::reason::{cause, file_name, params, port, sentence};
+use crate::report::print_json;
+use crate::workspace::Workspace;
+
+/// Say why a node would run, or why it ran
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A node, such as train[model=forest]; a stage's name does if it has one node
+    node: String,
+    /// Set a param
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
+}
+
+/// One line of an explanation; deeper ones are nearer to the root.
+#[derive(Debug, Serialize)]
+struct Step {
+    event: &'static str,
+    depth: usize,
+    node: String,
+    text: String,
+}
+
+impl Explain {
+    /// # Errors
+    /// If there is no such node, or the pipeline is wrong.
+    pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
+        let workspace = Workspace::open(&globals.pipeline, &self.settings)?;
+        let id = workspace.pipeline.one_node(&self.node)?;
+        let steps = explain(&workspace, id)?;
+        for step in &steps {
+            if globals.json() {
+                print_json(step)?;
+            } else {
+                println!("{}{} {}", "  ".repeat(step.depth), step.node, step.text);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn explain(workspace: &Workspace, id: NodeId) -> Result<Vec<Step>, CommandError> {
+    let options = Options { targets: vec![id], jobs: 1, preview: true, ..Options::default() };
+    let previews = status::previews(workspace, &options)?;
+    let mut steps = Steps { workspace, steps: Vec::new(), seen: BTreeSet::new() };
+    let own = previews.iter().find(|(node, _)| *node == id).map(|(_, preview)| preview);
+    match own {
+        Some(Preview::Cached) => steps.past(id),
+        Some(Preview::Restore) => steps.say(0, id, "is cached; an out is not in place and will be restored"),
+        _ => steps.future(0, id, &previews),
+    }
+    Ok(steps.steps)
+}
+
+struct Steps<'a> {
+    workspace: &'a Workspace,
+    steps: Vec<Step>,
+    seen: BTreeSet<NodeId>,
+}
+
+impl Steps<'_> {
+    fn say(&mut self, depth: usize, id: NodeId, text: impl Into<String>) {
+        let node = self.workspace.pipeline.graph.node(id).name.clone();
+        self.steps.push(Step { event: "explained", depth, node, text: text.into() });
+    }
+
+    /// Why a node will or may run.
+    fn future(&mut self, depth: usize, id: NodeId, previews: &[(NodeId, Preview)]) {
+        if !self.seen.insert(id) {
+            return;
+        }
+        let pipeline = &self.workspace.pipeline;
+        let last = self.workspace.last.get(&pipeline.graph.node(id).name);
+        match previews.iter().find(|(node, _)| *node == id).map(|(_, preview)| preview) {
+            Some(Preview::Maybe(Reason::Unknown(upstream))) => {
+                self.say(depth, id, "may run: what it reads may change");
+                for above in upstream {
+                    self.future(depth + 1, *above, previews);
+                }
+            }
+            Some(Preview::Stale(Reason::Changed(changes))) => {
+                self.say(depth, id, "will run:");
+                self.causes(depth + 1, id, changes, last);
+            }
+            Some(Preview::Stale(reason) | Preview::Maybe(reason)) => {
+                let text = format!("will run: {}", sentence(reason, id, pipeline, last));
+                self.say(depth, id, text);
+            }
+            Some(Preview::Failed(error)) => self.say(depth, id, format!("cannot run: {error}")),
+            Some(Preview::Cached | Preview::Restore) | None => self.say(depth, id, "is cached"),
+        }
+    }
+
+    fn causes(&mut self, depth: usize, id: NodeId, changes: &[Change], last: Option<&NodeLine>) {
+        let pipeline = &self.workspace.pipeline;
+        for text in params(id, pipeline, last) {
+            self.say(depth, id, text);
+        }
+        for change in changes {
+            self.say(depth, id, self.with_source(id, change));
+        }
+    }
+
+    /// A change of an input that is a file of the project says which.
+    fn with_source(&self, id: NodeId, change: &Change) -> String {
+        let pipeline = &self.workspace.pipeline;
+        let text = cause(change, id, pipeline);
+        let inputs = pipeline.graph.inputs(id).iter();
+        let file = port(&change.label).and_then(|port| {
+            inputs.filter(|input| input.port == port).find_map(|input| match &input.source {
+                headwater_engine::graph::Source::File { path, .. } => Some(path.display().to_string()),
+                headwater_engine::graph::Source::Output { .. } => None,
+            })
+        });
+        match file {
+            Some(path) => format!("{text} (file {path})"),
+            None => text,
+        }
+    }
+
+    /// Why a cached node last ran.
+    fn past(&mut self, id: NodeId) {
+        let name = &self.workspace.pipeline.graph.node(id).name;
+        let history = History::of(&self.workspace.pipeline.project.state);
+        let runs: Vec<PastRun> = history.runs().collect();
+        let finish = |run: &PastRun| run.nodes.get(name).filter(|line| line.finished()).and_then(NodeLine::key);
+        let now = runs.iter().position(|run| finish(run).is_some());
+        let Some(now) = now else { return self.say(0, id, "is cached, from another project that shares the store") };
+        let key = finish(&runs[now]);
+        let before = (now..runs.len()).find(|at| finish(&runs[*at]).is_some_and(|other| Some(other) != key));
+        let Some(before) = before else {
+            return self.say(0, id, format!("is cached; it has had one key only, first in run {}", first(&runs, name)));
+        };
+        let ran = (now..before).rev().find(|at| finish(&runs[*at]) == key).unwrap_or(now);
+        self.say(0, id, format!("is cached; its key is new since run {}:", runs[ran].head.run));
+        self.between(1, id, &runs[ran], &runs[before..]);
+    }
+
+    /// What differs for a node between a run and the newest earlier one in which it finished, followed upwards.
+    fn between(&mut self, depth: usize, id: NodeId, new: &PastRun, olds: &[PastRun]) {
+        if !self.seen.insert(id) {
+            return;
+        }
+        let name = &self.workspace.pipeline.graph.node(id).name;
+        let line_of = |run: &'_ PastRun| run.nodes.get(name).filter(|line| line.finished()).cloned();
+        let (Some(now), Some(then)) = (line_of(new), olds.iter().find_map(line_of)) else {
+            return self.say(depth, id, "is new");
+        };
+        let manifest = |line: &NodeLine| {
+            let record = self.workspace.ledger.get(&line.key()?.0)?;
+            Some(Manifest::parse(&record.manifest))
+        };
+        let (Some(manifest_now), Some(manifest_then)) = (manifest(&now), manifest(&then)) else {
+            return self.say(depth, id, "changed, but its older record is gone");
+        };
+        let changes = manifest_now.changes_since(&manifest_then);
+        for (param, value) in &now.params {
+            if let Some(old) = then.params.get(param).filter(|old| *old != value) {
+                let line = self.workspace.pipeline.param_line(param);
+                let place = line.map(|line| format!(" ({}:{line})", file_name(&self.workspace.pipeline)));
+                self.say(depth, id, format!("param {param} {old} -> {value}{}", place.unwrap_or_default()));
+            }
+        }
+        for change in &changes {
+            self.say(depth, id, self.with_source(id, change));
+        }
+        let ports: BTreeSet<&str> = changes.iter().filter_map(|change| port(&change.label)).collect();
+        for above in self.producers(id, &ports) {
+            self.between(depth + 1, above, new, olds);
+        }
+    }
+
+    fn producers(&self, id: NodeId, ports: &BTreeSet<&str>) -> BTreeSet<NodeId> {
+        let inputs = self.workspace.pipeline.graph.inputs(id).iter();
+        inputs
+            .filter(|input| ports.contains(input.port.as_str()))
+            .filter_map(|input| match input.source {
+                headwater_engine::graph::Source::Output { node, .. } => Some(node),
+                headwater_engine::graph::Source::File { .. } => None,
+            })
+            .collect()
+    }
+}
+
+fn first(runs: &[PastRun], name: &str) -> String {
+    let with = runs.iter().rev().find(|run| run.nodes.get(name).is_some_and(NodeLine::finished));
+    with.map(|run| run.head.run.clone()).unwrap_or_default()
+}

@@ -1,0 +1,131 @@
+//! The command line: a verb a file. This one parses and dispatches.
+
+pub mod compare;
+pub mod explain;
+pub mod get;
+pub mod graph;
+pub mod init;
+pub mod log;
+pub mod predict;
+pub mod run;
+pub mod schema;
+pub mod show;
+pub mod status;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::CommandError;
+
+/// Machine-learning pipelines built the way a build system builds software.
+#[derive(Debug, Parser)]
+#[command(name = "headwater", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Args)]
+pub struct Globals {
+    /// The pipeline file
+    #[arg(long, global = true, default_value = "pipeline.toml", value_name = "PATH")]
+    pub pipeline: PathBuf,
+    /// For people, or one JSON object a line on standard output
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto)]
+    pub color: Colour,
+    /// Say less
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more: name cached nodes too
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Init),
+    Run(run::Run),
+    Status(status::Status),
+    Explain(explain::Explain),
+    Graph(graph::DrawGraph),
+    Show(show::Show),
+    Get(get::Get),
+    Compare(compare::Compare),
+    Predict(predict::Predict),
+    Log(log::Log),
+    Logs(log::Logs),
+    Schema(schema::PrintSchema),
+}
+
+impl Globals {
+    fn colours(&self) -> bool {
+        match self.color {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        }
+    }
+
+    /// Whether results are for scripts.
+    pub fn json(&self) -> bool {
+        self.format == Format::Json
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match dispatch(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("{}", error.render(cli.globals.colours()));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<(), CommandError> {
+    let globals = &cli.globals;
+    match &cli.command {
+        Command::Init(command) => command.execute(globals),
+        Command::Run(command) => command.execute(globals),
+        Command::Status(command) => command.execute(globals),
+        Command::Explain(command) => command.execute(globals),
+        Command::Graph(command) => command.execute(globals),
+        Command::Show(command) => command.execute(globals),
+        Command::Get(command) => command.execute(globals),
+        Command::Compare(command) => command.execute(globals),
+        Command::Predict(command) => command.execute(globals),
+        Command::Log(command) => command.execute(globals),
+        Command::Logs(command) => command.execute(globals),
+        Command::Schema(command) => command.execute(globals),
+    }
+}

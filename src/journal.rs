@@ -1,0 +1,224 @@
+//! The journal: what each run did, a file of JSON lines a run, in `.headwater/runs/`.
+//!
+//! It is written while a run goes on and read by `log`, `explain`, `show` and the next run's reasons. It is no cache: it
+//! says what happened and decides nothing about what is up to date. A line that cannot be read is passed over.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use headwater_cache::Digest;
+use headwater_engine::{Key, Summary};
+use serde::{Deserialize, Serialize};
+
+/// How many runs are read back in search of a node's last finish.
+const RUNS_READ: usize = 200;
+
+/// One line of a journal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "line", rename_all = "snake_case")]
+pub enum Line {
+    Run(RunLine),
+    Node(NodeLine),
+    End(EndLine),
+}
+
+/// The beginning of a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunLine {
+    pub run: String,
+    /// Seconds since 1970.
+    pub started: u64,
+    pub pipeline: String,
+    pub arguments: Vec<String>,
+}
+
+/// The end of a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeLine {
+    pub node: String,
+    pub outcome: String,
+    pub key: Option<String>,
+    pub reason: String,
+    pub seconds: f64,
+    pub outputs: Vec<OutputLine>,
+    /// The producer of each port, `node.output`, or the path of a file.
+    pub inputs: BTreeMap<String, String>,
+    /// The params that the stage mentions.
+    pub params: BTreeMap<String, String>,
+    pub error: Option<String>,
+}
+
+/// One output of a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OutputLine {
+    pub port: String,
+    #[serde(rename = "type")]
+    pub type_name: String,
+    pub digest: String,
+    pub bytes: u64,
+    pub tree: bool,
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EndLine {
+    pub ran: usize,
+    pub cached: usize,
+    pub failed: usize,
+    pub skipped: usize,
+    pub cancelled: usize,
+    pub seconds: f64,
+    pub saved: f64,
+}
+
+impl NodeLine {
+    /// Whether the node had outputs at the end.
+    pub fn finished(&self) -> bool {
+        self.outcome == "ran" || self.outcome == "cached"
+    }
+
+    /// Its key.
+    pub fn key(&self) -> Option<Key> {
+        self.key.as_ref()?.parse::<Digest>().ok().map(Key)
+    }
+}
+
+impl EndLine {
+    /// A summary with the run's wall time.
+    pub fn new(summary: &Summary, seconds: f64) -> Self {
+        let Summary { ran, cached, failed, skipped, cancelled, saved } = *summary;
+        Self { ran, cached, failed, skipped, cancelled, seconds, saved }
+    }
+}
+
+/// The journal of the run under way.
+pub struct Journal {
+    file: BufWriter<File>,
+    pub run: String,
+}
+
+impl Journal {
+    /// Begins a run's journal.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn begin(state: &Path, pipeline: &str, arguments: Vec<String>) -> io::Result<Self> {
+        let folder = state.join("runs");
+        fs::create_dir_all(&folder)?;
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let (file, run) = create(&folder, started)?;
+        let mut journal = Self { file: BufWriter::new(file), run: run.clone() };
+        journal.write(&Line::Run(RunLine { run, started, pipeline: pipeline.to_owned(), arguments }))?;
+        Ok(journal)
+    }
+
+    /// Appends a line.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&mut self, line: &Line) -> io::Result<()> {
+        serde_json::to_writer(&mut self.file, line)?;
+        self.file.write_all(b"\n")
+    }
+
+    /// Hands what was written to the system.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// The next free number after the runs that are there; names sort by time.
+fn create(folder: &Path, started: u64) -> io::Result<(File, String)> {
+    let mut number = paths(folder).last().and_then(|path| number_of(path)).unwrap_or(0) + 1;
+    loop {
+        let run = format!("{number:06}");
+        match OpenOptions::new().write(true).create_new(true).open(folder.join(format!("{run}-{started}.jsonl"))) {
+            Ok(file) => return Ok((file, run)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn number_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.split('-').next()?.parse().ok()
+}
+
+/// The journals there are, oldest first.
+fn paths(folder: &Path) -> Vec<PathBuf> {
+    let Ok(found) = fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = found.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| number_of(path).is_some());
+    paths.sort_by_key(|path| number_of(path));
+    paths
+}
+
+/// A run as its journal tells it.
+#[derive(Debug, Clone)]
+pub struct PastRun {
+    pub head: RunLine,
+    /// The last line of each node.
+    pub nodes: BTreeMap<String, NodeLine>,
+    /// Missing if the run was killed.
+    pub end: Option<EndLine>,
+}
+
+/// Past runs, newest first, read when asked for.
+pub struct History {
+    paths: Vec<PathBuf>,
+}
+
+impl History {
+    /// The runs of a project.
+    pub fn of(state: &Path) -> Self {
+        let mut paths = paths(&state.join("runs"));
+        paths.reverse();
+        paths.truncate(RUNS_READ);
+        Self { paths }
+    }
+
+    /// The runs, newest first.
+    pub fn runs(&self) -> impl Iterator<Item = PastRun> + '_ {
+        self.paths.iter().filter_map(|path| read(path))
+    }
+
+    /// The last finish of each of these nodes.
+    pub fn last_finishes<'a>(&self, nodes: impl Iterator<Item = &'a str>) -> BTreeMap<String, NodeLine> {
+        let mut wanted: Vec<&str> = nodes.collect();
+        let mut found = BTreeMap::new();
+        for run in self.runs() {
+            if wanted.is_empty() {
+                break;
+            }
+            wanted.retain(|name| match run.nodes.get(*name).filter(|line| line.finished()) {
+                Some(line) => {
+                    found.insert((*name).to_owned(), line.clone());
+                    false
+                }
+                None => true,
+            });
+        }
+        found
+    }
+}
+
+fn read(path: &Path) -> Option<PastRun> {
+    let mut run: Option<PastRun> = None;
+    for line in BufReader::new(File::open(path).ok()?).lines().map_while(Result::ok) {
+        match (serde_json::from_str::<Line>(&line), &mut run) {
+            (Ok(Line::Run(head)), None) => run = Some(PastRun { head, nodes: BTreeMap::new(), end: None }),
+            (Ok(Line::Node(node)), Some(run)) => {
+                run.nodes.insert(node.node.clone(), node);
+            }
+            (Ok(Line::End(end)), Some(run)) => run.end = Some(end),
+            _ => {}
+        }
+    }
+    run
+}

@@ -1,0 +1,27 @@
+//! Headwater: machine-learning pipelines built the way a build system builds software.
+//!
+//! This crate is the composition of the other three and the command line over them:
+//!
+//! | module | |
+//! |---|---|
+//! | [`pipeline`] | pipeline.toml -> the engine's graph |
+//! | [`catalog`] | a kind's name -> the engine's stage |
+//! | [`process`] | command stages |
+//! | [`project`], [`workspace`] | the folder of a pipeline, and all that a command opens of it |
+//! | [`journal`] | what each run did |
+//! | [`report`], [`reason`], [`error`] | events, reasons and errors as text |
+//! | [`drawing`] | the graph as text, dot, mermaid and svg |
+//! | [`commands`] | a verb a file |
+#![forbid(unsafe_code)]
+
+pub mod catalog;
+pub mod commands;
+pub mod drawing;
+pub mod error;
+pub mod journal;
+pub mod pipeline;
+pub mod process;
+pub mod project;
+pub mod reason;
+pub mod report;
+pub mod workspace;

@@ -1,0 +1,174 @@
+//! pipeline.toml -> the engine's graph; the only module that knows that format.
+//!
+//! | file | |
+//! |---|---|
+//! | [`value`] | what stands in the file, with places, and a serde deserializer over it |
+//! | [`file`] | the tables of the file, checked for shape |
+//! | [`interpolate`] | `${param}` |
+//! | [`variants`] | params, matrix and named variants -> variants and axes |
+//! | [`expand`] | stages and variants -> nodes and wires |
+//!
+//! Invariant: all errors of one pass are reported together, each with its place.
+
+pub mod expand;
+pub mod file;
+pub mod interpolate;
+pub mod value;
+pub mod variants;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use headwater_engine::{Graph, NodeId};
+
+use crate::error::{CommandError, Diagnostic, line_of, nearest};
+use crate::pipeline::expand::{NodeInfo, expand};
+use crate::pipeline::file::PipelineFile;
+use crate::pipeline::value::Value;
+use crate::pipeline::variants::Variants;
+use crate::project::Project;
+
+/// A loaded pipeline.
+pub struct Pipeline {
+    pub path: PathBuf,
+    pub source: String,
+    pub file: PipelineFile,
+    pub project: Arc<Project>,
+    pub graph: Graph,
+    pub nodes: Vec<NodeInfo>,
+    pub variants: Variants,
+}
+
+impl Pipeline {
+    /// Loads a file, with the settings of the command line laid over its params.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, or that it cannot be read.
+    pub fn load(path: &Path, settings: &[String]) -> Result<Self, CommandError> {
+        let source = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+        let project = Arc::new(Project::of(path).map_err(CommandError::failed)?);
+        let settings = settings.iter().map(|text| setting(text)).collect::<Result<Vec<_>, _>>()?;
+        let wrong = |diagnostics: Vec<Diagnostic>| CommandError::Pipeline {
+            path: path.to_owned(),
+            source_text: source.clone(),
+            diagnostics,
+        };
+        let value = Value::parse(&source).map_err(wrong)?;
+        let file = PipelineFile::read(&value).map_err(wrong)?;
+        let variants = Variants::expand(&file, &settings, &project.root).map_err(wrong)?;
+        let expanded = expand(&file, &variants, &source, &project).map_err(wrong)?;
+        let (graph, nodes) = (expanded.graph, expanded.nodes);
+        Ok(Self { path: path.to_owned(), source, file, project, graph, nodes, variants })
+    }
+
+    /// The nodes that a word of the command line names: a stage, or a stage with some of its axes. No word names all.
+    ///
+    /// # Errors
+    /// If a word names nothing; the nearest name is suggested.
+    pub fn targets(&self, words: &[String]) -> Result<Vec<NodeId>, CommandError> {
+        if words.is_empty() {
+            return Ok(self.graph.ids().collect());
+        }
+        let mut targets = Vec::new();
+        for word in words {
+            targets.extend(self.matching(word)?);
+        }
+        targets.sort_unstable();
+        targets.dedup();
+        Ok(targets)
+    }
+
+    /// The one node that a word names.
+    ///
+    /// # Errors
+    /// If it names none, or several, which are listed.
+    pub fn one_node(&self, word: &str) -> Result<NodeId, CommandError> {
+        match self.matching(word)?.as_slice() {
+            [one] => Ok(*one),
+            several => {
+                let names: Vec<&str> = several.iter().map(|id| self.graph.node(*id).name.as_str()).collect();
+                let text = format!("`{word}` names {} nodes; choose one", names.len());
+                Err(CommandError::Usage(text, vec![shorten(&names)]))
+            }
+        }
+    }
+
+    fn matching(&self, word: &str) -> Result<Vec<NodeId>, CommandError> {
+        if let Some(id) = self.graph.find(word) {
+            return Ok(vec![id]);
+        }
+        let (stage, wanted) = parse_node(word);
+        let agrees = |id: &NodeId| {
+            let assignment = &self.nodes[id.0].assignment;
+            self.graph.node(*id).stage_name == stage && wanted.iter().all(|pair| assignment.contains(pair))
+        };
+        let found: Vec<NodeId> = self.graph.ids().filter(agrees).collect();
+        if found.is_empty() { Err(self.unknown(word, &stage)) } else { Ok(found) }
+    }
+
+    fn unknown(&self, word: &str, stage: &str) -> CommandError {
+        let stages: Vec<&str> = self.file.stages.iter().map(|stage| stage.name.name.as_str()).collect();
+        let nodes = self.graph.ids().map(|id| self.graph.node(id).name.as_str());
+        let of_stage: Vec<&str> = nodes.filter(|name| name.split('[').next() == Some(stage)).collect();
+        let mut hints = Vec::new();
+        if of_stage.is_empty() {
+            hints.extend(nearest(stage, stages.iter().copied()).map(|name| format!("did you mean `{name}`?")));
+            hints.push(format!("the stages are: {}", stages.join(", ")));
+        } else {
+            hints.push(format!("its nodes are: {}", shorten(&of_stage)));
+        }
+        CommandError::Usage(format!("there is no node `{word}`"), hints)
+    }
+
+    /// The line at which a param gets its value, if that is in the file.
+    pub fn param_line(&self, name: &str) -> Option<usize> {
+        let settings = self.file.variants.iter().flat_map(|(_, settings)| settings);
+        let mut declared = self.file.matrix.iter().chain(&self.file.params).chain(settings);
+        declared.find(|(key, _)| key.name == name).map(|(key, _)| line_of(&self.source, key.span.start))
+    }
+
+    /// The line of a config field of a node's stage; the stage's own if it is a default.
+    pub fn config_line(&self, id: NodeId, label: &str) -> usize {
+        let stage = &self.file.stages[self.nodes[id.0].stage];
+        let mut place = stage.name.span.start;
+        let mut value = &stage.config;
+        for part in label.split('.') {
+            let inside = value.as_table().and_then(|table| table.iter().find(|(key, _)| key.name == part));
+            let Some((key, inner)) = inside else { break };
+            place = key.span.start;
+            value = inner;
+        }
+        line_of(&self.source, place)
+    }
+}
+
+/// `stage[axis=label,…]` -> the stage and the pairs.
+pub fn parse_node(word: &str) -> (String, Vec<(String, String)>) {
+    let Some((stage, rest)) = word.split_once('[') else { return (word.to_owned(), Vec::new()) };
+    let inside = rest.strip_suffix(']').unwrap_or(rest);
+    let pair = |text: &str| text.split_once('=').map(|(axis, label)| (axis.trim().to_owned(), label.trim().to_owned()));
+    (stage.to_owned(), inside.split(',').filter_map(pair).collect())
+}
+
+fn setting(text: &str) -> Result<(String, Value), CommandError> {
+    let (name, value) = text.split_once('=').ok_or_else(|| {
+        CommandError::Usage(format!("--set takes NAME=VALUE, found `{text}`"), vec!["write: --set seed=7".into()])
+    })?;
+    Ok((name.trim().to_owned(), Value::parse_setting(value.trim())))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> CommandError {
+    let text = format!("{} cannot be read: {error}", path.display());
+    let hints = vec![
+        "name the file: --pipeline PATH".to_owned(),
+        "make one: headwater init, or headwater init --example penguins".to_owned(),
+    ];
+    CommandError::Usage(text, if error.kind() == std::io::ErrorKind::NotFound { hints } else { Vec::new() })
+}
+
+fn shorten(names: &[&str]) -> String {
+    match names.len() {
+        0..=12 => names.join(", "),
+        more => format!("{} and {} more", names[..12].join(", "), more - 12),
+    }
+}

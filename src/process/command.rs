@@ -1,0 +1,265 @@
+//! `Command`: what the pipeline file says of a command stage, and the engine's stage made from it.
+//!
+//! It does not run anything. Invariant: the command line, the paths of deps and outs, declared environment variables and
+//! the versions of tools are in the key; absolute paths are not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use headwater_engine::{Bound, InputPort, InputPorts, OutputPort, Presence, Selection, Stage};
+
+use crate::error::Diagnostic;
+use crate::pipeline::expand::normal;
+use crate::pipeline::value::{Datum, Span, Value};
+use crate::process::outs::PlacedOuts;
+use crate::process::{staging, tools};
+use crate::project::Project;
+
+/// Raised when command stages work differently for the same declaration.
+const VERSION: u32 = 1;
+
+const KEYS: [&str; 5] = ["deps", "outs", "env", "tools", "environment"];
+
+/// One node's command.
+#[derive(Debug, Clone)]
+pub struct Command {
+    pub line: CommandLine,
+    pub deps: Vec<(Dep, Span)>,
+    pub outs: Vec<(PathBuf, Span)>,
+    /// Environment variables that are passed on, and are in the key by value.
+    pub env: Vec<String>,
+    /// Programs whose versions are in the key.
+    pub tools: Vec<String>,
+}
+
+/// How the program is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandLine {
+    /// Through `sh -c`.
+    Shell(String),
+    Program(Vec<String>),
+}
+
+/// Something that the command reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dep {
+    Path(PathBuf),
+    /// The output of a stage, as a file.
+    Mount { reference: String, path: PathBuf },
+}
+
+impl CommandLine {
+    /// As a person would type it.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Shell(line) => line.clone(),
+            Self::Program(words) => {
+                let words: Vec<String> =
+                    words.iter().map(|word| crate::pipeline::interpolate::shell_argument(word)).collect();
+                words.join(" ")
+            }
+        }
+    }
+
+    /// The program that is started, where that can be told.
+    pub fn program(&self) -> Option<&str> {
+        match self {
+            Self::Program(words) => words.first().map(String::as_str),
+            Self::Shell(line) => {
+                let is_assignment = |word: &&str| word.split_once('=').is_some_and(|(name, _)| !name.contains('/'));
+                let word = line.split_whitespace().find(|word| !is_assignment(word))?;
+                let plain = |c: char| c.is_alphanumeric() || "_./-+".contains(c);
+                (word.chars().all(plain) && !tools::is_shell_word(word)).then_some(word)
+            }
+        }
+    }
+}
+
+impl Command {
+    /// Reads a command from its `run` and the other keys of its stage, params put in.
+    ///
+    /// # Errors
+    /// Every key or value that is wrong.
+    pub fn read(run: &Value, config: &Value, project: &Project) -> Result<Self, Vec<Diagnostic>> {
+        let mut errors = Vec::new();
+        for (key, _) in config.as_table().unwrap_or_default() {
+            if !KEYS.contains(&key.name.as_str()) {
+                let unknown = Diagnostic::new(format!("unknown key `{}` of a command stage", key.name));
+                let known = KEYS.into_iter().chain(["run", "inputs"]).collect::<Vec<_>>();
+                errors.push(unknown.at(key.span.clone(), "").suggest(&key.name, known, "keys"));
+            }
+        }
+        let line = read_line(run).unwrap_or_else(|error| {
+            errors.push(error);
+            CommandLine::Shell(String::new())
+        });
+        let mut command = Self {
+            deps: items(config, "deps", &mut errors).iter().filter_map(|dep| read_dep(dep, &mut errors)).collect(),
+            outs: paths(config, "outs", &mut errors),
+            env: texts(config, "env", &mut errors),
+            tools: texts(config, "tools", &mut errors),
+            line,
+        };
+        let locks = paths(config, "environment", &mut errors);
+        command.deps.extend(locks.into_iter().map(|(path, span)| (Dep::Path(path), span)));
+        command.depend_on_program(run, project);
+        if command.outs.is_empty() && errors.is_empty() {
+            let text = "a command stage needs `outs`, the files that it makes";
+            errors.push(Diagnostic::new(text).at(run.span.clone(), "").hint("write: outs = [\"PATH\"]"));
+        }
+        if errors.is_empty() { Ok(command) } else { Err(errors) }
+    }
+
+    /// A program inside the project counts by its content.
+    fn depend_on_program(&mut self, run: &Value, project: &Project) {
+        let Some(program) = self.line.program().filter(|program| program.contains('/')) else { return };
+        let path = normal(Path::new(program));
+        let known = self.deps.iter().any(|(dep, _)| matches!(dep, Dep::Path(dep) if path.starts_with(dep)));
+        if path.is_relative() && !known && project.root.join(&path).is_file() {
+            self.deps.push((Dep::Path(path), run.span.clone()));
+        }
+    }
+
+    /// The engine's stage, with a port for each path that the command reads.
+    pub fn stage(&self, ports: &[String], project: &Arc<Project>) -> Stage {
+        let outs = Arc::new(PlacedOuts::new(self.outs.iter().map(|(path, _)| path.clone()).collect(), project.clone()));
+        let (command, project) = (Arc::new(self.clone()), project.clone());
+        let port = |name: &String| InputPort { name: name.clone(), type_name: None, presence: Presence::Required };
+        let output = |(path, _): &(PathBuf, Span)| OutputPort {
+            name: path.to_string_lossy().into_owned(),
+            type_name: "file".into(),
+            passes: None,
+        };
+        Stage {
+            kind: "run".into(),
+            version: VERSION,
+            config: self.config(&project),
+            inputs: InputPorts::Fixed(ports.iter().map(port).collect()),
+            outputs: self.outs.iter().map(output).collect(),
+            reads: Arc::new(|bound: &[Bound]| Ok(vec![Selection::All; bound.len()])),
+            run: Arc::new(move |job| staging::run(&command, job, &project)),
+            outs: Some(outs),
+        }
+    }
+
+    fn config(&self, project: &Project) -> Vec<(String, String)> {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let mut lines = match &self.line {
+            CommandLine::Shell(line) => vec![("run".to_owned(), quoted(line))],
+            CommandLine::Program(words) => {
+                let word = |(at, word): (usize, &String)| (format!("run.{at}"), quoted(word));
+                words.iter().enumerate().map(word).collect()
+            }
+        };
+        let outs: BTreeSet<String> = self.outs.iter().map(|(path, _)| path.to_string_lossy().into_owned()).collect();
+        lines.extend(outs.into_iter().enumerate().map(|(at, path)| (format!("outs.{at}"), quoted(&path))));
+        for name in self.env.iter().collect::<BTreeSet<_>>() {
+            let value = std::env::var_os(name).map(|value| quoted(&value.to_string_lossy()));
+            lines.push((format!("env.{name}"), value.unwrap_or_else(|| "unset".into())));
+        }
+        for (tool, version) in self.tool_versions(project) {
+            lines.push((format!("tools.{tool}"), quoted(&version)));
+        }
+        lines
+    }
+
+    fn tool_versions(&self, project: &Project) -> BTreeMap<String, String> {
+        let program = self.line.program().filter(|program| {
+            // A program inside the project is a dep already.
+            !project.root.join(program).is_file() || !program.contains('/')
+        });
+        let names = self.tools.iter().map(String::as_str).chain(program);
+        names.map(|name| (name.to_owned(), tools::version(name))).collect()
+    }
+}
+
+fn read_line(run: &Value) -> Result<CommandLine, Diagnostic> {
+    let wrong = |text: &str| Diagnostic::new(text.to_owned()).at(run.span.clone(), "");
+    match &run.datum {
+        Datum::Text(line) if line.trim().is_empty() => Err(wrong("`run` is empty")),
+        Datum::Text(line) => Ok(CommandLine::Shell(line.clone())),
+        Datum::List(words) if !words.is_empty() => {
+            let word = |word: &Value| match word.datum {
+                Datum::List(_) | Datum::Table(_) => Err(wrong("each word of `run` is text or a number")),
+                _ => Ok(word.to_string()),
+            };
+            Ok(CommandLine::Program(words.iter().map(word).collect::<Result<_, _>>()?))
+        }
+        _ => Err(wrong("`run` is a command line, or an array with a program and its arguments")),
+    }
+}
+
+fn items<'a>(config: &'a Value, key: &str, errors: &mut Vec<Diagnostic>) -> &'a [Value] {
+    match config.get(key) {
+        None => &[],
+        Some(Value { datum: Datum::List(values), .. }) => values,
+        Some(other) => {
+            let text = format!("`{key}` is {}, expected an array", other.describe());
+            errors.push(Diagnostic::new(text).at(other.span.clone(), ""));
+            &[]
+        }
+    }
+}
+
+fn texts(config: &Value, key: &str, errors: &mut Vec<Diagnostic>) -> Vec<String> {
+    let mut texts = Vec::new();
+    for item in items(config, key, errors) {
+        match item.as_text() {
+            Some(text) => texts.push(text.to_owned()),
+            None => {
+                let text = format!("`{key}` holds {}, expected strings", item.describe());
+                errors.push(Diagnostic::new(text).at(item.span.clone(), ""));
+            }
+        }
+    }
+    texts
+}
+
+fn paths(config: &Value, key: &str, errors: &mut Vec<Diagnostic>) -> Vec<(PathBuf, Span)> {
+    let mut paths = Vec::new();
+    for item in items(config, key, errors) {
+        match read_path(item, key) {
+            Ok(path) => paths.push((path, item.span.clone())),
+            Err(error) => errors.push(error),
+        }
+    }
+    paths
+}
+
+/// A path inside the project.
+fn read_path(item: &Value, key: &str) -> Result<PathBuf, Diagnostic> {
+    let wrong = |text: String| Diagnostic::new(text).at(item.span.clone(), "");
+    let text = item.as_text().ok_or_else(|| wrong(format!("`{key}` holds {}, expected a path", item.describe())))?;
+    let path = normal(Path::new(text));
+    let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+    match (inside, path.as_os_str().is_empty()) {
+        (true, false) => Ok(path),
+        _ => Err(wrong(format!("`{text}` is not a path inside the project"))
+            .hint("write paths relative to the folder of the pipeline file, without `..`")),
+    }
+}
+
+fn read_dep(dep: &Value, errors: &mut Vec<Diagnostic>) -> Option<(Dep, Span)> {
+    let read = match &dep.datum {
+        Datum::Table(_) => read_mount(dep),
+        _ => read_path(dep, "deps").map(Dep::Path),
+    };
+    read.map_err(|error| errors.push(error)).ok().map(|read| (read, dep.span.clone()))
+}
+
+fn read_mount(dep: &Value) -> Result<Dep, Diagnostic> {
+    let wrong = |text: &str| Diagnostic::new(text.to_owned()).at(dep.span.clone(), "");
+    for (key, _) in dep.as_table().unwrap_or_default() {
+        if key.name != "from" && key.name != "as" {
+            let unknown = Diagnostic::new(format!("unknown key `{}` in a dep", key.name));
+            return Err(unknown.at(key.span.clone(), "").hint("the keys are: from, as"));
+        }
+    }
+    match (dep.get("from").and_then(Value::as_text), dep.get("as")) {
+        (Some(reference), Some(path)) => {
+            Ok(Dep::Mount { reference: reference.to_owned(), path: read_path(path, "as")? })
+        }
+        _ => Err(wrong("a dep table takes `from` and `as`").hint("write: { from = \"stage.output\", as = \"path\" }")),
+    }
+}

@@ -1,0 +1,144 @@
+//! `Project`: the folder of a pipeline file, and the state beside it.
+//!
+//! | in `.headwater/` | |
+//! |---|---|
+//! | `store/` | artifacts and ledger, unless `HEADWATER_STORE` or `[store] path` moves them |
+//! | `files` | the file index |
+//! | `runs/` | the journal, a file a run |
+//! | `logs/` | the captured output of commands, a file a node |
+//! | `work/`, `failed/` | folders of commands that run or failed |
+//! | `trash/` | files of the project that outs replaced |
+//!
+//! It does not know what a pipeline is. Invariant: no path of this file ever enters a key.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use headwater_cache::{Artifact, Digest, Entry, FileError, FileIndex, Shape, Tree};
+use headwater_engine::{SourceError, Sources, run::SourceState};
+use walkdir::WalkDir;
+
+/// The name of the state folder.
+pub const STATE: &str = ".headwater";
+
+/// A project's folders and its file index.
+pub struct Project {
+    pub root: PathBuf,
+    pub state: PathBuf,
+    pub index: FileIndex,
+}
+
+impl Project {
+    /// The project of a pipeline file.
+    ///
+    /// # Errors
+    /// If its folder cannot be found.
+    pub fn of(pipeline: &Path) -> io::Result<Self> {
+        let folder = match pipeline.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let root = folder.canonicalize()?;
+        let state = root.join(STATE);
+        let index = FileIndex::open(&state.join("files"));
+        Ok(Self { root, state, index })
+    }
+
+    /// Where the store is: the environment, then the pipeline file, then the state folder decide.
+    pub fn store_path(&self, declared: Option<&str>) -> PathBuf {
+        match (std::env::var_os("HEADWATER_STORE"), declared) {
+            (Some(path), _) if !path.is_empty() => PathBuf::from(path),
+            (_, Some(path)) => self.root.join(path),
+            _ => self.state.join("store"),
+        }
+    }
+
+    /// A node's name as the name of a file: readable, and distinct for distinct nodes.
+    pub fn file_name(node: &str) -> String {
+        let plain = |c: char| if c.is_alphanumeric() || "_-=,[].".contains(c) { c } else { '_' };
+        let readable: String = node.chars().map(plain).take(120).collect();
+        if readable == node { readable } else { format!("{readable}-{}", &Digest::of(node.as_bytes()).short()) }
+    }
+
+    /// Where a node's captured output is kept.
+    pub fn log_path(&self, node: &str) -> PathBuf {
+        self.state.join("logs").join(format!("{}.log", Self::file_name(node)))
+    }
+
+    /// A file or folder of the project as an artifact, and its tree if it is a folder.
+    fn look_at(&self, path: &Path, without: &[PathBuf]) -> Result<SourceState, SourceError> {
+        let full = self.root.join(path);
+        let about = fs::metadata(&full).map_err(|error| missing(path, &error))?;
+        if !about.is_dir() {
+            let artifact = self.file(&full).map_err(|error| SourceError(error.to_string()))?;
+            return Ok(SourceState { artifact, tree: None });
+        }
+        let tree = self.folder(&full, without).map_err(SourceError)?;
+        let encoded = tree.encode().map_err(|error| SourceError(format!("{}: {error}", path.display())))?;
+        let digest = Digest::of(&encoded);
+        let artifact = Artifact { type_name: "directory".into(), shape: Shape::Tree, digest, bytes: tree.bytes() };
+        Ok(SourceState { artifact, tree: Some(Arc::new(tree)) })
+    }
+
+    fn file(&self, path: &Path) -> Result<Artifact, FileError> {
+        let state = self.index.digest(path)?;
+        let type_name = file_type(state.executable).into();
+        Ok(Artifact { type_name, shape: Shape::Blob, digest: state.digest, bytes: state.bytes })
+    }
+
+    /// A folder as a tree of files, named by their paths within it, in the order of these.
+    pub fn folder(&self, full: &Path, without: &[PathBuf]) -> Result<Tree, String> {
+        let mut entries = Vec::new();
+        let skipped = |path: &Path| {
+            let relative = path.strip_prefix(&self.root).unwrap_or(path);
+            relative == Path::new(STATE) || without.iter().any(|out| out == relative)
+        };
+        let walk = WalkDir::new(full).follow_links(true).sort_by_file_name().into_iter();
+        for entry in walk.filter_entry(|entry| !skipped(entry.path())) {
+            let entry = entry.map_err(|error| error.to_string())?;
+            if entry.file_type().is_dir() {
+                continue;
+            }
+            let relative = entry.path().strip_prefix(full).map_err(|error| error.to_string())?;
+            let name = relative.to_str().ok_or_else(|| format!("{} is not UTF-8", entry.path().display()))?;
+            let file = self.file(entry.path()).map_err(|error| error.to_string())?;
+            let (type_name, shape, digest, bytes) = (file.type_name, file.shape, file.digest, file.bytes);
+            entries.push(Entry { name: name.into(), type_name, shape, digest, bytes });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Tree { header: String::new(), entries })
+    }
+}
+
+/// The type of a file's artifact; whether it can be executed is part of what it is.
+pub fn file_type(executable: bool) -> &'static str {
+    if executable { "executable" } else { "file" }
+}
+
+fn missing(path: &Path, error: &io::Error) -> SourceError {
+    match error.kind() {
+        io::ErrorKind::NotFound => SourceError(format!("there is no file {}", path.display())),
+        _ => SourceError(format!("{} cannot be read: {error}", path.display())),
+    }
+}
+
+impl Sources for Project {
+    fn look(&self, path: &Path, without: &[PathBuf]) -> Result<SourceState, SourceError> {
+        self.look_at(path, without)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_stay_distinct() {
+        assert_eq!(Project::file_name("train[model=forest,fold=2]"), "train[model=forest,fold=2]");
+        let (a, b) = (Project::file_name("read[day=a/b]"), Project::file_name("read[day=a_b]"));
+        assert_eq!(b, "read[day=a_b]");
+        assert_ne!(a, b);
+    }
+}

@@ -1,0 +1,163 @@
+//! Reasons and changes as sentences: what differs, old -> new, and where that is set.
+//!
+//! The engine gives manifests' labels; this file knows what users call them.
+
+use headwater_engine::{Change, NodeId, Reason};
+
+use crate::journal::NodeLine;
+use crate::pipeline::Pipeline;
+
+/// How much of a value a sentence shows.
+const SHOWN: usize = 60;
+
+/// Why a node runs, in one line.
+pub fn sentence(reason: &Reason, id: NodeId, pipeline: &Pipeline, last: Option<&NodeLine>) -> String {
+    match reason {
+        Reason::Forced => "forced".into(),
+        Reason::New => "new".into(),
+        Reason::Forgotten => "its record is gone".into(),
+        Reason::Lost(digest) => format!("its output {} is gone or damaged", digest.short()),
+        Reason::Unknown(upstream) => {
+            let names: Vec<&str> = upstream.iter().map(|id| pipeline.graph.node(*id).name.as_str()).collect();
+            format!("below {}", first_and_more(&names))
+        }
+        Reason::Changed(changes) if changes.is_empty() => "what it reads has changed".into(),
+        Reason::Changed(changes) => {
+            let mut causes = params(id, pipeline, last);
+            if causes.is_empty() || changes.iter().all(|change| !change.label.starts_with("config.")) {
+                causes = changes.iter().map(|change| cause(change, id, pipeline)).collect();
+            }
+            let causes: Vec<&str> = causes.iter().map(String::as_str).collect();
+            first_and_more(&causes)
+        }
+    }
+}
+
+fn first_and_more(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    }
+}
+
+/// The params of a node that differ from its last finish.
+pub fn params(id: NodeId, pipeline: &Pipeline, last: Option<&NodeLine>) -> Vec<String> {
+    let Some(last) = last else { return Vec::new() };
+    let mut changed = Vec::new();
+    for (name, value) in &pipeline.nodes[id.0].params {
+        let Some(old) = last.params.get(name).filter(|old| *old != value) else { continue };
+        let place = pipeline.param_line(name).map(|line| format!(" ({}:{line})", file_name(pipeline)));
+        changed.push(format!("param {name} {} -> {}{}", shown(old), shown(value), place.unwrap_or_default()));
+    }
+    changed
+}
+
+/// One change, with the place of a config field.
+pub fn cause(change: &Change, id: NodeId, pipeline: &Pipeline) -> String {
+    let text = difference(change);
+    match change.label.strip_prefix("config.") {
+        Some(field) if !field.starts_with("tools.") && !field.starts_with("env.") => {
+            format!("{text} ({}:{})", file_name(pipeline), pipeline.config_line(id, field))
+        }
+        _ => text,
+    }
+}
+
+/// One change, without a place.
+pub fn difference(change: &Change) -> String {
+    let what = subject(&change.label);
+    match (&change.old, &change.new) {
+        (Some(old), Some(new)) => format!("{what} {} -> {}", shown(&plain(old)), shown(&plain(new))),
+        (None, Some(new)) => format!("{what} added: {}", shown(&plain(new))),
+        (Some(old), None) => format!("{what} removed: {}", shown(&plain(old))),
+        (None, None) => what,
+    }
+}
+
+/// What a manifest's label is called.
+fn subject(label: &str) -> String {
+    if let Some(field) = label.strip_prefix("config.tools.") {
+        return format!("version of {field}");
+    }
+    if let Some(field) = label.strip_prefix("config.") {
+        return field.to_owned();
+    }
+    let Some(input) = label.strip_prefix("input.") else {
+        return if label == "kind" { "code of the kind".into() } else { label.to_owned() };
+    };
+    match input_entry(input) {
+        (port, Some(":rows")) => format!("rows of input {port}"),
+        (port, Some(entry)) => format!("{entry} of input {port}"),
+        (port, None) => format!("input {port}"),
+    }
+}
+
+/// `port/entry` or `port[label]/entry`; a port that is a path holds slashes itself, but no entries.
+fn input_entry(input: &str) -> (&str, Option<&str>) {
+    let after = input.find(']').unwrap_or(0);
+    match input[after..].find('/') {
+        Some(at) => (&input[..after + at], Some(&input[after + at + 1..])),
+        None => (input, None),
+    }
+}
+
+/// The port of a changed input, if the change is one.
+pub fn port(label: &str) -> Option<&str> {
+    let input = label.strip_prefix("input.")?;
+    let end = input.find(['[', '/']).unwrap_or(input.len());
+    Some(&input[..end])
+}
+
+/// Digests are cut to their beginning.
+fn plain(value: &str) -> String {
+    let word = |word: &str| match word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => word[..12].to_owned(),
+        false => word.to_owned(),
+    };
+    let words: Vec<String> = value.split(' ').map(word).collect();
+    words.join(" ")
+}
+
+fn shown(text: &str) -> String {
+    let line = text.replace('\n', " ");
+    match line.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}
+
+/// The pipeline file's name, for places.
+pub fn file_name(pipeline: &Pipeline) -> String {
+    pipeline.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(label: &str, old: Option<&str>, new: Option<&str>) -> String {
+        difference(&Change { label: label.into(), old: old.map(Into::into), new: new.map(Into::into) })
+    }
+
+    #[test]
+    fn a_config_field_is_named_as_in_the_file() {
+        assert_eq!(text("config.model.l2", Some("1.0"), Some("2.0")), "model.l2 1.0 -> 2.0");
+    }
+
+    #[test]
+    fn a_column_is_named_with_its_input() {
+        let (old, new) = (format!("f64 {}", "a".repeat(64)), format!("f64 {}", "b".repeat(64)));
+        assert_eq!(
+            text("input.train/dep_delay", Some(&old), Some(&new)),
+            "dep_delay of input train f64 aaaaaaaaaaaa -> f64 bbbbbbbbbbbb"
+        );
+        assert_eq!(text("input.train/:rows", None, None), "rows of input train");
+    }
+
+    #[test]
+    fn a_gathered_input_keeps_its_label() {
+        assert_eq!(text("input.metrics[l2=0.5]", None, Some("x")), "input metrics[l2=0.5] added: x");
+        assert_eq!(port("input.metrics[l2=0.5]/a"), Some("metrics"));
+    }
+}
