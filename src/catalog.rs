@@ -10,15 +10,12 @@ use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError, Tree};
 use headwater_engine::{
     Bound, Failure, InputPort, InputPorts, Job, OutputPort, Presence, Selection, Stage, manifest::selects,
 };
-use headwater_stages::collect::read::Read;
-use headwater_stages::evaluate::compare::Compare;
-use headwater_stages::evaluate::Evaluate;
+use headwater_stages::collect::Read;
+use headwater_stages::evaluate::{Compare, Evaluate};
 use headwater_stages::frame::{ROWS, Schema};
 use headwater_stages::io::{Content, Draft, EntryHead, Inputs, Outputs, Stored};
 use headwater_stages::kind::{self, Kind, artifact};
-use headwater_stages::prepare::split::Split;
-use headwater_stages::prepare::sql::Sql;
-use headwater_stages::prepare::Prepare;
+use headwater_stages::prepare::{Prepare, Split, Sql};
 use headwater_stages::train::Train;
 use headwater_stages::StageError;
 use serde::Deserialize;

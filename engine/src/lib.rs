@@ -27,4 +27,4 @@ pub use event::{Event, Finish, Outcome, Preview, Reason};
 pub use graph::{Graph, Node, NodeId, Wire, WireFrom, WiringError};
 pub use manifest::{Change, Key, Manifest};
 pub use run::{Options, Session, SourceError, Sources, Summary};
-pub use stage::{Bound, Failure, InputPort, InputPorts, Job, OutputPort, Presence, Selection, Stage};
+pub use stage::{Bound, Failure, InputPort, InputPorts, Job, OutputPort, Outs, Presence, Selection, Stage};

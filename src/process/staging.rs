@@ -191,7 +191,7 @@ fn mount_artifact(artifact: &Artifact, target: &Path, job: &Job<'_>) -> Result<(
         ("frame", _) => {
             let stored = catalog::open(job.store, artifact)?;
             let frame = headwater_stages::frame::decode(&*stored).map_err(Failure::new)?;
-            let bytes = headwater_stages::collect::write::write_frame(&frame, target);
+            let bytes = headwater_stages::collect::write::write_frame(&frame, &target.to_string_lossy());
             let bytes = bytes.map_err(|error| {
                 let path = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 Failure::new(CommandFailure::Mount { path, detail: error.to_string() })

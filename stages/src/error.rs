@@ -24,7 +24,9 @@ pub enum StageError {
     UnnamedColumn { number: usize },
     #[error("a column may not be named `{name}`: that name is taken by Headwater")]
     ReservedColumn { name: String },
-    #[error("column `{column}` has the type {found}, which a frame cannot hold; leave it out or turn it into text or numbers")]
+    #[error(
+        "column `{column}` has the type {found}, which a frame cannot hold; leave it out or turn it into text or numbers"
+    )]
     UnsupportedType { column: String, found: String },
     #[error("{place}: no rows are left")]
     Empty { place: String },

@@ -8,16 +8,23 @@
 //! number of threads. No clock, no ambient randomness and no hash-map order may reach a draft.
 #![forbid(unsafe_code)]
 
+pub mod classes;
 pub mod collect;
+pub mod deploy;
 pub mod error;
 pub mod evaluate;
 pub mod frame;
 pub mod io;
 pub mod kind;
+pub mod matrix;
+pub mod model;
 pub mod prepare;
+pub mod summary;
 pub mod train;
+pub mod transform;
 
 mod codec;
+mod json;
 
 pub use error::StageError;
 pub use kind::Kind;

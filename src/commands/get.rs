@@ -1,0 +1,83 @@
+//! `headwater get`: copies an artifact out of the store, a frame in the form that the file's ending says.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use headwater_cache::Shape;
+use headwater_stages::collect::write::write_frame;
+use headwater_stages::frame;
+use headwater_stages::kind::artifact;
+
+use crate::commands::Globals;
+use crate::commands::show::open;
+use crate::error::CommandError;
+use crate::process::outs::write_tree;
+use crate::workspace::Workspace;
+
+/// Copy an artifact out of the store
+#[derive(Debug, Args)]
+pub struct Get {
+    /// stage[axis=value,…].output, or the beginning of a digest
+    reference: String,
+    /// The file to write; for a frame .csv, .tsv, .parquet, .arrow or .jsonl
+    #[arg(short, long, value_name = "PATH")]
+    output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Get {
+    /// # Errors
+    /// If there is no such artifact, or the file is there already or cannot be written.
+    pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
+        let workspace = Workspace::open(&globals.pipeline, &[])?;
+        let found = workspace.artifact(&self.reference)?;
+        refuse_to_replace(&self.output, self.overwrite)?;
+        let artifact = &found.artifact;
+        match (artifact.type_name.as_str(), artifact.shape) {
+            (artifact::FRAME, _) => {
+                let stored = open(&workspace, &found)?;
+                let frame = frame::decode(&*stored).map_err(CommandError::failed)?;
+                let bytes = write_frame(&frame, &self.output.to_string_lossy());
+                write(&self.output, &bytes.map_err(|error| CommandError::usage(error.to_string()))?)
+            }
+            (_, Shape::Tree) => write_tree(&workspace.store, artifact, &self.output).map_err(failure),
+            (type_name, Shape::Blob) => {
+                let executable = type_name == "executable";
+                workspace.store.restore(&artifact.digest, &self.output, executable).map_err(CommandError::failed)
+            }
+        }
+    }
+}
+
+fn failure(failure: headwater_engine::Failure) -> CommandError {
+    match failure {
+        headwater_engine::Failure::Error(error) => CommandError::failed(error),
+        headwater_engine::Failure::Lost(digest) => {
+            let text = format!("the bytes {digest} are missing or damaged");
+            CommandError::Failed(text, vec!["`headwater run` makes them again".into()])
+        }
+    }
+}
+
+/// A file that is there is the user's, and is not replaced unasked.
+///
+/// # Errors
+/// If it is there.
+pub fn refuse_to_replace(path: &Path, overwrite: bool) -> Result<(), CommandError> {
+    if !overwrite && path.exists() {
+        let text = format!("{} is there already", path.display());
+        return Err(CommandError::Usage(text, vec!["replace it with --overwrite, or choose another path".into()]));
+    }
+    Ok(())
+}
+
+/// Writes a file whole.
+///
+/// # Errors
+/// If it cannot be written; the path is named.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
+    let failed = |error: std::io::Error| CommandError::failed(format!("{} cannot be written: {error}", path.display()));
+    std::fs::write(path, bytes).map_err(failed)
+}

@@ -1,0 +1,65 @@
+//! `headwater predict`: a trained model, with its fitted preparation, over a new file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use headwater_stages::collect::read::read_frame_for;
+use headwater_stages::collect::write::write_frame;
+use headwater_stages::deploy::predict::predict;
+use headwater_stages::kind::artifact;
+use headwater_stages::model::Model;
+
+use crate::commands::Globals;
+use crate::commands::get::{refuse_to_replace, write};
+use crate::commands::show::open;
+use crate::error::CommandError;
+use crate::workspace::Workspace;
+
+/// Predict with a trained model over a new file
+#[derive(Debug, Args)]
+pub struct Predict {
+    /// The model, such as train[model=forest]
+    model: String,
+    /// The rows: .csv, .tsv, .parquet, .arrow or .jsonl, .gz and .zst too
+    input: PathBuf,
+    /// Where the predictions go, in the order of the rows
+    #[arg(short, long, value_name = "PATH")]
+    output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Predict {
+    /// # Errors
+    /// If there is no such model, the file cannot be read, or a column that the model takes is missing.
+    pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
+        let workspace = Workspace::open(&globals.pipeline, &[])?;
+        let found = workspace.artifact(&self.model)?;
+        if found.artifact.type_name != artifact::MODEL {
+            let text = format!("`{}` is a {}, not a model", found.reference, found.artifact.type_name);
+            return Err(CommandError::Usage(text, vec!["name the output of a `train` stage".into()]));
+        }
+        refuse_to_replace(&self.output, self.overwrite)?;
+        let path = self.input.to_string_lossy();
+        let bytes = std::fs::read(&self.input).map_err(|error| CommandError::failed(format!("{path}: {error}")))?;
+        let model = open(&workspace, &found)?;
+        let text_columns = text_columns(&*model)?;
+        let frame = read_frame_for(&path, &bytes, &text_columns).map_err(CommandError::failed)?;
+        let predictions = predict(&*model, &frame)
+            .map_err(|error| CommandError::Failed(error.to_string(), vec![format!("the file is {path}")]))?;
+        let rows = predictions.height();
+        let bytes = write_frame(&predictions, &self.output.to_string_lossy());
+        write(&self.output, &bytes.map_err(|error| CommandError::usage(error.to_string()))?)?;
+        if !globals.quiet {
+            eprintln!("{rows} predictions of {} in {}", found.reference, self.output.display());
+        }
+        Ok(())
+    }
+}
+
+/// The columns that the model was fitted on as text: digits there are no numbers.
+fn text_columns(model: &dyn headwater_stages::io::Stored) -> Result<Vec<String>, CommandError> {
+    let transform = Model::transform(model).map_err(CommandError::failed)?;
+    Ok(transform.map(|transform| transform.text_inputs()).unwrap_or_default())
+}

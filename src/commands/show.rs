@@ -1,0 +1,154 @@
+//! `headwater show`: a preview of an artifact: a frame's head and columns, metrics, a model's card, a table.
+
+use std::io::Write;
+
+use clap::Args;
+use headwater_cache::{Artifact, Shape};
+use headwater_stages::io::Stored;
+use headwater_stages::kind::artifact;
+use headwater_stages::transform::Transform;
+use headwater_stages::{frame, summary};
+use serde_json::Value as Json;
+
+use crate::catalog;
+use crate::commands::Globals;
+use crate::commands::compare::leaderboard;
+use crate::error::CommandError;
+use crate::process::staging::printable;
+use crate::report::print_json;
+use crate::workspace::{Found, Workspace};
+
+/// Preview an artifact
+#[derive(Debug, Args)]
+pub struct Show {
+    /// stage[axis=value,…].output, or the beginning of a digest
+    reference: String,
+    /// How many rows of a frame
+    #[arg(short, long, default_value_t = 10)]
+    rows: usize,
+}
+
+impl Show {
+    /// # Errors
+    /// If there is no such artifact, or it cannot be read.
+    pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
+        let workspace = Workspace::open(&globals.pipeline, &[])?;
+        let found = workspace.artifact(&self.reference)?;
+        let stored = open(&workspace, &found)?;
+        if globals.json() {
+            return self.print_json(&found.artifact, &*stored);
+        }
+        let text = self.text(&workspace, &found, &*stored)?;
+        Ok(std::io::stdout().write_all(text.as_bytes())?)
+    }
+
+    fn text(&self, workspace: &Workspace, found: &Found, stored: &dyn Stored) -> Result<String, CommandError> {
+        let artifact = &found.artifact;
+        let (name, digest, bytes) = (&artifact.type_name, artifact.digest.short(), artifact.bytes);
+        let title = format!("{}  {name}  {digest}  {bytes} bytes\n", found.reference);
+        let body = match (artifact.type_name.as_str(), artifact.shape) {
+            (artifact::FRAME, _) => self.frame(stored)?,
+            (artifact::MODEL, _) => pretty(&json(&stored.entry("card").map_err(CommandError::failed)?)?),
+            (artifact::TRANSFORM, _) => pretty(&transform(stored)?),
+            (artifact::METRICS, _) => metrics(&json(&blob(stored)?)?),
+            (artifact::REPORT, _) => leaderboard(&json(&blob(stored)?)?),
+            (_, Shape::Tree) => entries(workspace, artifact)?,
+            (_, Shape::Blob) => file_head(&blob(stored)?, self.rows),
+        };
+        Ok(title + &body)
+    }
+
+    fn frame(&self, stored: &dyn Stored) -> Result<String, CommandError> {
+        let frame = frame::decode(stored).map_err(CommandError::failed)?;
+        let (names, rows) = summary::head(&frame, self.rows).map_err(CommandError::failed)?;
+        let shown = rows.len();
+        let head = table(names, rows);
+        let lines = summary::columns(&frame).map_err(CommandError::failed)?.into_iter().map(|column| {
+            let mean = column.mean.map(|mean| format!("{mean:.4}")).unwrap_or_default();
+            let (nulls, distinct) = (column.nulls.to_string(), column.distinct.to_string());
+            let (min, max) = (column.min.unwrap_or_default(), column.max.unwrap_or_default());
+            vec![column.column, column.type_name, nulls, distinct, mean, min, max]
+        });
+        let names = ["column", "type", "nulls", "distinct", "mean", "min", "max"].map(String::from).to_vec();
+        let columns = table(names, lines.collect());
+        let (height, width) = (frame.height(), frame.width());
+        Ok(format!("{head}\n{shown} of {height} rows, {width} columns\n\n{columns}\n"))
+    }
+
+    fn print_json(&self, artifact: &Artifact, stored: &dyn Stored) -> Result<(), CommandError> {
+        let value = match (artifact.type_name.as_str(), artifact.shape) {
+            (artifact::FRAME, _) => {
+                let frame = frame::decode(stored).map_err(CommandError::failed)?;
+                let columns = summary::columns(&frame).map_err(CommandError::failed)?;
+                let (names, rows) = summary::head(&frame, self.rows).map_err(CommandError::failed)?;
+                serde_json::json!({ "rows": frame.height(), "columns": columns, "names": names, "head": rows })
+            }
+            (artifact::MODEL, _) => json(&stored.entry("card").map_err(CommandError::failed)?)?,
+            (artifact::TRANSFORM, _) => transform(stored)?,
+            (artifact::METRICS | artifact::REPORT, _) => json(&blob(stored)?)?,
+            (_, Shape::Tree) => {
+                let names: Vec<&str> = stored.entries().iter().map(|entry| entry.name.as_str()).collect();
+                serde_json::json!({ "files": names })
+            }
+            (_, Shape::Blob) => serde_json::json!({ "text": String::from_utf8_lossy(&blob(stored)?) }),
+        };
+        let (name, digest, bytes) = (&artifact.type_name, artifact.digest.to_string(), artifact.bytes);
+        Ok(print_json(&serde_json::json!({
+            "event": "artifact", "type": name, "digest": digest, "bytes": bytes, "content": value
+        }))?)
+    }
+}
+
+/// Opens an artifact that has been found.
+///
+/// # Errors
+/// If its bytes are gone or damaged; the next run makes them again.
+pub fn open(workspace: &Workspace, found: &Found) -> Result<std::sync::Arc<dyn Stored>, CommandError> {
+    catalog::open(&workspace.store, &found.artifact).map_err(|error| {
+        CommandError::Failed(error.to_string(), vec!["`headwater run` makes it again".into()])
+    })
+}
+
+fn blob(stored: &dyn Stored) -> Result<Vec<u8>, CommandError> {
+    stored.blob().map_err(CommandError::failed)
+}
+
+fn json(bytes: &[u8]) -> Result<Json, CommandError> {
+    serde_json::from_slice(bytes).map_err(CommandError::failed)
+}
+
+fn transform(stored: &dyn Stored) -> Result<Json, CommandError> {
+    let transform = Transform::decode(&blob(stored)?).map_err(CommandError::failed)?;
+    json(transform.describe().as_bytes())
+}
+
+fn pretty(value: &Json) -> String {
+    format!("{value:#}\n")
+}
+
+fn metrics(value: &Json) -> String {
+    let rows = value.as_object().into_iter().flatten();
+    let rows = rows.map(|(name, value)| vec![name.clone(), value.to_string()]).collect();
+    table(vec!["metric".into(), "value".into()], rows) + "\n"
+}
+
+fn entries(workspace: &Workspace, artifact: &Artifact) -> Result<String, CommandError> {
+    let tree = workspace.store.get_tree(&artifact.digest).map_err(CommandError::failed)?;
+    let rows = tree.entries.iter().map(|entry| vec![entry.name.clone(), entry.type_name.clone(), entry.bytes.to_string()]);
+    Ok(table(["name", "type", "bytes"].map(String::from).to_vec(), rows.collect()) + "\n")
+}
+
+fn file_head(bytes: &[u8], rows: usize) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(64 * 1024)]);
+    text.lines().take(rows).map(|line| printable(line) + "\n").collect()
+}
+
+/// Rows under headings, without lines between.
+pub fn table(names: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(names);
+    for row in rows {
+        table.add_row(row.iter().map(|cell| printable(cell)).collect::<Vec<_>>());
+    }
+    table.trim_fmt()
+}
