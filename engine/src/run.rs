@@ -247,7 +247,9 @@ impl<'s, 'e> Run<'s, 'e> {
             return;
         }
         let forced = self.options.forced.contains(&NodeId(node)) && self.known[node].reason.is_none();
-        let reason = if forced { Reason::Forced } else {
+        let reason = if forced {
+            Reason::Forced
+        } else {
             match self.look_up(node, key, &bound) {
                 Ok(found) => return self.hit(node, key, found, scope),
                 Err(lost) => self.reason(node, key, &manifest, lost),
@@ -291,7 +293,14 @@ impl<'s, 'e> Run<'s, 'e> {
                     Some(Err(error)) => return Err(Failure::new(error.clone())),
                     None => return Err(Failure::new(SourceError(format!("{} was not looked at", path.display())))),
                 };
-                Ok(Bound { port, label, artifact: state.artifact, tree: state.tree, path: Some(path.clone()), selection })
+                Ok(Bound {
+                    port,
+                    label,
+                    artifact: state.artifact,
+                    tree: state.tree,
+                    path: Some(path.clone()),
+                    selection,
+                })
             }
             Source::Output { node, output, entry } => {
                 let whole = self.known[node.0].outputs[*output].clone();
@@ -310,12 +319,7 @@ impl<'s, 'e> Run<'s, 'e> {
         let tree = self.tree(directory)?;
         let entry = tree.as_ref().and_then(|tree| tree.entry(name));
         let entry = entry.ok_or_else(|| Failure::new(SourceError(format!("the folder has no file `{name}`"))))?;
-        Ok(Artifact {
-            type_name: "file".into(),
-            shape: entry.shape,
-            digest: entry.digest,
-            bytes: entry.bytes,
-        })
+        Ok(Artifact { type_name: "file".into(), shape: entry.shape, digest: entry.digest, bytes: entry.bytes })
     }
 
     fn tree(&self, artifact: &Artifact) -> Result<Option<Arc<Tree>>, Failure> {
@@ -465,7 +469,8 @@ impl<'s, 'e> Run<'s, 'e> {
 
     fn source_changed(&mut self, node: usize, seconds: f64, path: &Path) {
         if std::mem::replace(&mut self.known[node].rerun, true) {
-            let text = format!("{} changed while it was read, twice; let it come to rest and run again", path.display());
+            let text =
+                format!("{} changed while it was read, twice; let it come to rest and run again", path.display());
             return self.fail(node, seconds, Failure::new(SourceError(text)));
         }
         let inputs = self.session.graph.inputs(NodeId(node)).iter();
@@ -504,15 +509,16 @@ impl<'s, 'e> Run<'s, 'e> {
 
     fn source_of(&self, node: usize, digest: Digest) -> Option<usize> {
         let inputs = self.session.graph.inputs(NodeId(node)).iter();
-        inputs.filter_map(|input| match input.source {
-            Source::Output { node, output, .. } => Some((node.0, output)),
-            Source::File { .. } => None,
-        })
-        .find(|(producer, output)| {
-            let artifact = self.known[*producer].outputs.get(*output);
-            artifact.is_some_and(|artifact| self.contains(artifact, digest))
-        })
-        .map(|(producer, _)| producer)
+        inputs
+            .filter_map(|input| match input.source {
+                Source::Output { node, output, .. } => Some((node.0, output)),
+                Source::File { .. } => None,
+            })
+            .find(|(producer, output)| {
+                let artifact = self.known[*producer].outputs.get(*output);
+                artifact.is_some_and(|artifact| self.contains(artifact, digest))
+            })
+            .map(|(producer, _)| producer)
     }
 
     fn contains(&self, artifact: &Artifact, digest: Digest) -> bool {

@@ -178,7 +178,14 @@ impl Steps<'_> {
         for change in &changes {
             self.say(depth, id, self.with_source(id, change));
         }
-        let ports: BTreeSet<&str> = changes.iter().filter_map(|change| port(&change.label)).collect();
+        let passed =
+            self.workspace.pipeline.graph.node(id).stage.outputs.iter().filter_map(|port| port.passes.as_deref());
+        let ports: BTreeSet<&str> = if changes.is_empty() {
+            // It only passed on what it does not read.
+            passed.collect()
+        } else {
+            changes.iter().filter_map(|change| port(&change.label)).collect()
+        };
         for above in self.producers(id, &ports) {
             self.between(depth + 1, above, new, olds);
         }

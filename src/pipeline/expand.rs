@@ -171,7 +171,11 @@ fn check_references(file: &PipelineFile, variants: &Variants, source: &str) -> V
         for wire in stage.wires.iter().chain(&mounts(stage)) {
             if !stages().any(|name| name == wire.stage) {
                 let unknown = Diagnostic::new(format!("there is no stage `{}`", wire.stage));
-                errors.push(unknown.at(wire.span.clone(), "").suggest(&wire.stage, stages().collect::<Vec<_>>(), "stages"));
+                errors.push(unknown.at(wire.span.clone(), "").suggest(
+                    &wire.stage,
+                    stages().collect::<Vec<_>>(),
+                    "stages",
+                ));
             }
             if let Some(Gather::Over(axes)) = &wire.gather {
                 for (axis, span) in axes.iter().filter(|(axis, _)| !variants.axes.contains(axis)) {
@@ -241,7 +245,8 @@ impl Expansion<'_> {
     fn add_node(&mut self, at: usize, assignment: Vec<(String, String)>, variant: &Variant) {
         let stage = &self.file.stages[at];
         let name = node_name(&stage.name.name, &assignment);
-        let mentioned: BTreeSet<String> = stage_mentions(stage, self.source).into_iter().map(|(name, _)| name).collect();
+        let mentioned: BTreeSet<String> =
+            stage_mentions(stage, self.source).into_iter().map(|(name, _)| name).collect();
         let value = |name: String| {
             let value = variant.choices[&name].value.to_string();
             (name, value)
@@ -333,7 +338,10 @@ impl Expansion<'_> {
                 Work::Kind(built) => {
                     for (port, path) in &built.files {
                         let span = declared.config.get(port).map_or(declared.name.span.clone(), |v| v.span.clone());
-                        wires.push((Wire { port: Some(port.clone()), from: file_wire(Path::new(path), outs, &self.nodes) }, span));
+                        wires.push((
+                            Wire { port: Some(port.clone()), from: file_wire(Path::new(path), outs, &self.nodes) },
+                            span,
+                        ));
                     }
                     built.stage.clone()
                 }

@@ -46,7 +46,10 @@ pub enum CommandLine {
 pub enum Dep {
     Path(PathBuf),
     /// The output of a stage, as a file.
-    Mount { reference: String, path: PathBuf },
+    Mount {
+        reference: String,
+        path: PathBuf,
+    },
 }
 
 impl CommandLine {

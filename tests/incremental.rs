@@ -1,0 +1,315 @@
+//! What runs again after an edit, and what does not: run, edit, run, and what executed.
+
+mod support;
+
+use support::Project;
+
+/// Two tables, a query over some of their columns, a split, a preparation, two models.
+const PIPELINE: &str = r#"
+[params]
+late_after = 15
+seed = 7
+
+[matrix]
+model.small = { algorithm = "decision_tree", max_depth = 1 }
+model.large = { algorithm = "decision_tree", max_depth = 3 }
+
+[stages.flights]
+uses = "read"
+path = "data/flights.csv"
+
+[stages.joined]
+uses = "sql"
+inputs = { f = "flights" }
+query = "select f.delay, f.distance, f.carrier, f.arrival > ${late_after} as late from f"
+
+[stages.split]
+uses = "split"
+input = "joined"
+test = 0.25
+stratify = "late"
+seed = "${seed}"
+
+[stages.prepare]
+uses = "prepare"
+input = "split"
+target = "late"
+steps = [{ impute = "median" }, { one_hot = ["carrier"] }, { scale = "standard" }]
+
+[stages.train]
+uses = "train"
+input = "prepare"
+model = "${model}"
+
+[stages.evaluate]
+uses = "evaluate"
+inputs = { model = "train", data = "prepare.test" }
+metrics = ["accuracy", "f1", "log_loss"]
+
+[stages.board]
+uses = "compare"
+gather = "evaluate"
+"#;
+
+const ALL: [&str; 9] = [
+    "board",
+    "evaluate[model=large]",
+    "evaluate[model=small]",
+    "flights",
+    "joined",
+    "prepare",
+    "split",
+    "train[model=large]",
+    "train[model=small]",
+];
+
+fn flights() -> String {
+    let mut text = String::from("delay,distance,carrier,arrival,note\n");
+    for row in 0..80 {
+        let delay = (row * 37) % 60;
+        let arrival = delay + (row * row * 13) % 41 - 20;
+        let carrier = ["AA", "UA", "DL"][row as usize % 3];
+        text += &format!("{delay},{},{carrier},{arrival},n{row}\n", 200 + (row * 71) % 900);
+    }
+    text
+}
+
+fn project() -> Project {
+    let project = Project::with(PIPELINE);
+    project.write("data/flights.csv", flights());
+    project
+}
+
+fn project_that_ran() -> Project {
+    let project = project();
+    assert_eq!(project.run(&[]).succeeded().ran(), ALL);
+    project
+}
+
+#[test]
+fn variants_share_what_they_have_in_common() {
+    let run = project().run(&[]).succeeded();
+    assert_eq!(run.ran(), ALL);
+    assert_eq!(run.nodes.len(), ALL.len(), "each node ends once");
+}
+
+#[test]
+fn a_second_run_executes_nothing() {
+    let project = project_that_ran();
+    let run = project.run(&[]).succeeded();
+    assert_eq!((run.ran().len(), run.with("cached").len()), (0, ALL.len()));
+    assert!(project.status(&[]).values().all(|state| state == "cached"));
+}
+
+#[test]
+fn a_touched_file_with_equal_bytes_hits() {
+    let project = project_that_ran();
+    for file in ["data/flights.csv", "pipeline.toml"] {
+        project.write(file, project.read(file));
+    }
+    assert!(project.run(&[]).succeeded().ran().is_empty());
+}
+
+#[test]
+fn a_hyper_parameter_runs_its_variant_alone() {
+    let project = project_that_ran();
+    project.edit("pipeline.toml", "max_depth = 3", "max_depth = 2");
+    let run = project.run(&[]).succeeded();
+    assert_eq!(run.ran(), ["board", "evaluate[model=large]", "train[model=large]"]);
+    let reason = run.node("train[model=large]")["reason"].as_str().expect("a reason").to_owned();
+    assert_eq!(
+        reason,
+        "param model { algorithm = decision_tree, max_depth = 3 } -> { algorithm = decision_tree, max_depth = 2 } (pipeline.toml:7)"
+    );
+}
+
+#[test]
+fn a_query_with_the_same_result_runs_alone() {
+    let project = project_that_ran();
+    project.edit("pipeline.toml", "f.arrival > ${late_after} as late", "(f.arrival - ${late_after}) > 0 as late");
+    assert_eq!(project.run(&[]).succeeded().ran(), ["joined"]);
+}
+
+#[test]
+fn a_comment_in_a_query_runs_nothing() {
+    let project = project_that_ran();
+    project.edit("pipeline.toml", "select f.delay, ", "select /* minutes */  f.delay, ");
+    assert!(project.run(&[]).succeeded().ran().is_empty());
+}
+
+#[test]
+fn an_edited_row_runs_what_depends_on_the_changed_column() {
+    let project = project_that_ran();
+    project.edit("data/flights.csv", ",n5\n", ",changed\n");
+    assert_eq!(project.run(&[]).succeeded().ran(), ["flights"], "no stage reads the note");
+    project.write("data/flights.csv", flights().replace("37,271,UA", "38,271,UA"));
+    let ran = project.run(&[]).succeeded().ran();
+    for node in ["joined", "prepare", "train[model=large]", "evaluate[model=small]"] {
+        assert!(ran.contains(&node.to_owned()), "{node} depends on the delay: {ran:?}");
+    }
+    assert!(!ran.contains(&"split".to_owned()), "split reads the target alone, which is as it was");
+}
+
+#[test]
+fn a_column_added_upstream_leaves_its_non_readers_cached() {
+    let project = project_that_ran();
+    let wider: Vec<String> = flights().lines().map(|line| format!("{line},1")).collect();
+    project.write("data/flights.csv", wider.join("\n").replacen("note,1", "note,extra", 1));
+    assert_eq!(project.run(&[]).succeeded().ran(), ["flights"]);
+}
+
+#[test]
+fn a_column_passes_through_split_unread() {
+    let pipeline = r#"
+[stages.rows]
+uses = "read"
+path = "rows.csv"
+
+[stages.split]
+uses = "split"
+input = "rows"
+test = 0.5
+seed = 1
+
+[stages.prepare]
+uses = "prepare"
+input = "split"
+target = "y"
+features = ["x"]
+steps = []
+"#;
+    let project = Project::with(pipeline);
+    let rows = |extra: &str| {
+        let row = |at: i32| format!("{at},{}{extra}\n", at * 2);
+        (0..10).map(row).collect::<String>()
+    };
+    project.write("rows.csv", format!("x,y\n{}", rows("")));
+    assert_eq!(project.run(&[]).succeeded().ran(), ["prepare", "rows", "split"]);
+    project.write("rows.csv", format!("x,y,z\n{}", rows(",5")));
+    assert_eq!(project.run(&[]).succeeded().ran(), ["rows"]);
+    let shown = project.ok(&["show", "split.train"]);
+    assert!(shown.contains(" z "), "split passes the new column on: {shown}");
+}
+
+#[test]
+fn a_renamed_stage_is_cached() {
+    let project = project_that_ran();
+    let text =
+        project.read("pipeline.toml").replace("stages.joined", "stages.combined").replace("\"joined\"", "\"combined\"");
+    project.write("pipeline.toml", text);
+    assert!(project.run(&[]).succeeded().ran().is_empty());
+}
+
+#[test]
+fn a_renamed_variant_runs_the_table_that_shows_its_name_alone() {
+    let project = project_that_ran();
+    project.edit("pipeline.toml", "model.small", "model.tiny");
+    assert_eq!(project.run(&[]).succeeded().ran(), ["board"]);
+}
+
+#[test]
+fn a_moved_project_is_cached() {
+    let project = project_that_ran();
+    let elsewhere = Project::empty();
+    std::fs::rename(project.root(), elsewhere.path("moved")).expect("a move");
+    let run = elsewhere.run(&["--pipeline", "moved/pipeline.toml"]).succeeded();
+    assert!(run.ran().is_empty(), "{:?}", run.ran());
+}
+
+#[test]
+fn going_back_to_an_old_value_runs_nothing() {
+    let project = project_that_ran();
+    project.edit("pipeline.toml", "late_after = 15", "late_after = 20");
+    assert!(!project.run(&[]).succeeded().ran().is_empty());
+    project.edit("pipeline.toml", "late_after = 20", "late_after = 15");
+    assert!(project.run(&[]).succeeded().ran().is_empty());
+}
+
+#[test]
+fn a_target_brings_what_it_needs_and_nothing_else() {
+    let project = project();
+    assert_eq!(project.run(&["split"]).succeeded().ran(), ["flights", "joined", "split"]);
+    assert_eq!(project.run(&["train[model=small]"]).succeeded().ran(), ["prepare", "train[model=small]"]);
+}
+
+#[test]
+fn a_forced_stage_runs_and_cuts_off() {
+    let project = project_that_ran();
+    let run = project.run(&["--force", "joined"]).succeeded();
+    assert_eq!(run.ran(), ["joined"]);
+    assert_eq!(run.node("joined")["reason"], "forced");
+}
+
+#[test]
+fn a_setting_of_the_command_line_is_an_edit_for_one_run() {
+    let project = project_that_ran();
+    assert_eq!(project.run(&["--set", "model=small"]).succeeded().ran(), ["board"]);
+    assert!(project.run(&["--set", "seed=8"]).succeeded().ran().contains(&"split".to_owned()));
+    assert!(project.run(&[]).succeeded().ran().is_empty());
+}
+
+#[test]
+fn a_lost_artifact_is_made_again() {
+    let project = project_that_ran();
+    let digest = project.run(&[]).digests()["train[model=small].model"].clone();
+    let blob = project.path(&format!(".headwater/store/blobs/{}/{}", &digest[..2], &digest[2..]));
+    std::fs::remove_file(blob).expect("the blob is there");
+    let run = project.run(&[]).succeeded();
+    assert_eq!(run.ran(), ["train[model=small]"]);
+    assert_eq!(run.node("train[model=small]")["reason"], format!("its output {} is gone or damaged", &digest[..12]));
+    assert_eq!(run.digests()["train[model=small].model"], digest);
+}
+
+#[test]
+fn status_says_what_a_run_would_do_and_does_nothing() {
+    let project = project_that_ran();
+    project.edit("pipeline.toml", "seed = 7", "seed = 8");
+    for _ in 0..2 {
+        let status = project.status(&[]);
+        assert_eq!((status["joined"].as_str(), status["split"].as_str()), ("cached", "stale"));
+        assert_eq!((status["prepare"].as_str(), status["board"].as_str()), ("maybe", "maybe"));
+    }
+    assert_eq!(
+        project.ok(&["run", "--dry-run", "split"]),
+        "    stale split  param seed 7 -> 8 (pipeline.toml:4)\n2 cached, 1 to run\n"
+    );
+}
+
+#[test]
+fn explain_names_the_param_before_the_run_and_after_it() {
+    let project = project_that_ran();
+    project.edit("pipeline.toml", "late_after = 15", "late_after = 20");
+    let before = project.ok(&["explain", "train[model=small]"]);
+    assert!(before.starts_with("train[model=small] may run: what it reads may change\n"), "{before}");
+    assert!(before.contains("joined param late_after 15 -> 20 (pipeline.toml:3)"), "{before}");
+    project.run(&[]).succeeded();
+    let after = project.ok(&["explain", "train[model=small]"]);
+    assert!(after.starts_with("train[model=small] is cached; its key is new since run 000002:\n"), "{after}");
+    assert!(after.contains("joined param late_after 15 -> 20 (pipeline.toml:3)"), "{after}");
+}
+
+#[test]
+fn explain_follows_an_edited_file_to_its_root() {
+    let project = project_that_ran();
+    project.write("data/flights.csv", flights().replace("37,271,UA", "38,271,UA"));
+    project.run(&[]).succeeded();
+    let text = project.ok(&["explain", "prepare"]);
+    let root = text.lines().last().expect("lines");
+    assert!(
+        root.trim_start().starts_with("flights input path file ") && root.ends_with("(file data/flights.csv)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn two_projects_share_a_store() {
+    let (one, two, store) = (project(), project(), Project::empty());
+    let run = |project: &Project| {
+        let mut command = project.command(&["run", "--format", "json"]);
+        command.env("HEADWATER_STORE", store.root()).output().expect("the program starts")
+    };
+    let (first, second) = (run(&one), run(&two));
+    let count =
+        |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).matches("\"outcome\":\"ran\"").count();
+    assert_eq!((count(&first), count(&second)), (ALL.len(), 0));
+}
