@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use headwater_stages::collect::read::read_frame_for;
 use headwater_stages::collect::write::write_frame;
+use headwater_stages::collect::{ReadConfig, read_frame_for};
 use headwater_stages::deploy::predict::predict;
 use headwater_stages::kind::artifact;
 use headwater_stages::model::Model;
@@ -25,6 +25,9 @@ pub struct Predict {
     /// Where the predictions go, in the order of the rows
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
+    /// A text that stands for a missing value in the file, beside the empty one; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    null_value: Vec<String>,
     /// Replace the file if it is there
     #[arg(long)]
     overwrite: bool,
@@ -44,10 +47,13 @@ impl Predict {
         let path = self.input.to_string_lossy();
         let bytes = std::fs::read(&self.input).map_err(|error| CommandError::failed(format!("{path}: {error}")))?;
         let model = open(&workspace, &found)?;
-        let text_columns = text_columns(&*model)?;
-        let frame = read_frame_for(&path, &bytes, &text_columns).map_err(CommandError::failed)?;
-        let predictions = predict(&*model, &frame)
-            .map_err(|error| CommandError::Failed(error.to_string(), vec![format!("the file is {path}")]))?;
+        let mut config = ReadConfig::of_path(&path).map_err(|error| CommandError::usage(error.to_string()))?;
+        config.null_values.clone_from(&self.null_value);
+        let frame = read_frame_for(config, &bytes, &text_columns(&*model)?).map_err(CommandError::failed)?;
+        let predictions = predict(&*model, &frame).map_err(|error| {
+            let hint = format!("the file is {path}; what stands for a missing value there: --null-value TEXT");
+            CommandError::Failed(error.to_string(), vec![hint])
+        })?;
         let rows = predictions.height();
         let bytes = write_frame(&predictions, &self.output.to_string_lossy());
         write(&self.output, &bytes.map_err(|error| CommandError::usage(error.to_string()))?)?;

@@ -296,16 +296,15 @@ pub fn read_frame(config: &ReadConfig, bytes: &[u8]) -> Result<DataFrame, StageE
 }
 
 /// Reads a new file for prediction: `text` names columns that are text whatever they look like in this file (a code
-/// such as `007` stays one), if they are there. Format and compression follow from the path.
+/// such as `007` stays one), if they are there.
 ///
 /// # Errors
-/// As [`read_frame`], and if the path does not tell the format.
-pub fn read_frame_for(path: &str, bytes: &[u8], text: &[String]) -> Result<DataFrame, StageError> {
-    let mut config = ReadConfig::of_path(path)?;
+/// As [`read_frame`].
+pub fn read_frame_for(mut config: ReadConfig, bytes: &[u8], text: &[String]) -> Result<DataFrame, StageError> {
     if !matches!(config.format, Format::Csv | Format::Tsv | Format::Jsonl) {
         return read_frame(&config, bytes);
     }
-    let plain = decompress(path, bytes, config.compression, decompress::MAX_BYTES)?;
+    let plain = decompress(&config.path, bytes, config.compression, decompress::MAX_BYTES)?;
     config.compression = Compression::None;
     let names = match config.format {
         Format::Jsonl => jsonl::names(&config, &plain)?,
@@ -614,9 +613,11 @@ mod tests {
     #[test]
     fn codes_stay_text_in_a_file_for_prediction() {
         let text = ["zip".to_string(), "absent".to_string()];
-        let read = read_frame_for("a.csv", b"zip,n\n007,1\n", &text).expect("reads");
+        let read =
+            read_frame_for(ReadConfig::of_path("a.csv").expect("a path"), b"zip,n\n007,1\n", &text).expect("reads");
         assert_eq!(read.dtypes(), [DataType::String, DataType::Int64]);
-        let read = read_frame_for("a.jsonl", b"{\"zip\":7}\n", &text).expect("reads");
+        let read =
+            read_frame_for(ReadConfig::of_path("a.jsonl").expect("a path"), b"{\"zip\":7}\n", &text).expect("reads");
         assert_eq!(read.dtypes(), [DataType::String]);
     }
 

@@ -1,0 +1,199 @@
+//! The commands beside `run`, over the penguins example.
+
+mod support;
+
+use std::sync::OnceLock;
+
+use serde_json::Value as Json;
+use support::Project;
+
+const MODEL: &str = "train[model=logistic,fold=0]";
+
+/// The example, run once for all tests of this file; none of them changes it.
+fn penguins() -> &'static Project {
+    static PROJECT: OnceLock<Project> = OnceLock::new();
+    PROJECT.get_or_init(|| {
+        let project = Project::example("penguins");
+        assert_eq!(project.run(&[]).succeeded().ran().len(), 43);
+        project
+    })
+}
+
+fn json(text: &str) -> Json {
+    serde_json::from_str(text).expect("JSON")
+}
+
+#[test]
+fn predict_over_the_test_rows_is_what_evaluate_saw() {
+    let project = penguins();
+    for model in ["logistic", "shallow_tree", "deep_tree"] {
+        let (rows, seen, predicted) =
+            (format!("{model}.rows.csv"), format!("{model}.seen.csv"), format!("{model}.csv"));
+        let node = format!("[model={model},fold=2]");
+        project.ok(&["get", "split[fold=2].test", "-o", &rows]);
+        project.ok(&["get", &format!("evaluate{node}.predictions"), "-o", &seen]);
+        project.ok(&["predict", &format!("train{node}"), &rows, "-o", &predicted]);
+        let without_target: Vec<String> =
+            project.read(&seen).lines().map(|line| line.rsplit_once(',').expect("a target").0.to_owned()).collect();
+        let predicted = project.read(&predicted);
+        assert_eq!(predicted.lines().collect::<Vec<_>>(), without_target);
+        assert!(without_target.len() > 60, "the header and a fifth of 342 rows");
+    }
+}
+
+#[test]
+fn a_column_missing_from_the_new_file_is_named() {
+    let project = penguins();
+    project.write("short.csv", "island,bill_length_mm\nDream,40.0\n");
+    let done = project.call(&["predict", MODEL, "short.csv", "-o", "never.csv"]);
+    assert_eq!(done.code, 1);
+    assert_eq!(
+        done.err,
+        "error: transform: there is no column `bill_depth_mm`; the columns are `island`, `bill_length_mm`\n  help: the \
+         file is short.csv; what stands for a missing value there: --null-value TEXT\n"
+    );
+    assert!(!project.path("never.csv").exists());
+}
+
+#[test]
+fn a_file_that_is_there_is_not_replaced_unasked() {
+    let project = penguins();
+    project.write("precious.csv", "mine");
+    let done = project.call(&["get", "penguins", "-o", "precious.csv"]);
+    assert_eq!((done.code, project.read("precious.csv").as_str()), (2, "mine"));
+    assert_eq!(
+        done.err,
+        "error: precious.csv is there already\n  help: replace it with --overwrite, or choose another path\n"
+    );
+    let done = project.call(&["predict", MODEL, "data/penguins.csv", "-o", "precious.csv"]);
+    assert_eq!((done.code, project.read("precious.csv").as_str()), (2, "mine"));
+}
+
+#[test]
+fn a_frame_is_copied_out_in_the_form_of_the_ending() {
+    let project = penguins();
+    project.ok(&["get", "measured", "-o", "measured.tsv"]);
+    let text = project.read("measured.tsv");
+    assert!(text.starts_with("species\tisland\tbill_length_mm\t"), "{text}");
+    assert_eq!(text.lines().count(), 343);
+    let done = project.call(&["get", "measured", "-o", "measured.xlsx"]);
+    assert_eq!(done.code, 2);
+    assert!(done.err.contains("measured.xlsx"), "{}", done.err);
+}
+
+#[test]
+fn show_previews_every_type() {
+    let project = penguins();
+    let shown = |reference: &str| json(&project.ok(&["show", reference, "--format", "json"]));
+    let frame = shown("penguins");
+    assert_eq!((&frame["type"], &frame["content"]["rows"]), (&Json::from("frame"), &Json::from(344)));
+    assert_eq!(shown(&format!("{MODEL}.model"))["content"]["algorithm"], "logistic");
+    let metrics = shown("evaluate[model=logistic,fold=0].metrics");
+    assert!(metrics["content"]["accuracy"].as_f64().expect("a number") > 0.9);
+    assert_eq!(shown("leaderboard")["content"]["by"], "f1");
+    assert_eq!(shown("prepare[fold=0].transform")["type"], "transform");
+    let digest = frame["digest"].as_str().expect("a digest").to_owned();
+    assert_eq!(shown(&digest[..10])["digest"], digest.as_str());
+}
+
+#[test]
+fn a_reference_to_nothing_says_what_there_is() {
+    let project = penguins();
+    let fails = |reference: &str| {
+        let done = project.call(&["show", reference]);
+        assert_eq!(done.code, 2);
+        done.err
+    };
+    assert_eq!(
+        fails("penguin"),
+        "error: there is no node `penguin`\n  help: did you mean `penguins`?\n  help: the stages are: penguins, measured, \
+         split, prepare, train, evaluate, leaderboard\n"
+    );
+    assert!(
+        fails("train").starts_with("error: `train` names 15 nodes; choose one\n  help: train[model=logistic,fold=0],")
+    );
+    assert_eq!(
+        fails("split[fold=0].validation"),
+        "error: `split[fold=0]` has no output `validation`\n  help: split[fold=0].train, split[fold=0].test\n"
+    );
+}
+
+#[test]
+fn compare_shows_mean_and_spread_over_the_repeats() {
+    let project = penguins();
+    let table = json(&project.ok(&["compare", "--repeats", "fold", "--by", "accuracy", "--format", "json"]));
+    let rows = table["table"]["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[0]["variant"]["model"], "logistic");
+    assert_eq!(rows[0]["metrics"]["accuracy"]["n"], 5);
+    let done = project.call(&["compare", "--by", "speed"]);
+    assert_eq!(done.code, 2);
+    assert!(done.err.contains("unknown variant `speed`"), "{}", done.err);
+}
+
+#[test]
+fn the_graph_is_drawn_in_every_form() {
+    let project = penguins();
+    let text = project.ok(&["graph", "--stages"]);
+    assert!(text.contains("leaderboard  compare   <- evaluate\n"), "{text}");
+    assert!(project.ok(&["graph", "--as", "dot"]).starts_with("digraph \"penguins\" {\n"));
+    assert!(project.ok(&["graph", "--as", "mermaid"]).starts_with("flowchart LR\n"));
+    project.ok(&["graph", "--output", "graph.svg"]);
+    let svg = project.read("graph.svg");
+    assert!(svg.starts_with("<svg ") && svg.matches("<rect x=").count() == 43);
+    assert_eq!(project.ok(&["graph", "--format", "json"]).lines().count(), 43);
+}
+
+#[test]
+fn log_lists_runs_newest_first() {
+    let project = Project::example("penguins");
+    project.run(&["penguins"]).succeeded();
+    project.run(&["penguins"]).succeeded();
+    let runs: Vec<Json> = project.ok(&["log", "--format", "json"]).lines().map(json).collect();
+    let told: Vec<_> = runs.iter().map(|run| (run["run"].as_str(), run["end"]["ran"].as_u64())).collect();
+    assert_eq!(told, [(Some("000002"), Some(0)), (Some("000001"), Some(1))]);
+}
+
+#[test]
+fn init_makes_a_pipeline_that_runs() {
+    for arguments in [&["init", "new"][..], &["init", "--example", "penguins", "new"][..]] {
+        let project = Project::empty();
+        project.ok(arguments);
+        assert!(project.read("new/.gitignore").contains("/.headwater/\n"));
+        let run = project.run(&["--pipeline", "new/pipeline.toml"]).succeeded();
+        assert!(!run.ran().is_empty());
+        let again = project.call(arguments);
+        assert_eq!(again.code, 2);
+        assert!(again.err.starts_with("error: new/pipeline.toml is there already\n"), "{}", again.err);
+    }
+}
+
+#[test]
+fn the_schema_covers_every_kind() {
+    let schema = json(&Project::empty().ok(&["schema"]));
+    let kinds: Vec<&str> =
+        schema["$defs"].as_object().expect("definitions").keys().filter_map(|key| key.strip_prefix("stage.")).collect();
+    assert_eq!(kinds, ["read", "sql", "split", "prepare", "train", "evaluate", "compare", "run"]);
+    assert_eq!(schema["$defs"]["stage.split"]["properties"]["uses"]["const"], "split");
+}
+
+#[test]
+fn without_a_pipeline_file_the_error_says_how_to_get_one() {
+    let done = Project::empty().call(&["run"]);
+    assert_eq!(done.code, 2);
+    assert_eq!(
+        done.err,
+        "error: pipeline.toml cannot be read: No such file or directory (os error 2)\n  help: name the file: --pipeline \
+         PATH\n  help: make one: headwater init, or headwater init --example penguins\n"
+    );
+}
+
+#[test]
+fn results_go_to_standard_output_and_the_rest_to_standard_error() {
+    let project = Project::example("penguins");
+    let done = project.call(&["run", "penguins"]);
+    assert_eq!((done.code, done.out.as_str()), (0, ""));
+    assert!(done.err.ends_with(" ms\n") && done.err.contains("ran 1, cached 0 in "), "{}", done.err);
+    let run = project.run(&["penguins"]);
+    assert_eq!(run.done.err, "");
+}
