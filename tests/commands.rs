@@ -178,6 +178,16 @@ fn the_schema_covers_every_kind() {
 }
 
 #[test]
+fn the_documentation_has_the_current_schema_and_reference() {
+    let project = Project::empty();
+    for (file, arguments) in [("docs/schema.json", &["schema"][..]), ("docs/kinds.md", &["schema", "--markdown"][..])] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let kept = std::fs::read_to_string(&path).expect("the file");
+        assert!(kept == project.ok(arguments), "{file} is old: write it anew with `headwater {}`", arguments.join(" "));
+    }
+}
+
+#[test]
 fn without_a_pipeline_file_the_error_says_how_to_get_one() {
     let done = Project::empty().call(&["run"]);
     assert_eq!(done.code, 2);

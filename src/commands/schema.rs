@@ -9,15 +9,127 @@ use crate::error::CommandError;
 
 /// Print the JSON Schema of the pipeline file
 #[derive(Debug, Args)]
-pub struct PrintSchema {}
+pub struct PrintSchema {
+    /// The kinds and their keys for people, as Markdown
+    #[arg(long)]
+    markdown: bool,
+}
 
 impl PrintSchema {
     /// # Errors
     /// If output cannot be written.
     pub fn execute(&self, _globals: &Globals) -> Result<(), CommandError> {
         use std::io::Write;
-        Ok(writeln!(std::io::stdout(), "{:#}", schema())?)
+        let text = if self.markdown { reference(&schema()) } else { format!("{:#}\n", schema()) };
+        Ok(std::io::stdout().write_all(text.as_bytes())?)
     }
+}
+
+/// The reference of kinds in the documentation.
+fn reference(schema: &Json) -> String {
+    let mut text = String::from(
+        "# Kinds of stages\n\nMade by `headwater schema --markdown`. Every stage also takes `input`, `inputs`, `gather` and \
+         `over`.\n",
+    );
+    let definitions = schema["$defs"].as_object().into_iter().flatten();
+    for (name, stage) in definitions.filter_map(|(key, stage)| Some((key.strip_prefix("stage.")?, stage))) {
+        text += &format!("\n## {name}\n\n");
+        if let Some(description) = stage["description"].as_str() {
+            text += &format!("{}\n\n", one_line(description));
+        }
+        text += &properties(stage, schema, &["uses", "input", "inputs", "gather", "over"]);
+    }
+    text
+}
+
+/// A table of an object's keys, followed by those of the alternatives of its table-valued keys.
+fn properties(object: &Json, schema: &Json, without: &[&str]) -> String {
+    let (mut rows, mut below) = (String::new(), String::new());
+    for (key, value) in object["properties"].as_object().into_iter().flatten() {
+        if without.contains(&key.as_str()) {
+            continue;
+        }
+        let own = if value["anyOf"][1]["pattern"].is_string() { &value["anyOf"][0] } else { value };
+        let required = object["required"].as_array().is_some_and(|keys| keys.iter().any(|name| name == key));
+        let default = if required { "required".into() } else { own["default"].to_string().replace("null", "") };
+        let description = own["description"].as_str().map(one_line).unwrap_or_default();
+        rows += &format!("| `{key}` | {} | {default} | {description} |\n", type_text(own, schema));
+        below += &alternatives(key, own, schema);
+    }
+    match rows.is_empty() {
+        true => below,
+        false => format!("| key | type | default | |\n|---|---|---|---|\n{rows}{below}"),
+    }
+}
+
+fn alternatives(key: &str, value: &Json, schema: &Json) -> String {
+    let mut text = String::new();
+    for one in resolve(value, schema)["oneOf"].as_array().into_iter().flatten() {
+        let tag = one["properties"].as_object().into_iter().flatten();
+        let tag = tag.filter_map(|(tag, value)| Some((tag, value["const"].as_str()?))).next();
+        if let Some((tag, name)) = tag {
+            let about = one["description"].as_str().map(|text| format!(": {}", one_line(text))).unwrap_or_default();
+            text += &format!("\n`{key}` with `{tag} = \"{name}\"`{about}\n\n");
+            let inner = resolve(one, schema);
+            text += &properties(one, schema, &[tag.as_str()]);
+            if one.get("$ref").is_some() {
+                text += &properties(inner, schema, &[tag.as_str()]);
+            }
+        }
+    }
+    text
+}
+
+fn resolve<'a>(value: &'a Json, schema: &'a Json) -> &'a Json {
+    match value["$ref"].as_str().and_then(|path| path.strip_prefix("#/$defs/")) {
+        Some(name) => &schema["$defs"][name],
+        None => value,
+    }
+}
+
+fn type_text(value: &Json, schema: &Json) -> String {
+    let value = resolve(value, schema);
+    if let Some(names) = value["enum"].as_array() {
+        return join(names.iter().filter(|name| !name.is_null()).map(|name| format!("`{}`", plain(name))));
+    }
+    if let Some(name) = value.get("const") {
+        return format!("`{}`", plain(name));
+    }
+    for union in ["anyOf", "oneOf"] {
+        if let Some(several) = value[union].as_array() {
+            let several = several.iter().filter(|one| one["type"] != "null");
+            return join(several.map(|one| type_text(one, schema)));
+        }
+    }
+    match &value["type"] {
+        Json::Array(types) if types.iter().any(|name| name == "array") => {
+            format!("array of {}", type_text(&value["items"], schema))
+        }
+        Json::Array(types) => join(types.iter().filter(|name| *name != "null").map(plain)),
+        Json::String(name) if name == "array" => format!("array of {}", type_text(&value["items"], schema)),
+        Json::String(name) if name == "object" => "table".into(),
+        Json::String(name) => name.clone(),
+        _ => "any".into(),
+    }
+}
+
+/// Alternatives, each once, in order.
+fn join(texts: impl Iterator<Item = String>) -> String {
+    let mut seen: Vec<String> = Vec::new();
+    for text in texts {
+        if !seen.contains(&text) {
+            seen.push(text);
+        }
+    }
+    seen.join(" or ")
+}
+
+fn plain(value: &Json) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 
 /// The schema of the whole file.
@@ -109,19 +221,38 @@ fn rename(value: Json, kind: &str) -> Json {
 }
 
 fn command_schema() -> Json {
-    let texts = json!({ "type": "array", "items": { "type": "string" } });
     let mount = json!({
         "type": "object", "additionalProperties": false, "required": ["from", "as"],
         "properties": { "from": { "type": "string" }, "as": { "type": "string" } },
     });
     let mut properties = Map::from_iter(wiring());
-    properties.insert("run".into(), json!({ "anyOf": [{ "type": "string" }, { "type": "array", "minItems": 1 }] }));
-    properties.insert("deps".into(), json!({ "type": "array", "items": { "anyOf": [{ "type": "string" }, mount] } }));
-    for key in ["outs", "env", "tools", "environment"] {
-        properties.insert(key.into(), texts.clone());
+    let texts = |about: &str| json!({ "type": "array", "items": { "type": "string" }, "description": about });
+    properties.insert(
+        "run".into(),
+        json!({
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }],
+            "description": "A command line for `sh -c`, or a program and its arguments.",
+        }),
+    );
+    properties.insert(
+        "deps".into(),
+        json!({
+            "type": "array", "items": { "anyOf": [{ "type": "string" }, mount] },
+            "description": "What the command reads: paths, or `{ from = \"stage.output\", as = \"path\" }`.",
+        }),
+    );
+    let keys = [
+        ("outs", "The files and folders that the command makes."),
+        ("env", "Environment variables that are passed on; their values are in the key."),
+        ("tools", "Programs whose versions are in the key, beside the one that is run."),
+        ("environment", "Lock files and the like, by content."),
+    ];
+    for (key, about) in keys {
+        properties.insert(key.into(), texts(about));
     }
     json!({
-        "type": "object", "description": "a command", "additionalProperties": false,
+        "type": "object", "description": "Runs a command in a folder of its own. An output for each out, named by its path.",
+        "additionalProperties": false,
         "required": ["run", "outs"], "properties": properties,
     })
 }

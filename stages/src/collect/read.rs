@@ -59,7 +59,7 @@ pub struct ReadConfig {
     pub columns: Option<Vec<String>>,
 }
 
-/// What the pipeline file says.
+/// Reads a file into a frame. Output `frame`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ReadConfig")]

@@ -22,7 +22,7 @@ use crate::{StageError, json};
 /// The kind `compare`.
 pub struct Compare;
 
-/// What the pipeline file sets.
+/// Puts the metrics of all nodes of a `gather` into one table, best first. Output `table`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompareConfig {

@@ -29,7 +29,8 @@ const PLACE: &str = "evaluate";
 /// The kind `evaluate`.
 pub struct Evaluate;
 
-/// What the pipeline file sets.
+/// Scores a `model` on the frame `data`, prepared as the model's training data were. Outputs `metrics` and
+/// `predictions`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateConfig {

@@ -31,7 +31,8 @@ pub struct PrepareConfig {
     pub steps: Vec<Step>,
 }
 
-/// What the pipeline file says.
+/// Makes numeric features of the columns of `train`, and of `test` in the same way; what is fitted is fitted on train
+/// alone. Outputs `train`, `test` and `transform`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "PrepareConfig")]
@@ -40,7 +41,10 @@ struct RawPrepare {
     target: String,
     /// The columns to make features of; default all but the target.
     features: Option<Vec<String>>,
-    /// What is done to the columns, in order.
+    /// What is done to the columns, in order. Each is a table with one of: `impute` (`"median"`, `"mean"`,
+    /// `"most_frequent"` or `{ constant = VALUE }`), `one_hot` (columns or `"categorical"`; with `min_frequency`, rarer
+    /// categories share a column), `scale` (`"standard"` or `"minmax"`), `drop` (columns). `impute` and `scale` take
+    /// `columns`: `"numeric"` (default), `"categorical"`, `"all"` or names.
     #[serde(default)]
     steps: Vec<Step>,
 }

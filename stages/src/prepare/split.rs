@@ -45,7 +45,7 @@ pub enum TestPart {
 
 const DEFAULT_FRACTION: f64 = 0.25;
 
-/// What the pipeline file says.
+/// Divides the rows of a frame into `train` and `test`, by a share or by folds. Copies no column.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "SplitConfig")]

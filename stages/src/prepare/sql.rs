@@ -31,7 +31,8 @@ const ROW: &str = "headwater:row";
 /// The kind `sql`.
 pub enum Sql {}
 
-/// What the pipeline file sets.
+/// Makes a frame by a query over frames; each input is a table of its port's name, a single one is `input`. Output
+/// `frame`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

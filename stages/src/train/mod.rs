@@ -33,7 +33,7 @@ const PLACE: &str = "train";
 /// The kind `train`.
 pub struct Train;
 
-/// What the pipeline file sets.
+/// Fits a model to the frame `train`, behind the `transform` that made it, if there is one. Output `model`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
