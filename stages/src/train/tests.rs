@@ -325,9 +325,16 @@ fn predictions_have_the_type_of_the_target() {
     assert_eq!(binary.get_column_names(), ["prediction", "probability"]);
 }
 
+/// A preparation that only chooses columns.
+fn transform_for(target: &str, features: &[&str]) -> Transform {
+    let config = crate::prepare::PrepareConfig { target: target.into(), features: None, steps: Vec::new() };
+    let columns = features.iter().copied().chain([target]);
+    crate::prepare::fit::fit(&config, &frame().select(columns).unwrap()).unwrap()
+}
+
 #[test]
 fn a_model_carries_its_transform_and_takes_its_target_from_it() {
-    let transform = Transform::stand_in("late", &["a", "b"]);
+    let transform = transform_for("late", &["a", "b"]);
     let plain = frame().select(["b", "a", "late"]).unwrap();
     let draft = drafts(&config(r#"{"model": {"algorithm": "logistic"}}"#), &plain, Some(transform)).unwrap();
     let names: Vec<&str> = draft.entries().iter().map(|entry| entry.name.as_str()).collect();
@@ -382,7 +389,7 @@ fn wiring_and_data_that_cannot_be_trained_on_are_refused() {
     }
     let error = drafts(&config(LOGISTIC), &frame().head(Some(0)), None).unwrap_err();
     assert_eq!(error.to_string(), "train: no rows are left");
-    let transform = Transform::stand_in("late", &["a"]);
+    let transform = transform_for("late", &["a"]);
     let error = drafts(&config(LOGISTIC), &frame(), Some(transform.clone())).unwrap_err();
     assert_eq!(error.to_string(), "train: the feature `b` does not come out of the transform, which gives `a`");
     let error = drafts(&config(LINEAR), &frame(), Some(transform)).unwrap_err();
@@ -403,7 +410,7 @@ fn a_selection_holds_what_is_named_and_all_else() {
 #[test]
 fn a_clustering_needs_no_target_but_leaves_out_one_that_is_known() {
     let text = r#"{"model": {"algorithm": "kmeans", "clusters": 2}}"#;
-    let transform = Transform::stand_in("late", &["a", "b"]);
+    let transform = transform_for("late", &["a", "b"]);
     let with = frame().select(["a", "b", "late"]).unwrap();
     let without = frame().select(["a", "b"]).unwrap();
     let one = drafts(&config(text), &with, Some(transform.clone())).unwrap();
