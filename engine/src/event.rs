@@ -16,7 +16,7 @@ pub enum Reason {
     New,
     /// Its manifest differs from that of its last finish.
     Changed(Vec<Change>),
-    /// Its key is as it was at its last finish, but the record is gone.
+    /// Its key is as it was at its last finish, but there is no record that serves.
     Forgotten,
     /// It cannot be told yet: these nodes run first and may give what they gave before.
     Unknown(Vec<NodeId>),
@@ -41,15 +41,16 @@ pub enum Preview {
     Cached,
     /// Cached, but an output in the project is not in place.
     Restore,
-    /// Certain to run.
+    /// Certain to run, or to share the run of another node with its key.
     Stale(Reason),
     /// Runs, unless what is above it gives the same as before.
     Maybe(Reason),
-    /// It cannot run: an input file cannot be read.
+    /// It cannot run, for example because an input file cannot be read. Nodes below it are told as `Maybe`.
     Failed(String),
 }
 
-/// One thing that happened.
+/// One thing that happened. A node may start and finish more than once in a run: if a source changes while it runs, if
+/// its bytes turn out to be lost, or if what it reads is made anew and differs. The last finish counts.
 #[derive(Debug)]
 pub enum Event {
     /// The plan is made: so many nodes are wanted.
@@ -76,11 +77,11 @@ pub struct Finish {
     pub outcome: Outcome,
     pub reason: Option<Reason>,
     pub key: Option<Key>,
-    /// What this run spent on it.
+    /// What this run's workers spent on it so far.
     pub seconds: f64,
     /// What its record says it cost, when it was cached.
     pub saved: f64,
-    /// In the order of the stage's output ports; empty unless it ran or was cached.
+    /// What consumers see, in the order of the stage's output ports; empty unless it ran or was cached.
     pub outputs: Vec<Artifact>,
     /// Outs that were put back in place without running anything.
     pub restored: bool,

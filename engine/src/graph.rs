@@ -1,15 +1,17 @@
 //! `Graph`: nodes and edges, and every wiring error at once.
 //!
-//! A graph is made from nodes whose wires name other nodes; making it resolves each wire to ports and outputs, by the
-//! rules that users read in the guide: a wire to a node as a whole offers all its outputs, each port takes the output of
-//! its own name, and a port without a namesake takes the node's only output. It does not know files or the store.
+//! A graph is made from nodes whose wires name other nodes; making it resolves each wire to ports and outputs. A wire
+//! that names a port takes the output that it names, else the node's only one, else the port's namesake. A wire that
+//! names no port offers one output or all: each port takes its namesake; if no port has one, and one output is offered,
+//! the first required port takes that. It does not know files or the store.
 //!
 //! Invariants: a [`Graph`] that exists is acyclic and fully wired; [`NodeId`]s are dense and in the order given.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::path::PathBuf;
 
-use petgraph::algo::{tarjan_scc, toposort};
+use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::stage::{InputPort, InputPorts, OutputPort, Presence, Stage};
@@ -112,20 +114,18 @@ impl Graph {
             inner.add_node(node);
         }
         for (at, inputs) in inputs.iter().enumerate() {
-            for input in inputs {
-                if let Source::Output { node, .. } = input.source {
-                    inner.update_edge(NodeIndex::new(node.0), NodeIndex::new(at), ());
-                }
+            for producer in distinct_producers(inputs) {
+                inner.add_edge(NodeIndex::new(producer), NodeIndex::new(at), ());
             }
         }
-        let order = toposort(&inner, None).map_err(|_| ()).unwrap_or_default();
+        let order = order(&inner);
         if order.len() != inner.node_count() {
             errors.extend(cycles(&inner));
         }
         if !errors.is_empty() {
             return Err(errors);
         }
-        Ok(Self { inner, inputs, order: order.into_iter().map(|index| NodeId(index.index())).collect() })
+        Ok(Self { inner, inputs, order })
     }
 
     /// The number of nodes.
@@ -143,7 +143,7 @@ impl Graph {
         (0..self.inputs.len()).map(NodeId)
     }
 
-    /// All ids, producers before consumers.
+    /// All ids, producers before consumers, and otherwise in the order given.
     pub fn order(&self) -> &[NodeId] {
         &self.order
     }
@@ -192,6 +192,33 @@ impl Graph {
         }
         within
     }
+}
+
+fn distinct_producers(inputs: &[Input]) -> BTreeSet<usize> {
+    let producer = |input: &Input| match input.source {
+        Source::Output { node, .. } => Some(node.0),
+        Source::File { .. } => None,
+    };
+    inputs.iter().filter_map(producer).collect()
+}
+
+/// Producers before consumers, the lowest index first (Kahn 1962); nodes on a cycle, and below one, are left out.
+fn order(inner: &DiGraph<Node, ()>) -> Vec<NodeId> {
+    let incoming = |index| inner.edges_directed(index, petgraph::Incoming).count();
+    let mut waiting: Vec<usize> = inner.node_indices().map(incoming).collect();
+    let free = waiting.iter().enumerate().filter(|(_, count)| **count == 0).map(|(at, _)| Reverse(at));
+    let mut ready: BinaryHeap<Reverse<usize>> = free.collect();
+    let mut order = Vec::with_capacity(waiting.len());
+    while let Some(Reverse(at)) = ready.pop() {
+        order.push(NodeId(at));
+        for consumer in inner.neighbors(NodeIndex::new(at)) {
+            waiting[consumer.index()] -= 1;
+            if waiting[consumer.index()] == 0 {
+                ready.push(Reverse(consumer.index()));
+            }
+        }
+    }
+    order
 }
 
 fn cycles(inner: &DiGraph<Node, ()>) -> Vec<WiringError> {
@@ -258,40 +285,36 @@ impl Wiring<'_> {
         }
     }
 
-    /// Feeds every port that a whole node, or one output of it, can feed.
+    /// Feeds the ports that a wire without a port goes to.
     fn connect_all(&mut self, wire: usize, ports: &[InputPort], from: &WireFrom, inputs: &mut Vec<Input>) {
-        let (source, named) = match from {
-            WireFrom::Node { node, output, .. } => (*node, output.is_some()),
-            WireFrom::Gather { members, output } => match members.first() {
-                Some((_, node)) => (*node, output.is_some()),
-                None => return,
-            },
-            WireFrom::File { .. } => return,
-        };
-        let outputs = &self.nodes[source.0].stage.outputs;
-        let gathered = matches!(from, WireFrom::Gather { .. });
-        let open: Vec<&InputPort> =
-            ports.iter().filter(|port| (port.presence == Presence::Gathered) == gathered).collect();
-        let fed: Vec<&InputPort> = if named {
-            // One named output goes to one port: the namesake, else the first required.
-            open.iter().find(|p| p.presence != Presence::Optional).copied().into_iter().collect()
-        } else {
-            open.iter().filter(|port| namesake(outputs, &port.name) || outputs.len() == 1).copied().collect()
-        };
-        let fed = if !named && outputs.len() == 1 { fed.into_iter().take(1).collect() } else { fed };
+        let (name, offered) = self.offered(from);
+        let fed = fed_by(ports, &offered, matches!(from, WireFrom::Gather { .. }));
         if fed.is_empty() {
             self.errors.push(WiringError::NothingFits {
                 node: self.node,
                 wire,
-                from: self.nodes[source.0].stage_name.clone(),
+                from: name,
                 kind: self.kind(),
-                available: output_names(outputs),
+                available: offered,
                 ports: ports.iter().map(|port| port.name.clone()).collect(),
             });
         }
         for port in fed {
             self.connect(wire, port, from, inputs);
         }
+    }
+
+    /// What a wire begins at, and the outputs that it offers; a file offers itself.
+    fn offered(&self, from: &WireFrom) -> (String, Vec<String>) {
+        let (node, output) = match from {
+            WireFrom::File { path, .. } => return (path.display().to_string(), vec![String::new()]),
+            WireFrom::Node { node, output, .. } => (Some(*node), output),
+            WireFrom::Gather { members, output } => (members.first().map(|(_, node)| *node), output),
+        };
+        let Some(node) = node else { return Default::default() };
+        let source = &self.nodes[node.0];
+        let offered = output.as_ref().map_or_else(|| output_names(&source.stage.outputs), |one| vec![one.clone()]);
+        (source.stage_name.clone(), offered)
     }
 
     fn connect(&mut self, wire: usize, port: &InputPort, from: &WireFrom, inputs: &mut Vec<Input>) {
@@ -402,12 +425,7 @@ impl Wiring<'_> {
             InputPorts::Fixed(ports) => ports.iter().position(|port| port.name == input.port),
             InputPorts::Named { .. } => None,
         };
-        inputs.sort_by(|a, b| {
-            rank(a).cmp(&rank(b)).then_with(|| match (rank(a), rank(b)) {
-                (None, None) => a.port.cmp(&b.port),
-                _ => std::cmp::Ordering::Equal,
-            })
-        });
+        inputs.sort_by_key(|input| (rank(input), input.port.clone()));
         inputs
     }
 
@@ -450,10 +468,22 @@ impl WiringError {
     }
 }
 
-fn namesake(outputs: &[OutputPort], port: &str) -> bool {
-    outputs.iter().any(|output| output.name == port)
+/// The ports that take one of the outputs offered: the namesakes, else the first that is required takes the only one.
+fn fed_by<'a>(ports: &'a [InputPort], offered: &[String], gathered: bool) -> Vec<&'a InputPort> {
+    let fits = |port: &&InputPort| (port.presence == Presence::Gathered) == gathered;
+    let namesakes: Vec<_> = ports.iter().filter(fits).filter(|port| offered.contains(&port.name)).collect();
+    if !namesakes.is_empty() || offered.len() != 1 {
+        return namesakes;
+    }
+    let mut required = ports.iter().filter(|port| port.presence != Presence::Optional);
+    // One of the other form is better than none: wiring it says what is wrong.
+    required.clone().find(fits).or_else(|| required.next()).into_iter().collect()
 }
 
 fn output_names(outputs: &[OutputPort]) -> Vec<String> {
     outputs.iter().map(|output| output.name.clone()).collect()
 }
+
+#[cfg(test)]
+#[path = "graph_tests.rs"]
+mod tests;

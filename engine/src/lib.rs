@@ -7,21 +7,25 @@
 //! | [`manifest`] | the labelled lines whose hash is a node's key |
 //! | [`plan`] | which nodes wait, are ready, run or are done; pure |
 //! | [`run`] | the loop in which plan, store and workers meet |
+//! | `worker` | what a worker does: the stage's function, the checks, the record |
+//! | `compose` | passed entries and what a stage gave, as one output |
 //! | [`event`] | all that the outside may know of a run |
 //!
 //! The engine does not know tables, models, the pipeline file, the file system, processes or the clock: files reach it
 //! through [`run::Sources`], time as a function, work as a closure in a [`stage::Stage`].
 //!
-//! Invariants: a node's key covers everything its function can read. A record is written only after its outputs are
-//! in the store. A failure is never recorded.
+//! Invariants: a node's key covers all that its function selects of its inputs, and it must read nothing else. A record
+//! is written only after its outputs are in the store. A failure is never recorded.
 #![forbid(unsafe_code)]
 
+mod compose;
 pub mod event;
 pub mod graph;
 pub mod manifest;
 pub mod plan;
 pub mod run;
 pub mod stage;
+mod worker;
 
 pub use event::{Event, Finish, Outcome, Preview, Reason};
 pub use graph::{Graph, Node, NodeId, Wire, WireFrom, WiringError};

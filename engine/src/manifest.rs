@@ -3,13 +3,13 @@
 //! One walk makes both the key and its explanation: two manifests compared say what changed. The text form is what is
 //! hashed and what is kept in the record, so every key can be read back.
 //!
-//! Invariants: the encoding is unambiguous (label, tab, value, newline; all three escaped inside). No absolute path, no
-//! time and no node name is in a manifest.
+//! Invariants: the encoding of lines is unambiguous (label, tab, value, newline; all three escaped inside). No absolute
+//! path, no time and no node name is in a manifest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use headwater_cache::{Artifact, Digest, Tree};
+use headwater_cache::{Artifact, Digest, Entry, Tree};
 
 use crate::stage::{Bound, Selection, Stage};
 
@@ -71,10 +71,14 @@ impl Manifest {
     }
 
     fn push_entries(&mut self, label: &str, tree: &Tree, selection: &Selection) {
-        for entry in &tree.entries {
-            if selects(selection, &entry.name) {
-                self.push(format!("{label}/{}", entry.name), format!("{} {}", entry.type_name, entry.digest));
-            }
+        // As a set, as a frame may have many thousand columns.
+        let only: Option<BTreeSet<&str>> = match selection {
+            Selection::All => None,
+            Selection::Only(names) => Some(names.iter().map(String::as_str).collect()),
+        };
+        let selected = |entry: &&Entry| only.as_ref().is_none_or(|only| only.contains(entry.name.as_str()));
+        for entry in tree.entries.iter().filter(selected) {
+            self.push(format!("{label}/{}", entry.name), format!("{} {}", entry.type_name, entry.digest));
         }
     }
 
@@ -137,13 +141,20 @@ pub fn selects(selection: &Selection, name: &str) -> bool {
     }
 }
 
-/// `input.PORT` or `input.PORT[axis=label,…]`.
+/// `input.PORT` or `input.PORT[axis=label,…]`, what separates these escaped inside them: two gathers that differ in their
+/// labels differ here.
 fn port_label(port: &str, label: &BTreeMap<String, String>) -> String {
     if label.is_empty() {
         return format!("input.{port}");
     }
-    let labels: Vec<String> = label.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
+    let labels: Vec<String> =
+        label.iter().map(|(axis, value)| format!("{}={}", separable(axis), separable(value))).collect();
     format!("input.{port}[{}]", labels.join(","))
+}
+
+fn separable(text: &str) -> String {
+    let escaped = |char| if matches!(char, '\\' | ',' | '=' | ']') { vec!['\\', char] } else { vec![char] };
+    text.chars().flat_map(escaped).collect()
 }
 
 fn blob_value(artifact: &Artifact) -> String {
@@ -212,6 +223,16 @@ mod tests {
         let new = manifest(&[("input.a/y", "i64 2"), ("input.a/x", "i64 1")]);
         assert_ne!(old.key(), new.key());
         assert_eq!(new.changes_since(&old)[0].label, "order");
+    }
+
+    #[test]
+    fn labels_that_hold_separators_stay_distinct() {
+        let label = |pairs: &[(&str, &str)]| {
+            port_label("in", &pairs.iter().map(|(a, v)| ((*a).to_owned(), (*v).to_owned())).collect())
+        };
+        assert_eq!(label(&[("fold", "1"), ("model", "forest")]), "input.in[fold=1,model=forest]");
+        assert_ne!(label(&[("a", "1,b=2")]), label(&[("a", "1"), ("b", "2")]));
+        assert_ne!(label(&[("a=b", "c")]), label(&[("a", "b=c")]));
     }
 
     proptest! {

@@ -2,11 +2,11 @@
 //!
 //! It says which node comes next and what follows from the end of one. It does not know keys, stores or threads.
 //!
-//! Invariants: a node becomes ready once all nodes that it reads are done with outputs; each wanted node ends exactly
-//! once, unless its bytes are found lost, which reopens it.
+//! Invariants: a waiting node counts exactly those of its producers that are not done, so it becomes ready once all of
+//! them are; each wanted node ends exactly once, unless it is opened again.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
 use crate::event::Outcome;
 
@@ -26,17 +26,17 @@ pub enum State {
 /// The state of all nodes.
 pub struct Plan {
     states: Vec<State>,
+    producers: Vec<Vec<usize>>,
     consumers: Vec<Vec<usize>>,
     priorities: Vec<u64>,
+    /// All ready nodes, and perhaps some that were ready once: what is taken from it is looked at again.
     ready: BinaryHeap<(u64, Reverse<usize>)>,
-    /// Consumers that found a producer's bytes lost and wait for it alone.
-    rewound: BTreeMap<usize, Vec<usize>>,
     open: usize,
 }
 
 impl Plan {
-    /// A plan over the wanted nodes. `producers[n]` are the nodes that `n` reads, without repeats; among ready nodes the
-    /// one with the highest priority comes first, then the lowest index.
+    /// A plan over the wanted nodes and all that they read. `producers[n]` are the nodes that `n` reads, without
+    /// repeats; among ready nodes the one with the highest priority comes first, then the lowest index.
     pub fn new(producers: &[Vec<usize>], wanted: &[bool], priorities: Vec<u64>) -> Self {
         let mut consumers = vec![Vec::new(); producers.len()];
         for (node, reads) in producers.iter().enumerate().filter(|(node, _)| wanted[*node]) {
@@ -53,7 +53,7 @@ impl Plan {
         let ready = (0..states.len()).filter(|node| states[*node] == State::Ready);
         let ready = ready.map(|node| (priorities[node], Reverse(node))).collect();
         let open = wanted.iter().filter(|wanted| **wanted).count();
-        Self { states, consumers, priorities, ready, rewound: BTreeMap::new(), open }
+        Self { states, producers: producers.to_vec(), consumers, priorities, ready, open }
     }
 
     /// The state of a node.
@@ -62,15 +62,23 @@ impl Plan {
     }
 
     /// Takes the next ready node; it counts as running from now on.
-    pub fn next(&mut self) -> Option<usize> {
-        let (_, Reverse(node)) = self.ready.pop()?;
-        self.states[node] = State::Running;
-        Some(node)
+    pub fn take(&mut self) -> Option<usize> {
+        while let Some((_, Reverse(node))) = self.ready.pop() {
+            if self.states[node] == State::Ready {
+                self.states[node] = State::Running;
+                return Some(node);
+            }
+        }
+        None
     }
 
-    /// Puts a running node back: it is to be looked at again.
+    /// Puts a running node back: it is to be looked at again, once all that it reads is done.
     pub fn put_back(&mut self, node: usize) {
-        self.make_ready(node);
+        let reads = self.producers[node].iter();
+        match reads.filter(|producer| !matches!(self.states[**producer], State::Done(_))).count() {
+            0 => self.make_ready(node),
+            count => self.states[node] = State::Waiting(count),
+        }
     }
 
     /// Whether every wanted node has ended.
@@ -81,28 +89,31 @@ impl Plan {
     /// Ends a running node. Gives the nodes that are skipped because of it, in order.
     pub fn finish(&mut self, node: usize, outcome: Outcome) -> Vec<usize> {
         self.end(node, outcome);
-        let waiting = self.rewound.remove(&node).unwrap_or_else(|| self.consumers[node].clone());
-        if matches!(outcome, Outcome::Ran | Outcome::Cached) {
-            for consumer in waiting {
-                self.release(consumer);
-            }
-            return Vec::new();
+        let consumers = self.consumers[node].clone();
+        if !matches!(outcome, Outcome::Ran | Outcome::Cached) {
+            return self.skip(consumers);
         }
-        self.skip(waiting)
+        for consumer in consumers {
+            self.release(consumer);
+        }
+        Vec::new()
     }
 
-    /// The bytes that `consumer` reads of `producer` are lost: the producer is opened again, and the consumer waits for
-    /// it. Where the producer only passes on what another node made, that edge is rewound first.
-    pub fn rewind(&mut self, consumer: usize, producer: usize) {
-        if matches!(self.states[consumer], State::Done(_)) {
-            self.open += 1;
+    /// Opens a node that is done with outputs, so that it is looked at again; any other is left as it is. Its consumers
+    /// that have not begun wait for it; those that run or are done go on as they are.
+    pub fn reopen(&mut self, node: usize) {
+        if !matches!(self.states[node], State::Done(Outcome::Ran | Outcome::Cached)) {
+            return;
         }
-        self.states[consumer] = State::Waiting(1);
-        self.rewound.entry(producer).or_default().push(consumer);
-        if matches!(self.states[producer], State::Done(_)) {
-            self.open += 1;
-            self.make_ready(producer);
+        self.open += 1;
+        for consumer in &self.consumers[node] {
+            match &mut self.states[*consumer] {
+                State::Waiting(count) => *count += 1,
+                state @ State::Ready => *state = State::Waiting(1),
+                State::Unwanted | State::Running | State::Done(_) => {}
+            }
         }
+        self.put_back(node);
     }
 
     /// Ends all nodes that have not begun. Gives them, in order.
@@ -125,7 +136,7 @@ impl Plan {
         match self.states[consumer] {
             State::Waiting(1) => self.make_ready(consumer),
             State::Waiting(count) => self.states[consumer] = State::Waiting(count - 1),
-            _ => {}
+            State::Unwanted | State::Ready | State::Running | State::Done(_) => {}
         }
     }
 
@@ -174,11 +185,11 @@ mod tests {
     #[test]
     fn a_node_is_ready_once_all_that_it_reads_is_done() {
         let mut plan = plan(&[vec![], vec![], vec![0, 1]]);
-        assert_eq!((plan.next(), plan.next(), plan.next()), (Some(0), Some(1), None));
+        assert_eq!((plan.take(), plan.take(), plan.take()), (Some(0), Some(1), None));
         assert!(plan.finish(1, Outcome::Cached).is_empty());
-        assert_eq!(plan.next(), None);
+        assert_eq!(plan.take(), None);
         assert!(plan.finish(0, Outcome::Ran).is_empty());
-        assert_eq!(plan.next(), Some(2));
+        assert_eq!(plan.take(), Some(2));
         plan.finish(2, Outcome::Ran);
         assert!(plan.is_done());
     }
@@ -189,72 +200,107 @@ mod tests {
         let remaining = remaining_paths(&[0, 1, 2], &producers, &[5, 1, 9]);
         assert_eq!(remaining, [5, 10, 9]);
         let mut plan = Plan::new(&producers, &[true; 3], remaining);
-        assert_eq!(plan.next(), Some(1));
+        assert_eq!(plan.take(), Some(1));
     }
 
     #[test]
     fn a_failure_skips_what_needs_it_and_nothing_else() {
         let mut plan = plan(&[vec![], vec![], vec![0], vec![2], vec![1]]);
-        let (a, b) = (plan.next().expect("ready"), plan.next().expect("ready"));
+        let (a, b) = (plan.take().expect("ready"), plan.take().expect("ready"));
         assert_eq!(plan.finish(a, Outcome::Failed), [2, 3]);
         plan.finish(b, Outcome::Ran);
-        assert_eq!(plan.next(), Some(4));
+        assert_eq!(plan.take(), Some(4));
     }
 
     #[test]
-    fn lost_bytes_reopen_their_producer_and_only_the_finder_waits() {
+    fn a_node_put_back_waits_for_a_producer_that_was_opened_again() {
         let mut plan = plan(&[vec![], vec![0], vec![0]]);
-        plan.next();
+        plan.take();
         plan.finish(0, Outcome::Cached);
-        let (finder, other) = (plan.next().expect("ready"), plan.next().expect("ready"));
-        plan.rewind(finder, 0);
-        assert_eq!(plan.next(), Some(0));
+        let (finder, other) = (plan.take().expect("ready"), plan.take().expect("ready"));
+        plan.reopen(0);
+        plan.put_back(finder);
+        assert_eq!((plan.take(), plan.take()), (Some(0), None));
         plan.finish(other, Outcome::Ran);
         plan.finish(0, Outcome::Ran);
-        assert_eq!(plan.next(), Some(finder));
+        assert_eq!(plan.take(), Some(finder));
         plan.finish(finder, Outcome::Ran);
         assert!(plan.is_done());
     }
 
     #[test]
-    fn two_finders_of_one_loss_rebuild_it_once() {
-        let mut plan = plan(&[vec![], vec![0], vec![0]]);
-        plan.next();
+    fn consumers_that_have_not_begun_wait_for_a_producer_that_was_opened_again() {
+        let mut plan = plan(&[vec![], vec![], vec![0], vec![0], vec![0, 1]]);
+        plan.take();
         plan.finish(0, Outcome::Cached);
-        let (a, b) = (plan.next().expect("ready"), plan.next().expect("ready"));
-        plan.rewind(a, 0);
-        plan.rewind(b, 0);
-        assert_eq!((plan.next(), plan.next()), (Some(0), None));
+        assert_eq!((plan.take(), plan.take()), (Some(1), Some(2)));
+        plan.reopen(0);
+        plan.put_back(2);
+        assert_eq!((plan.state(3), plan.state(4)), (State::Waiting(1), State::Waiting(2)));
+        assert_eq!((plan.take(), plan.take()), (Some(0), None));
         plan.finish(0, Outcome::Ran);
-        assert_eq!((plan.next(), plan.next(), plan.next()), (Some(1), Some(2), None));
+        plan.finish(1, Outcome::Ran);
+        assert_eq!((plan.take(), plan.take(), plan.take(), plan.take()), (Some(2), Some(3), Some(4), None));
     }
 
     #[test]
-    fn a_loss_behind_a_node_that_passes_it_on_reopens_both() {
+    fn two_finders_of_one_loss_open_its_producer_once() {
+        let mut plan = plan(&[vec![], vec![0], vec![0]]);
+        plan.take();
+        plan.finish(0, Outcome::Cached);
+        for finder in [plan.take().expect("ready"), plan.take().expect("ready")] {
+            plan.reopen(0);
+            plan.put_back(finder);
+        }
+        assert_eq!((plan.take(), plan.take()), (Some(0), None));
+        plan.finish(0, Outcome::Ran);
+        assert_eq!((plan.take(), plan.take(), plan.take()), (Some(1), Some(2), None));
+    }
+
+    #[test]
+    fn nodes_opened_again_from_the_top_run_in_order() {
         let mut plan = plan(&[vec![], vec![0], vec![1]]);
         for node in 0..2 {
-            assert_eq!(plan.next(), Some(node));
+            assert_eq!(plan.take(), Some(node));
             plan.finish(node, Outcome::Cached);
         }
-        assert_eq!(plan.next(), Some(2));
-        plan.rewind(1, 0);
-        plan.rewind(2, 1);
+        assert_eq!(plan.take(), Some(2));
+        plan.reopen(0);
+        plan.reopen(1);
+        plan.put_back(2);
         for node in 0..3 {
-            assert_eq!((plan.next(), plan.is_done()), (Some(node), false));
+            assert_eq!((plan.take(), plan.is_done()), (Some(node), false));
             plan.finish(node, Outcome::Ran);
         }
         assert!(plan.is_done());
     }
 
     #[test]
+    fn a_failed_node_is_not_opened_again() {
+        let mut plan = plan(&[vec![], vec![0]]);
+        plan.take();
+        plan.finish(0, Outcome::Cached);
+        assert_eq!(plan.take(), Some(1));
+        plan.reopen(0);
+        assert_eq!(plan.take(), Some(0));
+        assert!(plan.finish(0, Outcome::Failed).is_empty());
+        plan.reopen(0);
+        assert_eq!(plan.state(0), State::Done(Outcome::Failed));
+        plan.put_back(1);
+        assert_eq!(plan.take(), Some(1));
+        plan.finish(1, Outcome::Skipped);
+        assert!(plan.is_done());
+    }
+
+    #[test]
     fn cancelling_ends_what_has_not_begun() {
         let mut plan = plan(&[vec![], vec![], vec![0]]);
-        let running = plan.next().expect("ready");
+        let running = plan.take().expect("ready");
         assert_eq!(plan.cancel(), [1, 2]);
         assert!(!plan.is_done());
         plan.finish(running, Outcome::Ran);
         assert!(plan.is_done());
-        assert_eq!(plan.next(), None);
+        assert_eq!(plan.take(), None);
     }
 
     /// Producers with lower indices only: acyclic by construction.
@@ -286,7 +332,7 @@ mod tests {
             while !plan.is_done() {
                 let (start, fate) = choices.next().expect("endless");
                 if start || running.is_empty() {
-                    if let Some(node) = plan.next() {
+                    if let Some(node) = plan.take() {
                         for producer in &producers[node] {
                             prop_assert_eq!(ended[*producer], Some(Outcome::Ran));
                         }

@@ -2,15 +2,14 @@
 //!
 //! One coordinator owns the plan and all that is known of the nodes. It takes ready nodes, makes their keys and looks
 //! their records up; what is not cached goes to a pool of rayon workers, each of which sends one message back. A run
-//! that starts nothing is the same loop told so. It does not know what a stage does, and calls no clock of its own.
+//! that starts nothing is the same loop told so. It does not know what a stage does, and has no clock of its own.
 //!
-//! Invariants: a record is written after its outputs are stored and before its node is reported; a node whose source
-//! changed while it ran is run again once from the new content and then fails; no more jobs are handed out than the
-//! pool has threads, so that a worker which waits for a library's own pool finds little to steal.
+//! Invariants: a node is visited only while all that it reads is done with outputs, and ends as what follows from
+//! these; of nodes with one key one runs at a time; a node whose sources changed while it ran is run again once from
+//! the new content and then fails; no more jobs are handed out than the pool has threads, so that a worker which waits
+//! for a library's own pool finds little to steal.
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,13 +17,15 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use headwater_cache::{Artifact, Digest, Entry, Ledger, Record, Shape, Store, Tree};
 use rayon::prelude::*;
 
+use crate::compose::{Trees, compose};
 use crate::event::{Event, Finish, Outcome, Preview, Reason};
 use crate::graph::{Graph, Input, NodeId, Source};
 use crate::manifest::{Key, Manifest};
 use crate::plan::{Plan, State, remaining_paths};
-use crate::stage::{Bound, Failure, Job, Selection, Stage};
+use crate::stage::{Bound, Failure, Selection, Stage};
+use crate::worker::{Ending, guarded};
 
-/// How often a node may find its inputs lost before that is a failure.
+/// How often a node may find bytes lost before that is a failure.
 const REWINDS: u32 = 3;
 
 /// How files of the project reach the engine.
@@ -48,12 +49,17 @@ pub struct SourceState {
 #[error("{0}")]
 pub struct SourceError(pub String);
 
+/// A file or folder, and the paths inside it that are left out.
+pub(crate) type SourceId = (PathBuf, Vec<PathBuf>);
+/// What a look at a source gave.
+pub(crate) type Look = Result<SourceState, SourceError>;
+
 /// What a run is asked to do.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The nodes to bring up to date, with all that they need.
     pub targets: Vec<NodeId>,
-    /// Nodes that run whatever their records say.
+    /// Nodes that run whatever their records say. Of several with one key, one runs.
     pub forced: Vec<NodeId>,
     /// How many nodes run at once; at least one.
     pub jobs: usize,
@@ -63,7 +69,7 @@ pub struct Options {
     pub preview: bool,
 }
 
-/// How a run ended.
+/// How a run ended: each wanted node counts once, as what it was in the end. All zero for a preview.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Summary {
     pub ran: usize,
@@ -107,21 +113,26 @@ impl Session<'_> {
         }))
     }
 
-    fn look_at_sources(&self, wanted: &[bool]) -> BTreeMap<PathBuf, Result<SourceState, SourceError>> {
+    fn look_at_sources(&self, wanted: &[bool]) -> BTreeMap<SourceId, Look> {
         let within = self.graph.ids().filter(|id| wanted[id.0]);
         let files = within.flat_map(|id| self.graph.inputs(id)).filter_map(|input| match &input.source {
-            Source::File { path, without } => Some((path, without)),
+            Source::File { path, without } => Some((path.clone(), without.clone())),
             Source::Output { .. } => None,
         });
-        let distinct: BTreeSet<_> = files.collect();
-        distinct.into_par_iter().map(|(path, without)| (path.clone(), self.sources.look(path, without))).collect()
+        let distinct: BTreeSet<SourceId> = files.collect();
+        let look = |id: SourceId| {
+            let look = self.sources.look(&id.0, &id.1);
+            (id, look)
+        };
+        distinct.into_par_iter().map(look).collect()
     }
 
     fn plan(&self, wanted: &[bool]) -> Plan {
         let producers: Vec<Vec<usize>> =
             self.graph.ids().map(|id| self.graph.producers(id).into_iter().map(|id| id.0).collect()).collect();
         let order: Vec<usize> = self.graph.order().iter().map(|id| id.0).collect();
-        let costs: Vec<u64> = self.graph.ids().map(|id| self.last_cost(id)).collect();
+        // What is not wanted lies below what is, and lengthens no path.
+        let costs: Vec<u64> = self.graph.ids().map(|id| if wanted[id.0] { self.last_cost(id) } else { 0 }).collect();
         let priorities = remaining_paths(&order, &producers, &costs);
         Plan::new(&producers, wanted, priorities)
     }
@@ -139,27 +150,37 @@ struct Message {
     node: usize,
     seconds: f64,
     result: Result<Vec<Artifact>, Ending>,
+    /// It only put outs back in place.
     restored: bool,
 }
 
-/// Why a worker has no outputs.
-enum Ending {
-    Failure(Failure),
-    /// This source is not what the key was made from.
-    SourceChanged(PathBuf),
+/// What the ledger has for a key.
+enum Found {
+    Hit {
+        outputs: Vec<Artifact>,
+        seconds: f64,
+    },
+    /// Nothing, or a record with this output lost.
+    Miss(Option<Digest>),
 }
 
 /// What is known of a node while a run goes on.
 #[derive(Default, Clone)]
 struct Known {
-    /// What consumers see; set when it is done.
+    /// What consumers see, from its last success on: also while it is opened again, to tell what it made.
     outputs: Vec<Artifact>,
     key: Option<Key>,
     reason: Option<Reason>,
+    /// What workers have spent on it.
+    seconds: f64,
     saved: f64,
     rewinds: u32,
+    /// It has run, with success.
+    ran: bool,
     /// It has been run again because a source changed.
     rerun: bool,
+    /// What it reads was made anew while it ran, and differs.
+    outdated: bool,
     /// In a preview: it would run, or may.
     stale: bool,
 }
@@ -169,12 +190,13 @@ struct Run<'s, 'e> {
     session: &'s Session<'s>,
     options: &'s Options,
     plan: Plan,
-    looked: BTreeMap<PathBuf, Result<SourceState, SourceError>>,
+    looked: BTreeMap<SourceId, Look>,
     known: Vec<Known>,
     /// Keys being computed, with the nodes that wait for the same key.
     in_flight: BTreeMap<Key, Vec<usize>>,
-    /// Trees composed here that a preview does not store.
-    composed: BTreeMap<Digest, Arc<Tree>>,
+    /// Keys that this run has computed.
+    computed: BTreeSet<Key>,
+    trees: Trees<'s>,
     running: usize,
     stopping: bool,
     sender: Sender<Message>,
@@ -186,19 +208,31 @@ impl<'s, 'e> Run<'s, 'e> {
         session: &'s Session<'s>,
         options: &'s Options,
         plan: Plan,
-        looked: BTreeMap<PathBuf, Result<SourceState, SourceError>>,
+        looked: BTreeMap<SourceId, Look>,
         sender: Sender<Message>,
         emit: &'e mut dyn FnMut(Event),
     ) -> Self {
-        let known = vec![Known::default(); session.graph.len()];
-        let (in_flight, composed) = (BTreeMap::new(), BTreeMap::new());
-        Self { session, options, plan, looked, known, in_flight, composed, running: 0, stopping: false, sender, emit }
+        let trees = if options.preview { Trees::preview(session.store) } else { Trees::new(session.store) };
+        Self {
+            session,
+            options,
+            plan,
+            looked,
+            known: vec![Known::default(); session.graph.len()],
+            in_flight: BTreeMap::new(),
+            computed: BTreeSet::new(),
+            trees,
+            running: 0,
+            stopping: false,
+            sender,
+            emit,
+        }
     }
 
     fn drive(&mut self, scope: &rayon::Scope<'s>, messages: &Receiver<Message>, jobs: usize) {
         loop {
             while self.running < jobs && !self.stopping {
-                let Some(node) = self.plan.next() else { break };
+                let Some(node) = self.plan.take() else { break };
                 self.visit(node, scope);
             }
             if self.stopping {
@@ -207,7 +241,9 @@ impl<'s, 'e> Run<'s, 'e> {
             if self.plan.is_done() {
                 return;
             }
-            let message = messages.recv().expect("the coordinator holds a sender, and a job is running");
+            // Else the next line would wait for ever.
+            assert!(self.running > 0, "a node is ready or runs until all are done");
+            let message = messages.recv().expect("the coordinator holds a sender");
             self.running -= 1;
             self.receive(message);
         }
@@ -215,6 +251,9 @@ impl<'s, 'e> Run<'s, 'e> {
 
     fn summary(&self) -> Summary {
         let mut summary = Summary::default();
+        if self.options.preview {
+            return summary;
+        }
         for (node, known) in self.known.iter().enumerate() {
             match self.plan.state(node) {
                 State::Done(Outcome::Ran) => summary.ran += 1,
@@ -231,37 +270,55 @@ impl<'s, 'e> Run<'s, 'e> {
         summary
     }
 
-    /// Decides about a ready node: cached, started, parked behind an equal key, or failed.
+    /// Decides about a ready node: cached, started, parked behind an equal key, skipped or failed.
     fn visit(&mut self, node: usize, scope: &rayon::Scope<'s>) {
+        self.known[node].outdated = false;
+        self.known[node].key = None;
+        if let Some(failed) = self.failed_producer(node) {
+            return self.finish(node, Outcome::Skipped, false, Some(failed_text(failed)));
+        }
         if self.options.preview && self.preview_below_stale(node) {
             return;
         }
-        let (bound, manifest) = match self.bind(node) {
-            Ok(bound) => bound,
-            Err(error) => return self.fail(node, 0.0, error),
-        };
+        match self.bind(node) {
+            Ok((bound, manifest)) => self.decide(node, bound, manifest, scope),
+            Err(Failure::Lost(digest)) if !self.options.preview => self.lost(node, digest),
+            Err(failure) => self.fail(node, failure),
+        }
+    }
+
+    fn decide(&mut self, node: usize, bound: Vec<Bound>, manifest: Manifest, scope: &rayon::Scope<'s>) {
         let key = manifest.key();
         self.known[node].key = Some(key);
         if let Some(parked) = self.in_flight.get_mut(&key) {
             parked.push(node);
             return;
         }
-        let forced = self.options.forced.contains(&NodeId(node)) && self.known[node].reason.is_none();
+        let forced = self.options.forced.contains(&NodeId(node)) && !self.computed.contains(&key);
         let reason = if forced {
             Reason::Forced
         } else {
             match self.look_up(node, key, &bound) {
-                Ok(found) => return self.hit(node, key, found, scope),
-                Err(lost) => self.reason(node, key, &manifest, lost),
+                Ok(Found::Hit { outputs, seconds }) => return self.hit(node, key, outputs, seconds, scope),
+                Ok(Found::Miss(lost)) => self.reason(node, key, &manifest, lost),
+                Err(failure) => return self.fail(node, failure),
             }
         };
         self.known[node].reason = Some(reason.clone());
         if self.options.preview {
             return self.preview(node, Preview::Stale(reason));
         }
-        self.in_flight.insert(key, Vec::new());
         (self.emit)(Event::Started { node: NodeId(node), reason });
         self.start(node, bound, manifest, scope);
+    }
+
+    /// A node that was put back may find that what it reads was opened again and has failed.
+    fn failed_producer(&self, node: usize) -> Option<&'s str> {
+        let failed = |id: &NodeId| {
+            matches!(self.plan.state(id.0), State::Done(Outcome::Failed | Outcome::Skipped | Outcome::Cancelled))
+        };
+        let graph = self.session.graph;
+        graph.producers(NodeId(node)).into_iter().find(failed).map(|id| graph.node(id).name.as_str())
     }
 
     fn stage(&self, node: usize) -> &'s Stage {
@@ -276,7 +333,7 @@ impl<'s, 'e> Run<'s, 'e> {
             bound.push(self.bind_one(input)?);
         }
         let stage = self.stage(node);
-        let selections = (stage.reads)(&bound)?;
+        let selections = guarded(|| (stage.reads)(&bound))?;
         for (input, selection) in bound.iter_mut().zip(selections) {
             input.selection = selection;
         }
@@ -287,12 +344,9 @@ impl<'s, 'e> Run<'s, 'e> {
     fn bind_one(&mut self, input: &Input) -> Result<Bound, Failure> {
         let (port, label, selection) = (input.port.clone(), input.label.clone(), Selection::All);
         match &input.source {
-            Source::File { path, .. } => {
-                let state = match self.looked.get(path) {
-                    Some(Ok(state)) => state.clone(),
-                    Some(Err(error)) => return Err(Failure::new(error.clone())),
-                    None => return Err(Failure::new(SourceError(format!("{} was not looked at", path.display())))),
-                };
+            Source::File { path, without } => {
+                let look = &self.looked[&(path.clone(), without.clone())];
+                let state = look.clone().map_err(Failure::new)?;
                 Ok(Bound {
                     port,
                     label,
@@ -308,76 +362,44 @@ impl<'s, 'e> Run<'s, 'e> {
                     None => whole,
                     Some(entry) => self.entry_of(&whole, entry)?,
                 };
-                let tree = self.tree(&artifact)?;
+                let tree = self.trees.of(&artifact)?;
                 Ok(Bound { port, label, artifact, tree, path: None, selection })
             }
         }
     }
 
-    /// A file or folder inside a directory artifact.
+    /// A file or folder inside a directory artifact, whose entries are named by their paths in it.
     fn entry_of(&mut self, directory: &Artifact, name: &str) -> Result<Artifact, Failure> {
-        let tree = self.tree(directory)?;
-        let entry = tree.as_ref().and_then(|tree| tree.entry(name));
-        let entry = entry.ok_or_else(|| Failure::new(SourceError(format!("the folder has no file `{name}`"))))?;
-        Ok(Artifact { type_name: "file".into(), shape: entry.shape, digest: entry.digest, bytes: entry.bytes })
-    }
-
-    fn tree(&self, artifact: &Artifact) -> Result<Option<Arc<Tree>>, Failure> {
-        if artifact.shape == Shape::Blob {
-            return Ok(None);
+        let Some(tree) = self.trees.of(directory)? else {
+            return Err(Failure::new(SourceError(format!("`{name}` is in no folder: the stage made a file"))));
+        };
+        if let Some(Entry { type_name, shape, digest, bytes, .. }) = tree.entry(name).cloned() {
+            return Ok(Artifact { type_name, shape, digest, bytes });
         }
-        match self.composed.get(&artifact.digest) {
-            Some(tree) => Ok(Some(tree.clone())),
-            None => Ok(Some(self.session.store.get_tree(&artifact.digest)?)),
+        let within = |entry: &Entry| {
+            let rest = entry.name.strip_prefix(name)?.strip_prefix('/')?;
+            Some(Entry { name: rest.to_owned(), ..entry.clone() })
+        };
+        let entries: Vec<Entry> = tree.entries.iter().filter_map(within).collect();
+        if entries.is_empty() {
+            return Err(Failure::new(SourceError(format!("the folder has no file `{name}`"))));
         }
+        self.trees.put(&directory.type_name, Tree { header: tree.header.clone(), entries })
     }
 
     /// The outputs that the ledger has for a key, composed over the present inputs; else what of them is lost, if any.
-    fn look_up(&mut self, node: usize, key: Key, bound: &[Bound]) -> Result<(Vec<Artifact>, f64), Option<Digest>> {
-        let record = self.session.ledger.get(&key.0).ok_or(None)?;
-        let mut outputs = Vec::new();
-        for port in &self.stage(node).outputs {
-            let found = record.outputs.iter().find(|(name, _)| *name == port.name).ok_or(None)?;
-            if !self.session.store.holds(&found.1) {
-                return Err(Some(found.1.digest));
-            }
-            outputs.push(found.1.clone());
+    fn look_up(&mut self, node: usize, key: Key, bound: &[Bound]) -> Result<Found, Failure> {
+        let (session, stage) = (self.session, self.stage(node));
+        let Some(record) = session.ledger.get(&key.0) else { return Ok(Found::Miss(None)) };
+        let Some(given) = recorded(stage, &record) else { return Ok(Found::Miss(None)) };
+        if let Some(lost) = given.iter().find(|artifact| !session.store.holds(artifact)) {
+            return Ok(Found::Miss(Some(lost.digest)));
         }
-        match self.compose(node, bound, outputs) {
-            Ok(outputs) => Ok((outputs, record.seconds)),
-            Err(Failure::Lost(digest)) => Err(Some(digest)),
-            Err(Failure::Error(_)) => Err(None),
+        match compose(&mut self.trees, stage, bound, given) {
+            Ok(outputs) => Ok(Found::Hit { outputs, seconds: record.seconds }),
+            Err(Failure::Lost(digest)) => Ok(Found::Miss(Some(digest))),
+            Err(failure) => Err(failure),
         }
-    }
-
-    /// Lays what a stage gave for a passing output over the entries of the input that it passes on.
-    fn compose(&mut self, node: usize, bound: &[Bound], outputs: Vec<Artifact>) -> Result<Vec<Artifact>, Failure> {
-        let ports = &self.stage(node).outputs;
-        let mut composed = Vec::with_capacity(outputs.len());
-        for (port, artifact) in ports.iter().zip(outputs) {
-            let passed = port.passes.as_ref().and_then(|passed| bound.iter().find(|input| input.port == *passed));
-            composed.push(match passed.and_then(|input| input.tree.clone()) {
-                Some(base) => self.compose_one(&base, &artifact)?,
-                None => artifact,
-            });
-        }
-        Ok(composed)
-    }
-
-    fn compose_one(&mut self, base: &Tree, patch: &Artifact) -> Result<Artifact, Failure> {
-        let Some(over) = self.tree(patch)? else { return Ok(patch.clone()) };
-        let mut entries: Vec<Entry> =
-            base.entries.iter().map(|entry| over.entry(&entry.name).unwrap_or(entry).clone()).collect();
-        entries.extend(over.entries.iter().filter(|entry| base.entry(&entry.name).is_none()).cloned());
-        let tree = Arc::new(Tree { header: over.header.clone(), entries });
-        let digest = if self.options.preview {
-            Digest::of(&tree.encode().map_err(Failure::new)?)
-        } else {
-            self.session.store.put_tree(&tree)?
-        };
-        let bytes = tree.bytes();
-        self.composed.insert(digest, tree);
-        Ok(Artifact { type_name: patch.type_name.clone(), shape: Shape::Tree, digest, bytes })
     }
 
     fn reason(&self, node: usize, key: Key, manifest: &Manifest, lost: Option<Digest>) -> Reason {
@@ -395,180 +417,209 @@ impl<'s, 'e> Run<'s, 'e> {
         }
     }
 
-    fn hit(&mut self, node: usize, key: Key, found: (Vec<Artifact>, f64), scope: &rayon::Scope<'s>) {
-        let (outputs, saved) = found;
+    fn hit(&mut self, node: usize, key: Key, outputs: Vec<Artifact>, saved: f64, scope: &rayon::Scope<'s>) {
         self.known[node].saved = saved;
         let in_place = match &self.stage(node).outs {
-            Some(outs) => outs.in_place(&outputs),
+            Some(outs) => guarded(|| outs.in_place(&outputs)),
             None => Ok(true),
         };
-        match in_place {
-            Err(failure) => self.fail(node, 0.0, failure),
-            Ok(true) if self.options.preview => {
-                self.known[node].outputs = outputs;
-                self.preview(node, Preview::Cached);
-            }
-            Ok(true) => self.succeed(node, Outcome::Cached, 0.0, outputs, false),
-            Ok(false) if self.options.preview => {
-                self.known[node].outputs = outputs;
-                self.preview(node, Preview::Restore);
-            }
-            Ok(false) => {
-                self.in_flight.insert(key, Vec::new());
-                self.start_restore(node, outputs, scope);
-            }
+        let in_place = match in_place {
+            Ok(in_place) => in_place,
+            Err(failure) => return self.fail(node, failure),
+        };
+        if self.options.preview {
+            self.known[node].outputs = outputs;
+            return self.preview(node, if in_place { Preview::Cached } else { Preview::Restore });
         }
+        if in_place {
+            return self.succeed(node, outputs, false);
+        }
+        self.start_restore(node, key, outputs, scope);
     }
 
-    fn start_restore(&mut self, node: usize, outputs: Vec<Artifact>, scope: &rayon::Scope<'s>) {
-        let (session, stage, sender) = (self.session, self.stage(node), self.sender.clone());
-        self.running += 1;
-        scope.spawn(move |_| {
-            let outs = stage.outs.as_ref().expect("only a stage with outs is restored");
-            let begun = (session.clock)();
-            let restored = outs.restore(session.store, &outputs);
-            let result = restored.map(|()| outputs).map_err(Ending::Failure);
-            let seconds = (session.clock)() - begun;
-            // The coordinator outlives the scope, so its receiver is there.
-            let _ = sender.send(Message { node, seconds, result, restored: true });
-        });
+    fn start_restore(&mut self, node: usize, key: Key, outputs: Vec<Artifact>, scope: &rayon::Scope<'s>) {
+        let stage = self.stage(node);
+        self.spawn(node, key, true, scope, move |session| session.put_in_place(stage, outputs));
     }
 
     fn start(&mut self, node: usize, bound: Vec<Bound>, manifest: Manifest, scope: &rayon::Scope<'s>) {
-        let (session, sender) = (self.session, self.sender.clone());
+        let key = manifest.key();
+        self.spawn(node, key, false, scope, move |session| session.execute(NodeId(node), &bound, &manifest));
+    }
+
+    fn spawn(
+        &mut self,
+        node: usize,
+        key: Key,
+        restored: bool,
+        scope: &rayon::Scope<'s>,
+        work: impl FnOnce(&'s Session<'s>) -> Result<Vec<Artifact>, Ending> + Send + 's,
+    ) {
+        self.in_flight.insert(key, Vec::new());
         self.running += 1;
+        let (session, sender) = (self.session, self.sender.clone());
         scope.spawn(move |_| {
             let begun = (session.clock)();
-            let result = session.execute(NodeId(node), &bound, &manifest, begun);
+            // The coordinator waits for a message whatever happens.
+            let result = guarded(|| work(session));
             let seconds = (session.clock)() - begun;
-            let _ = sender.send(Message { node, seconds, result, restored: false });
+            // The receiver outlives the scope.
+            let _ = sender.send(Message { node, seconds, result, restored });
         });
     }
 
     fn receive(&mut self, message: Message) {
         let Message { node, seconds, result, restored } = message;
-        let outcome = if restored { Outcome::Cached } else { Outcome::Ran };
-        let key = self.known[node].key;
-        match result {
-            Ok(outputs) if restored => self.succeed(node, outcome, seconds, outputs, true),
-            Ok(outputs) => {
-                let composed = self.bind(node).and_then(|(bound, _)| self.compose(node, &bound, outputs));
-                match composed {
-                    Ok(outputs) => self.succeed(node, outcome, seconds, outputs, false),
-                    Err(failure) => self.fail(node, seconds, failure),
-                }
-            }
-            Err(Ending::SourceChanged(path)) => self.source_changed(node, seconds, &path),
-            Err(Ending::Failure(Failure::Lost(digest))) => self.lost(node, seconds, digest),
-            Err(Ending::Failure(failure)) => self.fail(node, seconds, failure),
+        let key = self.known[node].key.expect("a node that is handed out has a key");
+        self.known[node].seconds += seconds;
+        if result.is_ok() && !restored {
+            self.known[node].ran = true;
+            self.computed.insert(key);
         }
-        for parked in key.and_then(|key| self.in_flight.remove(&key)).unwrap_or_default() {
+        match result {
+            // Whatever it made of inputs that are no more does not count.
+            _ if self.known[node].outdated => self.plan.put_back(node),
+            Ok(outputs) => self.succeed(node, outputs, restored),
+            Err(Ending::SourcesChanged(changed)) => self.sources_changed(node, changed),
+            // With a record, the next look finds that they are gone.
+            Err(Ending::OutputsLost) => self.rewind(node, Vec::new()),
+            Err(Ending::Failure(Failure::Lost(digest))) => self.lost(node, digest),
+            Err(Ending::Failure(failure)) => self.fail(node, failure),
+        }
+        for parked in self.in_flight.remove(&key).unwrap_or_default() {
             self.plan.put_back(parked);
         }
     }
 
-    fn source_changed(&mut self, node: usize, seconds: f64, path: &Path) {
+    fn sources_changed(&mut self, node: usize, changed: Vec<(SourceId, Look)>) {
         if std::mem::replace(&mut self.known[node].rerun, true) {
-            let text =
-                format!("{} changed while it was read, twice; let it come to rest and run again", path.display());
-            return self.fail(node, seconds, Failure::new(SourceError(text)));
+            let path = changed.first().map(|((path, _), _)| path.display().to_string()).unwrap_or_default();
+            let text = format!("{path} changed while it was read, twice; let it come to rest and run again");
+            return self.fail_with(node, text);
         }
-        let inputs = self.session.graph.inputs(NodeId(node)).iter();
-        let without = inputs.filter_map(|input| match &input.source {
-            Source::File { path: at, without } if at == path => Some(without.clone()),
-            _ => None,
-        });
-        let without = without.last().unwrap_or_default();
-        self.looked.insert(path.to_owned(), self.session.sources.look(path, &without));
+        self.looked.extend(changed);
         self.plan.put_back(node);
     }
 
-    /// An input's bytes are gone: the node that made them runs again first.
-    fn lost(&mut self, node: usize, seconds: f64, digest: Digest) {
-        self.known[node].rewinds += 1;
-        let chain = self.makers(node, digest);
-        if chain.is_empty() || self.known[node].rewinds > REWINDS {
-            let text = format!("the bytes {digest} are missing or damaged, and no stage makes them");
-            return self.fail(node, seconds, Failure::new(SourceError(text)));
+    /// An input's bytes are gone: the nodes that made them are looked at first, then this one again.
+    fn lost(&mut self, node: usize, digest: Digest) {
+        let makers = self.makers(node, digest);
+        if makers.is_empty() {
+            return self.fail_with(node, format!("the bytes {digest} are missing or damaged, and no stage makes them"));
         }
-        for (consumer, producer) in chain.into_iter().rev() {
-            self.plan.rewind(consumer, producer);
-        }
+        self.rewind(node, makers);
     }
 
-    /// The edges from a node up to the one that made these bytes, through nodes that only pass them on.
-    fn makers(&self, node: usize, digest: Digest) -> Vec<(usize, usize)> {
-        let mut chain = Vec::new();
-        let mut consumer = node;
-        while let Some(producer) = self.source_of(consumer, digest) {
-            chain.push((consumer, producer));
-            consumer = producer;
+    /// Puts a node back that found bytes lost, behind the nodes that make them; the nearest comes first.
+    fn rewind(&mut self, node: usize, makers: Vec<usize>) {
+        self.known[node].rewinds += 1;
+        if self.known[node].rewinds > REWINDS {
+            return self.fail_with(node, "its bytes were lost again and again; is the disk failing?".into());
         }
-        chain
+        for maker in makers.into_iter().rev() {
+            self.plan.reopen(maker);
+        }
+        self.plan.put_back(node);
+    }
+
+    /// The nodes from a node's producer up to the one that made these bytes, through those that only pass them on.
+    fn makers(&self, node: usize, digest: Digest) -> Vec<usize> {
+        std::iter::successors(self.source_of(node, digest), |maker| self.source_of(*maker, digest)).collect()
     }
 
     fn source_of(&self, node: usize, digest: Digest) -> Option<usize> {
         let inputs = self.session.graph.inputs(NodeId(node)).iter();
-        inputs
-            .filter_map(|input| match input.source {
-                Source::Output { node, output, .. } => Some((node.0, output)),
-                Source::File { .. } => None,
-            })
-            .find(|(producer, output)| {
-                let artifact = self.known[*producer].outputs.get(*output);
-                artifact.is_some_and(|artifact| self.contains(artifact, digest))
-            })
-            .map(|(producer, _)| producer)
+        let outputs = inputs.filter_map(|input| match input.source {
+            Source::Output { node, output, .. } => Some((node.0, self.known[node.0].outputs.get(output)?)),
+            Source::File { .. } => None,
+        });
+        let mut outputs = outputs.filter(|(_, artifact)| self.contains(artifact, digest));
+        outputs.next().map(|(producer, _)| producer)
     }
 
     fn contains(&self, artifact: &Artifact, digest: Digest) -> bool {
-        artifact.digest == digest
-            || self.tree(artifact).ok().flatten().is_some_and(|tree| tree.entries.iter().any(|e| e.digest == digest))
+        let mut seen = BTreeSet::new();
+        let mut open = vec![(artifact.shape, artifact.digest)];
+        while let Some((shape, at)) = open.pop() {
+            if at == digest {
+                return true;
+            }
+            if shape == Shape::Tree && seen.insert(at) {
+                // A tree that cannot be read contains nothing that could be asked for.
+                let tree = self.session.store.get_tree(&at).ok();
+                open.extend(tree.iter().flat_map(|tree| &tree.entries).map(|entry| (entry.shape, entry.digest)));
+            }
+        }
+        false
     }
 
-    fn succeed(&mut self, node: usize, outcome: Outcome, seconds: f64, outputs: Vec<Artifact>, restored: bool) {
-        self.known[node].outputs = outputs;
-        self.finish(node, outcome, seconds, restored, None);
+    fn succeed(&mut self, node: usize, outputs: Vec<Artifact>, restored: bool) {
+        let old = std::mem::replace(&mut self.known[node].outputs, outputs);
+        let differs = !old.is_empty() && old != self.known[node].outputs;
+        // Once it has run, a second look that finds the record does not undo that.
+        let outcome = if self.known[node].ran { Outcome::Ran } else { Outcome::Cached };
+        self.finish(node, outcome, restored, None);
+        if differs {
+            self.outdate_consumers(node);
+        }
     }
 
-    fn fail(&mut self, node: usize, seconds: f64, failure: Failure) {
-        let error = match failure {
-            Failure::Error(error) => error.to_string(),
-            Failure::Lost(digest) => format!("the bytes {digest} are missing or damaged"),
-        };
+    /// A node was opened again and gave something else than before: what was made from that is looked at again.
+    fn outdate_consumers(&mut self, node: usize) {
+        for NodeId(consumer) in self.session.graph.consumers(NodeId(node)) {
+            self.known[consumer].outdated = true;
+            self.plan.reopen(consumer);
+        }
+    }
+
+    fn fail(&mut self, node: usize, failure: Failure) {
+        self.fail_with(
+            node,
+            match failure {
+                Failure::Error(error) => error.to_string(),
+                Failure::Lost(digest) => format!("the bytes {digest} are missing or damaged"),
+            },
+        );
+    }
+
+    fn fail_with(&mut self, node: usize, error: String) {
         if self.options.preview {
             return self.preview(node, Preview::Failed(error));
         }
-        self.finish(node, Outcome::Failed, seconds, false, Some(error));
+        self.finish(node, Outcome::Failed, false, Some(error));
         self.stopping |= !self.options.keep_going;
     }
 
     /// Ends what has not begun; called again after each message, as nodes may be put back meanwhile.
     fn cancel(&mut self) {
         for node in self.plan.cancel() {
-            self.report(node, Outcome::Cancelled, 0.0, false, None);
+            self.report(node, Outcome::Cancelled, false, None);
         }
     }
 
-    fn finish(&mut self, node: usize, outcome: Outcome, seconds: f64, restored: bool, error: Option<String>) {
+    fn finish(&mut self, node: usize, outcome: Outcome, restored: bool, error: Option<String>) {
         let skipped = self.plan.finish(node, outcome);
-        self.report(node, outcome, seconds, restored, error);
-        let name = &self.session.graph.node(NodeId(node)).name;
+        let cause = match outcome {
+            Outcome::Skipped => error.clone(),
+            _ => Some(failed_text(&self.session.graph.node(NodeId(node)).name)),
+        };
+        self.report(node, outcome, restored, error);
         for below in skipped {
-            self.report(below, Outcome::Skipped, 0.0, false, Some(format!("`{name}` failed")));
+            self.report(below, Outcome::Skipped, false, cause.clone());
         }
     }
 
-    fn report(&mut self, node: usize, outcome: Outcome, seconds: f64, restored: bool, error: Option<String>) {
+    fn report(&mut self, node: usize, outcome: Outcome, restored: bool, error: Option<String>) {
         let known = &self.known[node];
+        let usable = matches!(outcome, Outcome::Ran | Outcome::Cached);
         let finish = Finish {
             node: NodeId(node),
             outcome,
             reason: known.reason.clone().filter(|_| outcome != Outcome::Cached),
             key: known.key,
-            seconds,
+            seconds: known.seconds,
             saved: if outcome == Outcome::Cached { known.saved } else { 0.0 },
-            outputs: known.outputs.clone(),
+            outputs: if usable { known.outputs.clone() } else { Vec::new() },
             restored,
             error,
         };
@@ -596,42 +647,12 @@ impl<'s, 'e> Run<'s, 'e> {
     }
 }
 
-impl Session<'_> {
-    /// Runs on a worker: the stage's function, then the checks, then the record.
-    fn execute(&self, id: NodeId, bound: &[Bound], manifest: &Manifest, begun: f64) -> Result<Vec<Artifact>, Ending> {
-        let node = self.graph.node(id);
-        let job = Job { node: &node.name, store: self.store, inputs: bound };
-        let result = catch_unwind(AssertUnwindSafe(|| (node.stage.run)(&job)));
-        let outputs = result.unwrap_or_else(|panic| Err(Failure::new(SourceError(panic_text(&*panic)))));
-        // A torn read may have been the cause of a failure as well as of a result.
-        self.check_sources(id, bound)?;
-        let outputs = outputs.map_err(Ending::Failure)?;
-        if let Some(outs) = &node.stage.outs {
-            outs.restore(self.store, &outputs).map_err(Ending::Failure)?;
-        }
-        let names = node.stage.outputs.iter().map(|port| port.name.clone());
-        let record = Record {
-            outputs: names.zip(outputs.iter().cloned()).collect(),
-            manifest: manifest.text(),
-            seconds: (self.clock)() - begun,
-        };
-        self.ledger.append(&manifest.key().0, &record).map_err(|error| Ending::Failure(Failure::new(error)))?;
-        Ok(outputs)
-    }
-
-    fn check_sources(&self, id: NodeId, bound: &[Bound]) -> Result<(), Ending> {
-        for (input, bound) in self.graph.inputs(id).iter().zip(bound) {
-            let Source::File { path, without } = &input.source else { continue };
-            let now = self.sources.look(path, without);
-            if now.map(|state| state.artifact.digest).ok() != Some(bound.artifact.digest) {
-                return Err(Ending::SourceChanged(path.clone()));
-            }
-        }
-        Ok(())
-    }
+/// What a record has for each output of a stage, in the order of the ports.
+fn recorded(stage: &Stage, record: &Record) -> Option<Vec<Artifact>> {
+    let find = |name: &str| record.outputs.iter().find(|(port, _)| port == name);
+    stage.outputs.iter().map(|port| find(&port.name).map(|(_, artifact)| artifact.clone())).collect()
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the stage panicked: {}", text.unwrap_or("without a message"))
+fn failed_text(name: &str) -> String {
+    format!("`{name}` failed")
 }

@@ -19,9 +19,11 @@ pub struct Stage {
     pub config: Vec<(String, String)>,
     pub inputs: InputPorts,
     pub outputs: Vec<OutputPort>,
-    /// Which entries of each input are read, from the headers alone.
+    /// Which entries of each input are read, from the headers alone: a selection for each input, in their order. An input
+    /// without one is read whole.
     pub reads: Arc<ReadsFn>,
-    /// Does the work and stores the outputs.
+    /// Does the work and stores the outputs. It must read nothing of its inputs but what it selected: the rest is not in
+    /// the key.
     pub run: Arc<RunFn>,
     /// Keeps the outputs in place in the project, for stages whose outputs are files there.
     pub outs: Option<Arc<dyn Outs>>,

@@ -1,0 +1,91 @@
+//! What a worker does: the stage's function, then the checks, then the record.
+//!
+//! It does not know the plan. Invariants: nothing is recorded of a failure, of a source that changed meanwhile, or of
+//! outputs whose bytes are not in the store; a panic is a failure with its text.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use headwater_cache::{Artifact, Record};
+
+use crate::compose::{Trees, compose};
+use crate::graph::{NodeId, Source};
+use crate::manifest::Manifest;
+use crate::run::{Look, Session, SourceId};
+use crate::stage::{Bound, Failure, Job, Stage};
+
+/// Why a worker has no outputs.
+pub(crate) enum Ending {
+    Failure(Failure),
+    /// These sources are not what the key was made from; this is how they look now.
+    SourcesChanged(Vec<(SourceId, Look)>),
+    /// The bytes of the node's own outputs are gone or damaged.
+    OutputsLost,
+}
+
+impl From<Failure> for Ending {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl Session<'_> {
+    /// Runs a node, records what its stage gave, and gives what consumers see.
+    pub(crate) fn execute(&self, id: NodeId, bound: &[Bound], manifest: &Manifest) -> Result<Vec<Artifact>, Ending> {
+        let begun = (self.clock)();
+        let node = self.graph.node(id);
+        let job = Job { node: &node.name, store: self.store, inputs: bound };
+        let given = guarded(|| (node.stage.run)(&job));
+        // A torn read may have been the cause of a failure as well as of a result.
+        self.check_sources(id, bound)?;
+        let given = given?;
+        self.check_outputs(&node.stage, &given)?;
+        let outputs = compose(&mut Trees::new(self.store), &node.stage, bound, given.clone())?;
+        let names = node.stage.outputs.iter().map(|port| port.name.clone());
+        let record =
+            Record { outputs: names.zip(given).collect(), manifest: manifest.text(), seconds: (self.clock)() - begun };
+        self.ledger.append(&manifest.key().0, &record).map_err(Failure::new)?;
+        // Last: what took hours is not to be done again because a file could not be put in place.
+        self.put_in_place(&node.stage, outputs)
+    }
+
+    /// Puts outputs where they stand in the project.
+    pub(crate) fn put_in_place(&self, stage: &Stage, outputs: Vec<Artifact>) -> Result<Vec<Artifact>, Ending> {
+        match stage.outs.as_ref().map_or(Ok(()), |outs| outs.restore(self.store, &outputs)) {
+            Ok(()) => Ok(outputs),
+            Err(Failure::Lost(_)) => Err(Ending::OutputsLost),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    fn check_sources(&self, id: NodeId, bound: &[Bound]) -> Result<(), Ending> {
+        let mut changed = Vec::new();
+        for (input, bound) in self.graph.inputs(id).iter().zip(bound) {
+            let Source::File { path, without } = &input.source else { continue };
+            let now = self.sources.look(path, without);
+            if !now.as_ref().is_ok_and(|now| now.artifact == bound.artifact) {
+                changed.push(((path.clone(), without.clone()), now));
+            }
+        }
+        if changed.is_empty() { Ok(()) } else { Err(Ending::SourcesChanged(changed)) }
+    }
+
+    fn check_outputs(&self, stage: &Stage, given: &[Artifact]) -> Result<(), Ending> {
+        let (expected, found) = (stage.outputs.len(), given.len());
+        if found != expected {
+            return Err(Failure::new(format!("the stage has {expected} outputs and gave {found}")).into());
+        }
+        // A put takes a blob that is there for good; a tree is read here, and may turn out to be damaged.
+        if given.iter().all(|artifact| self.store.holds(artifact)) { Ok(()) } else { Err(Ending::OutputsLost) }
+    }
+}
+
+/// Calls code that is not the engine's.
+pub(crate) fn guarded<T, E: From<Failure>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Failure::new(panic_text(&*panic)).into()))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the stage panicked: {}", text.unwrap_or("without a message"))
+}

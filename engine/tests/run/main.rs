@@ -1,0 +1,12 @@
+//! Whole runs of the engine, over a real store.
+#![allow(clippy::disallowed_methods, reason = "tests look at the store's files")]
+
+mod bench;
+mod cached;
+mod failures;
+mod lost;
+mod oracle;
+mod passed;
+mod preview;
+mod shared;
+mod sources;
