@@ -66,8 +66,12 @@ pub fn text(drawing: &Drawing) -> String {
     let width = drawing.boxes.iter().map(|node| node.name.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for (at, node) in drawing.boxes.iter().enumerate() {
-        let reads: Vec<&str> =
-            drawing.edges.iter().filter(|(_, to)| *to == at).map(|(from, _)| drawing.boxes[*from].name.as_str()).collect();
+        let reads: Vec<&str> = drawing
+            .edges
+            .iter()
+            .filter(|(_, to)| *to == at)
+            .map(|(from, _)| drawing.boxes[*from].name.as_str())
+            .collect();
         let reads = if reads.is_empty() { String::new() } else { format!("  <- {}", reads.join(", ")) };
         let _ = writeln!(text, "{:width$}  {:8}{reads}", node.name, node.kind);
     }

@@ -125,11 +125,13 @@ impl From<std::io::Error> for CommandError {
 
 fn render(diagnostic: &Diagnostic, path: &str, source: &str, colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-    let mut group = Level::ERROR.primary_title(diagnostic.message.as_str()).elements(Vec::<annotate_snippets::Element<'_>>::new());
+    let mut group =
+        Level::ERROR.primary_title(diagnostic.message.as_str()).elements(Vec::<annotate_snippets::Element<'_>>::new());
     if let Some(span) = &diagnostic.span {
         let span = first_line(source, span);
         let annotation = AnnotationKind::Primary.span(span);
-        let annotation = if diagnostic.label.is_empty() { annotation } else { annotation.label(diagnostic.label.as_str()) };
+        let annotation =
+            if diagnostic.label.is_empty() { annotation } else { annotation.label(diagnostic.label.as_str()) };
         group = group.element(Snippet::source(source).path(path).annotation(annotation));
     } else {
         group = group.element(Level::NOTE.message(format!("in {path}")));

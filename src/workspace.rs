@@ -132,7 +132,8 @@ impl Workspace {
             }
             [] => Err(CommandError::usage(format!("no stage and no artifact is named `{prefix}`"))),
             several => {
-                let names: Vec<String> = several.iter().map(|(name, output)| format!("{} {name}", output.digest)).collect();
+                let names: Vec<String> =
+                    several.iter().map(|(name, output)| format!("{} {name}", output.digest)).collect();
                 Err(CommandError::Usage(format!("`{prefix}` is the beginning of several digests"), names))
             }
         }

@@ -53,11 +53,20 @@ pub enum Preview {
 #[derive(Debug)]
 pub enum Event {
     /// The plan is made: so many nodes are wanted.
-    Planned { nodes: usize },
-    Started { node: NodeId, reason: Reason },
+    Planned {
+        nodes: usize,
+    },
+    Started {
+        node: NodeId,
+        reason: Reason,
+    },
     Finished(Finish),
     /// From a run that starts nothing, in place of the two above.
-    Previewed { node: NodeId, preview: Preview, key: Option<Key> },
+    Previewed {
+        node: NodeId,
+        preview: Preview,
+        key: Option<Key>,
+    },
 }
 
 /// The end of a node.

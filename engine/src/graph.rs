@@ -104,8 +104,9 @@ impl Graph {
     /// All wiring errors, in the order of the nodes; cycles last.
     pub fn new(nodes: Vec<Node>) -> Result<Self, Vec<WiringError>> {
         let mut errors = Vec::new();
-        let inputs: Vec<Vec<Input>> =
-            (0..nodes.len()).map(|at| Wiring { nodes: &nodes, node: NodeId(at), errors: &mut errors }.resolve()).collect();
+        let inputs: Vec<Vec<Input>> = (0..nodes.len())
+            .map(|at| Wiring { nodes: &nodes, node: NodeId(at), errors: &mut errors }.resolve())
+            .collect();
         let mut inner = DiGraph::with_capacity(nodes.len(), nodes.len());
         for node in nodes {
             inner.add_node(node);
@@ -194,9 +195,7 @@ impl Graph {
 }
 
 fn cycles(inner: &DiGraph<Node, ()>) -> Vec<WiringError> {
-    let knots = tarjan_scc(inner).into_iter().filter(|knot| {
-        knot.len() > 1 || inner.contains_edge(knot[0], knot[0])
-    });
+    let knots = tarjan_scc(inner).into_iter().filter(|knot| knot.len() > 1 || inner.contains_edge(knot[0], knot[0]));
     knots
         .map(|knot| {
             let mut nodes: Vec<NodeId> = knot.into_iter().map(|index| NodeId(index.index())).collect();
@@ -240,11 +239,9 @@ impl Wiring<'_> {
 
     fn declared(&mut self, wire: usize, port: &str, ports: &InputPorts) -> Option<InputPort> {
         match ports {
-            InputPorts::Named { type_name } => Some(InputPort {
-                name: port.into(),
-                type_name: Some(type_name.clone()),
-                presence: Presence::Required,
-            }),
+            InputPorts::Named { type_name } => {
+                Some(InputPort { name: port.into(), type_name: Some(type_name.clone()), presence: Presence::Required })
+            }
             InputPorts::Fixed(ports) => {
                 let found = ports.iter().find(|declared| declared.name == port).cloned();
                 if found.is_none() {
@@ -405,10 +402,12 @@ impl Wiring<'_> {
             InputPorts::Fixed(ports) => ports.iter().position(|port| port.name == input.port),
             InputPorts::Named { .. } => None,
         };
-        inputs.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| match (rank(a), rank(b)) {
-            (None, None) => a.port.cmp(&b.port),
-            _ => std::cmp::Ordering::Equal,
-        }));
+        inputs.sort_by(|a, b| {
+            rank(a).cmp(&rank(b)).then_with(|| match (rank(a), rank(b)) {
+                (None, None) => a.port.cmp(&b.port),
+                _ => std::cmp::Ordering::Equal,
+            })
+        });
         inputs
     }
 

@@ -247,7 +247,9 @@ impl<'s, 'e> Run<'s, 'e> {
             return;
         }
         let forced = self.options.forced.contains(&NodeId(node)) && self.known[node].reason.is_none();
-        let reason = if forced { Reason::Forced } else {
+        let reason = if forced {
+            Reason::Forced
+        } else {
             match self.look_up(node, key, &bound) {
                 Ok(found) => return self.hit(node, key, found, scope),
                 Err(lost) => self.reason(node, key, &manifest, lost),
@@ -291,7 +293,14 @@ impl<'s, 'e> Run<'s, 'e> {
                     Some(Err(error)) => return Err(Failure::new(error.clone())),
                     None => return Err(Failure::new(SourceError(format!("{} was not looked at", path.display())))),
                 };
-                Ok(Bound { port, label, artifact: state.artifact, tree: state.tree, path: Some(path.clone()), selection })
+                Ok(Bound {
+                    port,
+                    label,
+                    artifact: state.artifact,
+                    tree: state.tree,
+                    path: Some(path.clone()),
+                    selection,
+                })
             }
             Source::Output { node, output, entry } => {
                 let whole = self.known[node.0].outputs[*output].clone();
@@ -305,17 +314,33 @@ impl<'s, 'e> Run<'s, 'e> {
         }
     }
 
-    /// A file or folder inside a directory artifact.
+    /// A file or folder inside a directory artifact, whose entries are named by their paths.
     fn entry_of(&mut self, directory: &Artifact, name: &str) -> Result<Artifact, Failure> {
-        let tree = self.tree(directory)?;
-        let entry = tree.as_ref().and_then(|tree| tree.entry(name));
-        let entry = entry.ok_or_else(|| Failure::new(SourceError(format!("the folder has no file `{name}`"))))?;
-        Ok(Artifact {
-            type_name: "file".into(),
-            shape: entry.shape,
-            digest: entry.digest,
-            bytes: entry.bytes,
-        })
+        let missing = || Failure::new(SourceError(format!("the folder has no file `{name}`")));
+        let tree = self.tree(directory)?.ok_or_else(missing)?;
+        if let Some(entry) = tree.entry(name) {
+            let (type_name, shape, digest, bytes) = (entry.type_name.clone(), entry.shape, entry.digest, entry.bytes);
+            return Ok(Artifact { type_name, shape, digest, bytes });
+        }
+        let below = |entry: &Entry| entry.name.strip_prefix(name)?.strip_prefix('/').map(str::to_owned);
+        let renamed = |entry: &Entry| Some(Entry { name: below(entry)?, ..entry.clone() });
+        let entries: Vec<Entry> = tree.entries.iter().filter_map(renamed).collect();
+        if entries.is_empty() {
+            return Err(missing());
+        }
+        self.keep_tree(Tree { header: tree.header.clone(), entries }, &directory.type_name)
+    }
+
+    /// A tree made here, as an artifact; a preview stores nothing.
+    fn keep_tree(&mut self, tree: Tree, type_name: &str) -> Result<Artifact, Failure> {
+        let digest = if self.options.preview {
+            Digest::of(&tree.encode().map_err(Failure::new)?)
+        } else {
+            self.session.store.put_tree(&tree)?
+        };
+        let bytes = tree.bytes();
+        self.composed.insert(digest, Arc::new(tree));
+        Ok(Artifact { type_name: type_name.into(), shape: Shape::Tree, digest, bytes })
     }
 
     fn tree(&self, artifact: &Artifact) -> Result<Option<Arc<Tree>>, Failure> {
@@ -365,15 +390,7 @@ impl<'s, 'e> Run<'s, 'e> {
         let mut entries: Vec<Entry> =
             base.entries.iter().map(|entry| over.entry(&entry.name).unwrap_or(entry).clone()).collect();
         entries.extend(over.entries.iter().filter(|entry| base.entry(&entry.name).is_none()).cloned());
-        let tree = Arc::new(Tree { header: over.header.clone(), entries });
-        let digest = if self.options.preview {
-            Digest::of(&tree.encode().map_err(Failure::new)?)
-        } else {
-            self.session.store.put_tree(&tree)?
-        };
-        let bytes = tree.bytes();
-        self.composed.insert(digest, tree);
-        Ok(Artifact { type_name: patch.type_name.clone(), shape: Shape::Tree, digest, bytes })
+        self.keep_tree(Tree { header: over.header.clone(), entries }, &patch.type_name)
     }
 
     fn reason(&self, node: usize, key: Key, manifest: &Manifest, lost: Option<Digest>) -> Reason {
@@ -455,6 +472,11 @@ impl<'s, 'e> Run<'s, 'e> {
                 }
             }
             Err(Ending::SourceChanged(path)) => self.source_changed(node, seconds, &path),
+            // Damage is found by reading and moves the bytes away, so that the record is a miss by now.
+            Err(Ending::Failure(Failure::Lost(_))) if restored && self.known[node].rewinds < REWINDS => {
+                self.known[node].rewinds += 1;
+                self.plan.put_back(node);
+            }
             Err(Ending::Failure(Failure::Lost(digest))) => self.lost(node, seconds, digest),
             Err(Ending::Failure(failure)) => self.fail(node, seconds, failure),
         }
@@ -465,7 +487,8 @@ impl<'s, 'e> Run<'s, 'e> {
 
     fn source_changed(&mut self, node: usize, seconds: f64, path: &Path) {
         if std::mem::replace(&mut self.known[node].rerun, true) {
-            let text = format!("{} changed while it was read, twice; let it come to rest and run again", path.display());
+            let text =
+                format!("{} changed while it was read, twice; let it come to rest and run again", path.display());
             return self.fail(node, seconds, Failure::new(SourceError(text)));
         }
         let inputs = self.session.graph.inputs(NodeId(node)).iter();
@@ -504,15 +527,16 @@ impl<'s, 'e> Run<'s, 'e> {
 
     fn source_of(&self, node: usize, digest: Digest) -> Option<usize> {
         let inputs = self.session.graph.inputs(NodeId(node)).iter();
-        inputs.filter_map(|input| match input.source {
-            Source::Output { node, output, .. } => Some((node.0, output)),
-            Source::File { .. } => None,
-        })
-        .find(|(producer, output)| {
-            let artifact = self.known[*producer].outputs.get(*output);
-            artifact.is_some_and(|artifact| self.contains(artifact, digest))
-        })
-        .map(|(producer, _)| producer)
+        inputs
+            .filter_map(|input| match input.source {
+                Source::Output { node, output, .. } => Some((node.0, output)),
+                Source::File { .. } => None,
+            })
+            .find(|(producer, output)| {
+                let artifact = self.known[*producer].outputs.get(*output);
+                artifact.is_some_and(|artifact| self.contains(artifact, digest))
+            })
+            .map(|(producer, _)| producer)
     }
 
     fn contains(&self, artifact: &Artifact, digest: Digest) -> bool {

@@ -37,7 +37,9 @@ pub type RunFn = dyn Fn(&Job<'_>) -> Result<Vec<Artifact>, Failure> + Send + Syn
 pub enum InputPorts {
     Fixed(Vec<InputPort>),
     /// At least one port of this type, named by the pipeline file.
-    Named { type_name: String },
+    Named {
+        type_name: String,
+    },
 }
 
 /// One declared input.

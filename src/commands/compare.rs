@@ -62,7 +62,8 @@ impl Compare {
         let has_metrics = |id: &headwater_engine::NodeId| {
             graph.node(*id).stage.outputs.iter().any(|port| port.type_name == artifact::METRICS)
         };
-        let mut stages: Vec<&str> = graph.ids().filter(has_metrics).map(|id| graph.node(id).stage_name.as_str()).collect();
+        let mut stages: Vec<&str> =
+            graph.ids().filter(has_metrics).map(|id| graph.node(id).stage_name.as_str()).collect();
         stages.dedup();
         if let Some(stage) = &self.stage {
             let known = stages.contains(&stage.as_str());
@@ -71,7 +72,10 @@ impl Compare {
         }
         match stages.as_slice() {
             [one] => Ok((*one).to_owned()),
-            [] => Err(CommandError::Usage("no stage gives metrics".into(), vec!["add one with `uses = \"evaluate\"`".into()])),
+            [] => Err(CommandError::Usage(
+                "no stage gives metrics".into(),
+                vec!["add one with `uses = \"evaluate\"`".into()],
+            )),
             several => {
                 let hint = format!("choose one with --stage: {}", several.join(", "));
                 Err(CommandError::Usage("several stages give metrics".into(), vec![hint]))

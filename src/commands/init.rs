@@ -55,7 +55,8 @@ impl Init {
         if !globals.quiet {
             let names: Vec<&str> = files.iter().map(|(path, _)| *path).collect();
             eprintln!("wrote {} in {}", names.join(", "), self.folder.display());
-            let at = if self.folder == Path::new(".") { String::new() } else { format!("cd {} && ", self.folder.display()) };
+            let at =
+                if self.folder == Path::new(".") { String::new() } else { format!("cd {} && ", self.folder.display()) };
             eprintln!("next: {at}headwater run");
         }
         Ok(())

@@ -104,9 +104,8 @@ impl Show {
 /// # Errors
 /// If its bytes are gone or damaged; the next run makes them again.
 pub fn open(workspace: &Workspace, found: &Found) -> Result<std::sync::Arc<dyn Stored>, CommandError> {
-    catalog::open(&workspace.store, &found.artifact).map_err(|error| {
-        CommandError::Failed(error.to_string(), vec!["`headwater run` makes it again".into()])
-    })
+    catalog::open(&workspace.store, &found.artifact)
+        .map_err(|error| CommandError::Failed(error.to_string(), vec!["`headwater run` makes it again".into()]))
 }
 
 fn blob(stored: &dyn Stored) -> Result<Vec<u8>, CommandError> {
@@ -134,7 +133,8 @@ fn metrics(value: &Json) -> String {
 
 fn entries(workspace: &Workspace, artifact: &Artifact) -> Result<String, CommandError> {
     let tree = workspace.store.get_tree(&artifact.digest).map_err(CommandError::failed)?;
-    let rows = tree.entries.iter().map(|entry| vec![entry.name.clone(), entry.type_name.clone(), entry.bytes.to_string()]);
+    let rows =
+        tree.entries.iter().map(|entry| vec![entry.name.clone(), entry.type_name.clone(), entry.bytes.to_string()]);
     Ok(table(["name", "type", "bytes"].map(String::from).to_vec(), rows.collect()) + "\n")
 }
 

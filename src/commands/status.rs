@@ -58,7 +58,8 @@ pub fn preview(workspace: &Workspace, options: &Options, globals: &Globals) -> R
     }
     if !globals.json() {
         let words = ["cached", "to restore", "to run", "may run", "cannot run"];
-        let parts: Vec<String> = words.iter().zip(counts).filter(|(_, n)| *n > 0).map(|(w, n)| format!("{n} {w}")).collect();
+        let parts: Vec<String> =
+            words.iter().zip(counts).filter(|(_, n)| *n > 0).map(|(w, n)| format!("{n} {w}")).collect();
         println!("{}", parts.join(", "));
     }
     if counts[4] > 0 { Err(CommandError::RunFailed) } else { Ok(()) }

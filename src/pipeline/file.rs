@@ -225,7 +225,9 @@ pub fn split_reference(text: &str) -> (String, Option<String>) {
 
 fn read_over(value: &Value, errors: &mut Vec<Diagnostic>) -> Vec<(String, Span)> {
     let texts = match &value.datum {
-        Datum::List(values) => values.iter().map(|value| Some((value.as_text()?.to_owned(), value.span.clone()))).collect(),
+        Datum::List(values) => {
+            values.iter().map(|value| Some((value.as_text()?.to_owned(), value.span.clone()))).collect()
+        }
         _ => None,
     };
     texts.unwrap_or_else(|| {

@@ -79,7 +79,8 @@ pub fn substitute(value: &Value, choices: &Choices, style: Style) -> Result<Valu
 
 fn substitute_text(text: &str, value: &Value, choices: &Choices, style: Style) -> Result<Datum, Diagnostic> {
     let wrong = |message: String| Diagnostic::new(message).at(value.span.clone(), "");
-    let pieces = pieces(text).ok_or_else(|| wrong("`${` without its `}`".into()).hint("for a literal `${` write `$${`"))?;
+    let pieces =
+        pieces(text).ok_or_else(|| wrong("`${` without its `}`".into()).hint("for a literal `${` write `$${`"))?;
     if let ([Piece::Param(name)], Style::Text) = (pieces.as_slice(), style)
         && let Some(choice) = choices.get(*name)
     {

@@ -144,7 +144,8 @@ fn read_value(value: Spanned<DeValue<'_>>) -> Result<Value, Diagnostic> {
     let datum = match value.into_inner() {
         DeValue::String(text) => Datum::Text(text.into_owned()),
         DeValue::Integer(number) => Datum::Integer(
-            i64::from_str_radix(number.as_str(), number.radix()).map_err(|_| bad("this integer has more than 64 bits"))?,
+            i64::from_str_radix(number.as_str(), number.radix())
+                .map_err(|_| bad("this integer has more than 64 bits"))?,
         ),
         DeValue::Float(number) => Datum::Float(number.as_str().parse().map_err(|_| bad("this is not a number"))?),
         DeValue::Boolean(value) => Datum::Bool(value),
@@ -278,10 +279,13 @@ impl<'de> de::Deserializer<'de> for &'de Value {
     ) -> Result<V::Value, ConfigError> {
         let visited = match &self.datum {
             Datum::Text(text) => visitor.visit_enum(text.as_str().into_deserializer()),
-            Datum::Table(entries) if entries.len() == 1 => {
-                visitor.visit_enum(de::value::MapAccessDeserializer::new(Entries { entries: entries.iter(), value: None }))
-            }
-            _ => Err(ConfigError::message(format!("found {}, expected one of: {}", self.describe(), variants.join(", ")))),
+            Datum::Table(entries) if entries.len() == 1 => visitor
+                .visit_enum(de::value::MapAccessDeserializer::new(Entries { entries: entries.iter(), value: None })),
+            _ => Err(ConfigError::message(format!(
+                "found {}, expected one of: {}",
+                self.describe(),
+                variants.join(", ")
+            ))),
         };
         visited.map_err(|error| error.within(self))
     }

@@ -199,7 +199,8 @@ fn read_range(value: &Value, entries: &[(Key, Value)]) -> Result<Vec<Choice>, Di
 
 fn read_glob(value: &Value, root: &Path) -> Result<Vec<Choice>, Diagnostic> {
     let wrong = |text: String| Diagnostic::new(text).at(value.span.clone(), "");
-    let pattern = value.get("glob").and_then(Value::as_text).ok_or_else(|| wrong("`glob` is a pattern of paths".into()))?;
+    let pattern =
+        value.get("glob").and_then(Value::as_text).ok_or_else(|| wrong("`glob` is a pattern of paths".into()))?;
     // The project's own path may hold characters that a pattern would read.
     let full = format!("{}/{pattern}", glob::Pattern::escape(&root.to_string_lossy()));
     let found = glob::glob(&full).map_err(|error| wrong(format!("`{pattern}` is no pattern: {error}")))?;
@@ -216,12 +217,7 @@ fn read_glob(value: &Value, root: &Path) -> Result<Vec<Choice>, Diagnostic> {
     Ok(choices)
 }
 
-fn check_settings(
-    file: &PipelineFile,
-    matrix: &Matrix,
-    settings: &[(String, Value)],
-    errors: &mut Vec<Diagnostic>,
-) {
+fn check_settings(file: &PipelineFile, matrix: &Matrix, settings: &[(String, Value)], errors: &mut Vec<Diagnostic>) {
     let params = file.params.iter().map(|(key, _)| key.name.as_str());
     let named = file.variants.iter().flat_map(|(_, settings)| settings.iter().map(|(key, _)| key.name.as_str()));
     let known: Vec<&str> = params.chain(matrix.iter().map(|(name, _)| name.as_str())).chain(named).collect();
@@ -235,14 +231,19 @@ fn check_exclusions(file: &PipelineFile, matrix: &Matrix, errors: &mut Vec<Diagn
     for (key, value) in file.exclude.iter().flat_map(|value| value.as_table().unwrap_or_default()) {
         match matrix.iter().find(|(name, _)| *name == key.name) {
             None => {
-                let unknown = Diagnostic::new(format!("`exclude` names the axis `{}`, which the matrix has not", key.name));
+                let unknown =
+                    Diagnostic::new(format!("`exclude` names the axis `{}`, which the matrix has not", key.name));
                 let names = matrix.iter().map(|(name, _)| name.as_str());
                 errors.push(unknown.at(key.span.clone(), "").suggest(&key.name, names, "axes"));
             }
             Some((_, choices)) if !choices.iter().any(|choice| choice.label == value.to_string()) => {
                 let text = format!("axis `{}` has no value `{value}`", key.name);
                 let labels = choices.iter().map(|choice| choice.label.as_str());
-                errors.push(Diagnostic::new(text).at(value.span.clone(), "").suggest(&value.to_string(), labels, "values"));
+                errors.push(Diagnostic::new(text).at(value.span.clone(), "").suggest(
+                    &value.to_string(),
+                    labels,
+                    "values",
+                ));
             }
             Some(_) => {}
         }
@@ -257,7 +258,9 @@ fn combinations(file: &PipelineFile, matrix: &Matrix, defaults: &Choices) -> Vec
     let excluded = |variant: &Variant| {
         file.exclude.iter().any(|rule| {
             let mut wanted = rule.as_table().unwrap_or_default().iter();
-            wanted.all(|(key, value)| variant.choices.get(&key.name).is_some_and(|choice| choice.label == value.to_string()))
+            wanted.all(|(key, value)| {
+                variant.choices.get(&key.name).is_some_and(|choice| choice.label == value.to_string())
+            })
         })
     };
     let mut all = product(matrix, Variant { name: None, choices: defaults.clone() });
@@ -285,7 +288,8 @@ fn named(name: &Key, settings: &[(Key, Value)], matrix: &Matrix, defaults: &Choi
     for (key, value) in settings {
         let labelled = matrix.iter().find(|(axis, _)| *axis == key.name);
         let text = value.as_text();
-        let chosen = labelled.and_then(|(_, choices)| choices.iter().find(|choice| Some(choice.label.as_str()) == text));
+        let chosen =
+            labelled.and_then(|(_, choices)| choices.iter().find(|choice| Some(choice.label.as_str()) == text));
         let own = || Choice { label: label_of(value, &name.name), value: value.clone() };
         base.choices.insert(key.name.clone(), chosen.cloned().unwrap_or_else(own));
     }
