@@ -7,6 +7,7 @@
 //! | `runs/` | the journal, a file a run |
 //! | `logs/` | the captured output of commands, a file a node |
 //! | `work/`, `failed/` | folders of commands that run or failed |
+//! | `locks/` | held while outs are put in place |
 //! | `trash/` | files of the project that outs replaced |
 //!
 //! It does not know what a pipeline is. Invariant: no path of this file ever enters a key.
@@ -23,9 +24,14 @@ use walkdir::WalkDir;
 /// The name of the state folder.
 pub const STATE: &str = ".headwater";
 
+/// How much of a node's name a file's name holds; with what is added it stays below the 255 bytes that there are.
+const NAME_BYTES: usize = 160;
+
 /// A project's folders and its file index.
 pub struct Project {
     pub root: PathBuf,
+    /// The name of the pipeline file in it.
+    pub file: PathBuf,
     pub state: PathBuf,
     pub index: FileIndex,
 }
@@ -43,7 +49,8 @@ impl Project {
         let root = folder.canonicalize()?;
         let state = root.join(STATE);
         let index = FileIndex::open(&state.join("files"));
-        Ok(Self { root, state, index })
+        let file = pipeline.file_name().map(PathBuf::from).unwrap_or_default();
+        Ok(Self { root, file, state, index })
     }
 
     /// Where the store is: the environment, then the pipeline file, then the state folder decide.
@@ -58,7 +65,8 @@ impl Project {
     /// A node's name as the name of a file: readable, and distinct for distinct nodes.
     pub fn file_name(node: &str) -> String {
         let plain = |c: char| if c.is_alphanumeric() || "_-=,[].".contains(c) { c } else { '_' };
-        let readable: String = node.chars().map(plain).take(120).collect();
+        let mut readable: String = node.chars().map(plain).collect();
+        readable.truncate(readable.floor_char_boundary(NAME_BYTES));
         if readable == node { readable } else { format!("{readable}-{}", &Digest::of(node.as_bytes()).short()) }
     }
 
@@ -70,12 +78,19 @@ impl Project {
     /// A file or folder of the project as an artifact, and its tree if it is a folder.
     fn look_at(&self, path: &Path, without: &[PathBuf]) -> Result<SourceState, SourceError> {
         let full = self.root.join(path);
-        let about = fs::metadata(&full).map_err(|error| missing(path, &error))?;
-        if !about.is_dir() {
+        let about = match fs::metadata(&full) {
+            // A folder of nothing but outs is made by the nodes that write them.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !without.is_empty() => None,
+            other => Some(other.map_err(|error| missing(path, &error))?),
+        };
+        if about.as_ref().is_some_and(|about| !about.is_dir()) {
             let artifact = self.file(&full).map_err(|error| SourceError(error.to_string()))?;
             return Ok(SourceState { artifact, tree: None });
         }
-        let tree = self.folder(&full, without).map_err(SourceError)?;
+        let tree = match about {
+            None => Tree::default(),
+            Some(_) => self.folder(&full, without).map_err(SourceError)?,
+        };
         let encoded = tree.encode().map_err(|error| SourceError(format!("{}: {error}", path.display())))?;
         let digest = Digest::of(&encoded);
         let artifact = Artifact { type_name: "directory".into(), shape: Shape::Tree, digest, bytes: tree.bytes() };
@@ -89,7 +104,7 @@ impl Project {
     }
 
     /// A folder as a tree of files, named by their paths within it, in the order of these.
-    pub fn folder(&self, full: &Path, without: &[PathBuf]) -> Result<Tree, String> {
+    fn folder(&self, full: &Path, without: &[PathBuf]) -> Result<Tree, String> {
         let mut entries = Vec::new();
         let skipped = |path: &Path| {
             let relative = path.strip_prefix(&self.root).unwrap_or(path);
@@ -97,7 +112,7 @@ impl Project {
         };
         let walk = WalkDir::new(full).follow_links(true).sort_by_file_name().into_iter();
         for entry in walk.filter_entry(|entry| !skipped(entry.path())) {
-            let entry = entry.map_err(|error| error.to_string())?;
+            let entry = entry.map_err(|error| self.unreadable(&error))?;
             if entry.file_type().is_dir() {
                 continue;
             }
@@ -109,6 +124,16 @@ impl Project {
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Tree { header: String::new(), entries })
+    }
+
+    fn unreadable(&self, error: &walkdir::Error) -> String {
+        let path = error.path().map(|path| path.strip_prefix(&self.root).unwrap_or(path)).unwrap_or(Path::new(""));
+        let path = path.display();
+        match error.io_error() {
+            None => format!("{path} is a link to a folder that holds it; remove it, or name its neighbours one by one"),
+            Some(cause) if cause.kind() == io::ErrorKind::NotFound => format!("{path} is a link to nothing; remove it"),
+            Some(cause) => format!("{path} cannot be read: {cause}"),
+        }
     }
 }
 
@@ -140,5 +165,8 @@ mod tests {
         let (a, b) = (Project::file_name("read[day=a/b]"), Project::file_name("read[day=a_b]"));
         assert_eq!(b, "read[day=a_b]");
         assert_ne!(a, b);
+        let long = |end: &str| Project::file_name(&format!("read[day={}{end}]", "日".repeat(200)));
+        assert_ne!(long("a"), long("b"));
+        assert!(long("a").len() < 200);
     }
 }

@@ -55,7 +55,7 @@ pub fn params(id: NodeId, pipeline: &Pipeline, last: Option<&NodeLine>) -> Vec<S
 
 /// One change, with the place of a config field.
 pub fn cause(change: &Change, id: NodeId, pipeline: &Pipeline) -> String {
-    let text = difference(change);
+    let text = difference(change, &ports(id, pipeline));
     match change.label.strip_prefix("config.") {
         Some(field) if !field.starts_with("tools.") && !field.starts_with("env.") => {
             format!("{text} ({}:{})", file_name(pipeline), pipeline.config_line(id, field))
@@ -64,9 +64,14 @@ pub fn cause(change: &Change, id: NodeId, pipeline: &Pipeline) -> String {
     }
 }
 
-/// One change, without a place.
-pub fn difference(change: &Change) -> String {
-    let what = subject(&change.label);
+/// The names of a node's inputs.
+fn ports(id: NodeId, pipeline: &Pipeline) -> Vec<&str> {
+    pipeline.graph.inputs(id).iter().map(|input| input.port.as_str()).collect()
+}
+
+/// One change of a node with these ports, without a place.
+pub fn difference(change: &Change, ports: &[&str]) -> String {
+    let what = subject(&change.label, ports);
     match (&change.old, &change.new) {
         (Some(old), Some(new)) => format!("{what} {} -> {}", shown(&plain(old)), shown(&plain(new))),
         (None, Some(new)) => format!("{what} added: {}", shown(&plain(new))),
@@ -76,7 +81,7 @@ pub fn difference(change: &Change) -> String {
 }
 
 /// What a manifest's label is called.
-fn subject(label: &str) -> String {
+fn subject(label: &str, ports: &[&str]) -> String {
     if let Some(field) = label.strip_prefix("config.tools.") {
         return format!("version of {field}");
     }
@@ -86,27 +91,33 @@ fn subject(label: &str) -> String {
     let Some(input) = label.strip_prefix("input.") else {
         return if label == "kind" { "code of the kind".into() } else { label.to_owned() };
     };
-    match input_entry(input) {
+    match input_entry(input, ports) {
         (port, Some(":rows")) => format!("rows of input {port}"),
         (port, Some(entry)) => format!("{entry} of input {port}"),
         (port, None) => format!("input {port}"),
     }
 }
 
-/// `port/entry` or `port[label]/entry`; a port that is a path holds slashes itself, but no entries.
-fn input_entry(input: &str) -> (&str, Option<&str>) {
-    let after = input.find(']').unwrap_or(0);
+/// `port/entry` or `port[label]/entry`; a port that is a path holds slashes itself, so the node's ports decide.
+fn input_entry<'a>(input: &'a str, ports: &[&str]) -> (&'a str, Option<&'a str>) {
+    let known = port_of(input, ports).map_or(0, str::len);
+    let after = input[known..].find(']').map_or(known, |at| known + at);
     match input[after..].find('/') {
         Some(at) => (&input[..after + at], Some(&input[after + at + 1..])),
         None => (input, None),
     }
 }
 
+/// The longest of the ports that a label begins with.
+fn port_of<'a>(input: &'a str, ports: &[&str]) -> Option<&'a str> {
+    let begins =
+        |port: &&&str| input.strip_prefix(**port).is_some_and(|rest| rest.is_empty() || rest.starts_with(['[', '/']));
+    ports.iter().filter(begins).map(|port| &input[..port.len()]).max_by_key(|port| port.len())
+}
+
 /// The port of a changed input, if the change is one.
-pub fn port(label: &str) -> Option<&str> {
-    let input = label.strip_prefix("input.")?;
-    let end = input.find(['[', '/']).unwrap_or(input.len());
-    Some(&input[..end])
+pub fn port<'a>(label: &'a str, id: NodeId, pipeline: &Pipeline) -> Option<&'a str> {
+    port_of(label.strip_prefix("input.")?, &ports(id, pipeline))
 }
 
 /// Digests are cut to their beginning.
@@ -137,7 +148,7 @@ mod tests {
     use super::*;
 
     fn text(label: &str, old: Option<&str>, new: Option<&str>) -> String {
-        difference(&Change { label: label.into(), old: old.map(Into::into), new: new.map(Into::into) })
+        difference(&Change { label: label.into(), old: old.map(Into::into), new: new.map(Into::into) }, &[])
     }
 
     #[test]
@@ -158,6 +169,13 @@ mod tests {
     #[test]
     fn a_gathered_input_keeps_its_label() {
         assert_eq!(text("input.metrics[l2=0.5]", None, Some("x")), "input metrics[l2=0.5] added: x");
-        assert_eq!(port("input.metrics[l2=0.5]/a"), Some("metrics"));
+        assert_eq!(port_of("metrics[l2=0.5]/a", &["metrics", "met"]), Some("metrics"));
+    }
+
+    #[test]
+    fn a_port_that_is_a_path_is_named_whole() {
+        let ports = ["data", "data/in.txt"];
+        assert_eq!(input_entry("data/in.txt", &ports), ("data/in.txt", None));
+        assert_eq!(input_entry("data/other/a", &ports), ("data", Some("other/a")));
     }
 }

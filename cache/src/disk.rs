@@ -190,6 +190,26 @@ pub(crate) fn hash_into(
     }
 }
 
+/// Copies the file `from`, links followed, to a new file `to`, and returns the digest of what was copied. The copy has
+/// the permissions of any new file of the user's; of the original's, only whether it can be executed may be wanted.
+///
+/// # Errors
+/// If `from` is no regular file or cannot be read, or `to` cannot be written.
+pub fn copy_file(from: &Path, to: &Path, executable: bool) -> Result<Digest, DiskError> {
+    let no_file = |kind: io::ErrorKind| Err(failed("open", from)(kind.into()));
+    let mut source = match open_regular(from, Links::Follow)? {
+        Opened::Regular(file, _) => file,
+        Opened::Other(_) => return no_file(ErrorKind::InvalidInput),
+        Opened::Missing => return no_file(ErrorKind::NotFound),
+    };
+    let mode = if executable { 0o777 } else { 0o666 };
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(to);
+    let mut copy = opened.map_err(failed("create", to))?;
+    let (digest, _) =
+        hash_into(&mut source, from, u64::MAX, |chunk| copy.write_all(chunk).map_err(failed("write", to)))?;
+    Ok(digest)
+}
+
 /// Reads until the buffer is full or the source ends.
 fn fill(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;

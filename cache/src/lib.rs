@@ -73,7 +73,7 @@ mod tree;
 
 pub use codec::CodecError;
 pub use digest::{Digest, DigestError};
-pub use disk::DiskError;
+pub use disk::{DiskError, copy_file};
 pub use files::{FileError, FileIndex, FileState};
 pub use ledger::{Ledger, LedgerError, Record};
 pub use segment::SegmentError;

@@ -120,7 +120,7 @@ impl Steps<'_> {
         let pipeline = &self.workspace.pipeline;
         let text = cause(change, id, pipeline);
         let inputs = pipeline.graph.inputs(id).iter();
-        let file = port(&change.label).and_then(|port| {
+        let file = port(&change.label, id, pipeline).and_then(|port| {
             inputs.filter(|input| input.port == port).find_map(|input| match &input.source {
                 headwater_engine::graph::Source::File { path, .. } => Some(path.display().to_string()),
                 headwater_engine::graph::Source::Output { .. } => None,
@@ -184,7 +184,7 @@ impl Steps<'_> {
             // It only passed on what it does not read.
             passed.collect()
         } else {
-            changes.iter().filter_map(|change| port(&change.label)).collect()
+            changes.iter().filter_map(|change| port(&change.label, id, &self.workspace.pipeline)).collect()
         };
         for above in self.producers(id, &ports) {
             self.between(depth + 1, above, new, olds);

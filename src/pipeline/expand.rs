@@ -209,11 +209,27 @@ enum Work {
     Broken,
 }
 
-/// A file that a node writes into the project.
+/// A file or folder that a node writes into the project.
 struct Out {
-    path: PathBuf,
     node: usize,
     span: Span,
+}
+
+/// All outs by path. Paths are ordered by their components, so that what a folder holds follows it.
+#[derive(Default)]
+struct Outs(BTreeMap<PathBuf, Out>);
+
+impl Outs {
+    /// The out at this path, or the one that holds it.
+    fn around(&self, path: &Path) -> Option<(&PathBuf, &Out)> {
+        path.ancestors().find_map(|above| self.0.get_key_value(above))
+    }
+
+    /// The outs inside a folder.
+    fn within<'a>(&'a self, folder: &'a Path) -> impl Iterator<Item = (&'a PathBuf, &'a Out)> {
+        let from = self.0.range(folder.to_owned()..);
+        from.take_while(move |(path, _)| path.starts_with(folder)).filter(move |(path, _)| *path != folder)
+    }
 }
 
 struct Expansion<'a> {
@@ -272,6 +288,11 @@ impl Expansion<'_> {
                 built.map(Work::Kind).map_err(|error| vec![error.into_diagnostic(stage.name.span.clone())])
             }
             WorkDeclaration::Run(run) => {
+                if let Some(wire) = stage.wires.first() {
+                    let error = Diagnostic::new("a command stage has no inputs: it reads files, which are its `deps`");
+                    let hint = format!("write: deps = [{{ from = \"{}\", as = \"PATH\" }}]", wire.stage);
+                    return Err(vec![error.at(wire.span.clone(), "").hint(hint)]);
+                }
                 let style = if run.as_text().is_some() { Style::Shell } else { Style::Text };
                 let run = substitute(run, choices, style).map_err(|error| vec![error])?;
                 let config = substitute(&stage.config, choices, Style::Text).map_err(|error| vec![error])?;
@@ -281,28 +302,26 @@ impl Expansion<'_> {
     }
 
     /// Every file that nodes write, checked against each other.
-    fn outs(&mut self) -> Vec<Out> {
-        let mut outs: Vec<Out> = Vec::new();
-        let mut errors = Vec::new();
+    fn outs(&mut self) -> Outs {
+        let (mut outs, mut errors) = (Outs::default(), Vec::new());
         for (node, draft) in self.nodes.iter().enumerate() {
             let Work::Command(command) = &draft.work else { continue };
             for (path, span) in &command.outs {
-                let clash = outs.iter().find(|out| path.starts_with(&out.path) || out.path.starts_with(path));
-                if let Some(clash) = clash {
-                    errors.push(self.clash(path, span, node, clash));
+                if let Some((other, out)) = outs.around(path).or_else(|| outs.within(path).next()) {
+                    errors.push(self.clash(path, span, node, other, out));
                 }
-                outs.push(Out { path: path.clone(), node, span: span.clone() });
+                outs.0.entry(path.clone()).or_insert(Out { node, span: span.clone() });
             }
         }
         errors.into_iter().for_each(|error| self.report(error));
         outs
     }
 
-    fn clash(&self, path: &Path, span: &Span, node: usize, other: &Out) -> Diagnostic {
+    fn clash(&self, path: &Path, span: &Span, node: usize, other_path: &Path, other: &Out) -> Diagnostic {
         let (mine, theirs) = (&self.nodes[node], &self.nodes[other.node]);
         if mine.info.stage != theirs.info.stage || node == other.node {
             let stage = &self.file.stages[theirs.info.stage].name.name;
-            let text = format!("the out `{}` overlaps the out `{}` of `{stage}`", path.display(), other.path.display());
+            let text = format!("the out `{}` overlaps the out `{}` of `{stage}`", path.display(), other_path.display());
             return Diagnostic::new(text).at(span.clone(), "").hint("give each stage outs of its own");
         }
         let axes: Vec<String> = mine.info.assignment.iter().map(|(axis, _)| format!("${{{axis}}}")).collect();
@@ -323,7 +342,7 @@ impl Expansion<'_> {
     }
 
     /// The engine's nodes, and the place of each wire.
-    fn wire(&mut self, outs: &[Out]) -> (Vec<Node>, Vec<Vec<Span>>) {
+    fn wire(&mut self, outs: &Outs) -> (Vec<Node>, Vec<Vec<Span>>) {
         let index = NodeIndex::new(&self.nodes);
         let (mut nodes, mut places) = (Vec::new(), Vec::new());
         for at in 0..self.nodes.len() {
@@ -338,16 +357,15 @@ impl Expansion<'_> {
                 Work::Kind(built) => {
                     for (port, path) in &built.files {
                         let span = declared.config.get(port).map_or(declared.name.span.clone(), |v| v.span.clone());
-                        wires.push((
-                            Wire { port: Some(port.clone()), from: file_wire(Path::new(path), outs, &self.nodes) },
-                            span,
-                        ));
+                        wires.push((Wire { port: Some(port.clone()), from: file_wire(Path::new(path), outs) }, span));
                     }
                     built.stage.clone()
                 }
                 Work::Command(command) => {
                     wires.extend(self.command_wires(command, &draft.info, &index, outs));
                     wires.sort_by(|a, b| a.0.port.cmp(&b.0.port));
+                    // A folder and a file in it may both be named.
+                    wires.dedup_by(|a, b| a.0 == b.0);
                     let ports: Vec<String> = wires.iter().filter_map(|(wire, _)| wire.port.clone()).collect();
                     command.stage(&ports, self.project)
                 }
@@ -384,44 +402,46 @@ impl Expansion<'_> {
         command: &Command,
         info: &NodeInfo,
         index: &NodeIndex<'_>,
-        outs: &[Out],
+        outs: &Outs,
     ) -> Vec<(Wire, Span)> {
+        let port = |path: &Path| Some(path.to_string_lossy().into_owned());
+        let wire = |path: &Path| Wire { port: port(path), from: file_wire(path, outs) };
         let mut wires = Vec::new();
         for (dep, span) in &command.deps {
             match dep {
                 Dep::Mount { reference, path } => {
                     let (stage, output) = super::file::split_reference(reference);
-                    let port = Some(path.to_string_lossy().into_owned());
+                    let (port, span) = (port(path), span.clone());
                     let declared = WireDeclaration { port, stage, output, gather: None, span: span.clone() };
-                    wires.push((self.stage_wire(&declared, info, index), span.clone()));
+                    wires.push((self.stage_wire(&declared, info, index), span));
                 }
                 Dep::Path(path) => {
-                    let port = Some(path.to_string_lossy().into_owned());
-                    wires.push((Wire { port, from: file_wire(path, outs, &self.nodes) }, span.clone()));
-                    for out in outs.iter().filter(|out| out.path.starts_with(path) && out.path != *path) {
-                        let port = Some(out.path.to_string_lossy().into_owned());
-                        wires.push((Wire { port, from: file_wire(&out.path, outs, &self.nodes) }, span.clone()));
-                    }
+                    wires.push((wire(path), span.clone()));
+                    wires.extend(outs.within(path).map(|(out, _)| (wire(out), span.clone())));
                 }
             }
+        }
+        let is_given = |path: &Path| command.deps.iter().any(|(dep, _)| path.starts_with(dep.path()));
+        let is_there = |path: &Path| outs.around(path).is_some() || self.project.root.join(path).is_file();
+        if let Some((path, span)) = command.program.as_ref().filter(|(path, _)| is_there(path) && !is_given(path)) {
+            wires.push((wire(path), span.clone()));
         }
         wires
     }
 }
 
 /// A path as a source: another node's out, something inside one, or a file of the project.
-fn file_wire(path: &Path, outs: &[Out], nodes: &[DraftNode]) -> WireFrom {
+fn file_wire(path: &Path, outs: &Outs) -> WireFrom {
     let path = normal(path);
-    if let Some(out) = outs.iter().find(|out| path.starts_with(&out.path)) {
-        let inside = path.strip_prefix(&out.path).ok().filter(|rest| !rest.as_os_str().is_empty());
-        debug_assert!(matches!(nodes[out.node].work, Work::Command(_)), "only commands have outs");
+    if let Some((out, Out { node, .. })) = outs.around(&path) {
+        let inside = path.strip_prefix(out).ok().filter(|rest| !rest.as_os_str().is_empty());
         return WireFrom::Node {
-            node: NodeId(out.node),
-            output: Some(out.path.to_string_lossy().into_owned()),
+            node: NodeId(*node),
+            output: Some(out.to_string_lossy().into_owned()),
             entry: inside.map(|rest| rest.to_string_lossy().into_owned()),
         };
     }
-    let without = outs.iter().filter(|out| out.path.starts_with(&path)).map(|out| out.path.clone()).collect();
+    let without = outs.within(&path).map(|(out, _)| out.clone()).collect();
     WireFrom::File { path, without }
 }
 

@@ -14,7 +14,7 @@ use crate::pipeline::expand::normal;
 use crate::pipeline::value::{Datum, Span, Value};
 use crate::process::outs::PlacedOuts;
 use crate::process::{staging, tools};
-use crate::project::Project;
+use crate::project::{Project, STATE};
 
 /// Raised when command stages work differently for the same declaration.
 const VERSION: u32 = 1;
@@ -31,6 +31,8 @@ pub struct Command {
     pub env: Vec<String>,
     /// Programs whose versions are in the key.
     pub tools: Vec<String>,
+    /// The program that is started, if its path lies in the project.
+    pub program: Option<(PathBuf, Span)>,
 }
 
 /// How the program is started.
@@ -89,7 +91,7 @@ impl Command {
         for (key, _) in config.as_table().unwrap_or_default() {
             if !KEYS.contains(&key.name.as_str()) {
                 let unknown = Diagnostic::new(format!("unknown key `{}` of a command stage", key.name));
-                let known = KEYS.into_iter().chain(["run", "inputs"]).collect::<Vec<_>>();
+                let known = KEYS.into_iter().chain(["run"]).collect::<Vec<_>>();
                 errors.push(unknown.at(key.span.clone(), "").suggest(&key.name, known, "keys"));
             }
         }
@@ -97,8 +99,19 @@ impl Command {
             errors.push(error);
             CommandLine::Shell(String::new())
         });
+        let mut deps = Vec::new();
+        for dep in items(config, "deps", &mut errors) {
+            match read_dep(dep) {
+                Ok(read) => deps.push((read, dep.span.clone())),
+                Err(error) => errors.push(error),
+            }
+        }
         let mut command = Self {
-            deps: items(config, "deps", &mut errors).iter().filter_map(|dep| read_dep(dep, &mut errors)).collect(),
+            deps,
+            program: line
+                .program()
+                .and_then(|program| program_in(project, program))
+                .map(|path| (path, run.span.clone())),
             outs: paths(config, "outs", &mut errors),
             env: texts(config, "env", &mut errors),
             tools: texts(config, "tools", &mut errors),
@@ -106,7 +119,7 @@ impl Command {
         };
         let locks = paths(config, "environment", &mut errors);
         command.deps.extend(locks.into_iter().map(|(path, span)| (Dep::Path(path), span)));
-        command.depend_on_program(run, project);
+        command.check_places(project, &mut errors);
         if command.outs.is_empty() && errors.is_empty() {
             let text = "a command stage needs `outs`, the files that it makes";
             errors.push(Diagnostic::new(text).at(run.span.clone(), "").hint("write: outs = [\"PATH\"]"));
@@ -114,13 +127,25 @@ impl Command {
         if errors.is_empty() { Ok(command) } else { Err(errors) }
     }
 
-    /// A program inside the project counts by its content.
-    fn depend_on_program(&mut self, run: &Value, project: &Project) {
-        let Some(program) = self.line.program().filter(|program| program.contains('/')) else { return };
-        let path = normal(Path::new(program));
-        let known = self.deps.iter().any(|(dep, _)| matches!(dep, Dep::Path(dep) if path.starts_with(dep)));
-        if path.is_relative() && !known && project.root.join(&path).is_file() {
-            self.deps.push((Dep::Path(path), run.span.clone()));
+    /// Headwater's own files are no command's, and a file cannot be both given to a command and made by it.
+    fn check_places(&self, project: &Project, errors: &mut Vec<Diagnostic>) {
+        let own = |path: &Path| path.starts_with(STATE);
+        let deps = || self.deps.iter().map(|(dep, span)| (dep.path(), span));
+        for (path, span) in
+            deps().chain(self.outs.iter().map(|(path, span)| (path.as_path(), span))).filter(|p| own(p.0))
+        {
+            let text = format!("`{}` lies in `{STATE}`, which is Headwater's own", path.display());
+            errors.push(Diagnostic::new(text).at(span.clone(), "").hint("choose a path elsewhere in the project"));
+        }
+        for (out, span) in &self.outs {
+            let mounted = |dep: &Dep| matches!(dep, Dep::Mount { path, .. } if overlap(path, out));
+            if *out == project.file {
+                let text = format!("the out `{}` would replace the pipeline file", out.display());
+                errors.push(Diagnostic::new(text).at(span.clone(), "").hint("choose another path"));
+            } else if self.deps.iter().any(|(dep, _)| mounted(dep)) {
+                let text = format!("the out `{}` is also where a dep is put", out.display());
+                errors.push(Diagnostic::new(text).at(span.clone(), "").hint("give the dep another path with `as`"));
+            }
         }
     }
 
@@ -137,7 +162,7 @@ impl Command {
         Stage {
             kind: "run".into(),
             version: VERSION,
-            config: self.config(&project),
+            config: self.config(ports, &project),
             inputs: InputPorts::Fixed(ports.iter().map(port).collect()),
             outputs: self.outs.iter().map(output).collect(),
             reads: Arc::new(|bound: &[Bound]| Ok(vec![Selection::All; bound.len()])),
@@ -146,7 +171,7 @@ impl Command {
         }
     }
 
-    fn config(&self, project: &Project) -> Vec<(String, String)> {
+    fn config(&self, ports: &[String], project: &Project) -> Vec<(String, String)> {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let mut lines = match &self.line {
             CommandLine::Shell(line) => vec![("run".to_owned(), quoted(line))],
@@ -158,23 +183,46 @@ impl Command {
         let outs: BTreeSet<String> = self.outs.iter().map(|(path, _)| path.to_string_lossy().into_owned()).collect();
         lines.extend(outs.into_iter().enumerate().map(|(at, path)| (format!("outs.{at}"), quoted(&path))));
         for name in self.env.iter().collect::<BTreeSet<_>>() {
-            let value = std::env::var_os(name).map(|value| quoted(&value.to_string_lossy()));
+            // A value that is no text must differ from every other one, too.
+            let text = |value: std::ffi::OsString| value.to_str().map_or_else(|| format!("{value:?}"), quoted);
+            let value = std::env::var_os(name).map(text);
             lines.push((format!("env.{name}"), value.unwrap_or_else(|| "unset".into())));
         }
-        for (tool, version) in self.tool_versions(project) {
+        for (tool, version) in self.tool_versions(ports, project) {
             lines.push((format!("tools.{tool}"), quoted(&version)));
         }
         lines
     }
 
-    fn tool_versions(&self, project: &Project) -> BTreeMap<String, String> {
-        let program = self.line.program().filter(|program| {
-            // A program inside the project is a dep already.
-            !project.root.join(program).is_file() || !program.contains('/')
-        });
+    /// The declared tools, and the program itself unless it is read as a dep.
+    fn tool_versions(&self, ports: &[String], project: &Project) -> BTreeMap<String, String> {
+        let is_port = |path: &Path| ports.iter().any(|port| path.starts_with(port));
+        let is_dep = self.program.as_ref().is_some_and(|(path, _)| is_port(path));
+        let program = self.line.program().filter(|_| !is_dep);
         let names = self.tools.iter().map(String::as_str).chain(program);
-        names.map(|name| (name.to_owned(), tools::version(name))).collect()
+        names.map(|name| (name.to_owned(), tools::version(name, &project.root))).collect()
     }
+}
+
+impl Dep {
+    /// Where the command finds it.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Path(path) | Self::Mount { path, .. } => path,
+        }
+    }
+}
+
+/// The path of a program within the project; one without a slash is looked for in `PATH`.
+fn program_in(project: &Project, program: &str) -> Option<PathBuf> {
+    let path = normal(Path::new(program));
+    let path = path.strip_prefix(&project.root).map(Path::to_owned).unwrap_or(path);
+    let inside = program.contains('/') && path.components().all(|part| matches!(part, Component::Normal(_)));
+    inside.then_some(path)
+}
+
+fn overlap(a: &Path, b: &Path) -> bool {
+    a.starts_with(b) || b.starts_with(a)
 }
 
 fn read_line(run: &Value) -> Result<CommandLine, Diagnostic> {
@@ -243,12 +291,11 @@ fn read_path(item: &Value, key: &str) -> Result<PathBuf, Diagnostic> {
     }
 }
 
-fn read_dep(dep: &Value, errors: &mut Vec<Diagnostic>) -> Option<(Dep, Span)> {
-    let read = match &dep.datum {
+fn read_dep(dep: &Value) -> Result<Dep, Diagnostic> {
+    match &dep.datum {
         Datum::Table(_) => read_mount(dep),
         _ => read_path(dep, "deps").map(Dep::Path),
-    };
-    read.map_err(|error| errors.push(error)).ok().map(|read| (read, dep.span.clone()))
+    }
 }
 
 fn read_mount(dep: &Value) -> Result<Dep, Diagnostic> {

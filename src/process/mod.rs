@@ -6,6 +6,7 @@
 //! | [`staging`] | the folder in which a command runs, and the run itself |
 //! | [`outs`] | files that a command makes: into the store, and back into the project |
 //! | [`tools`] | the versions of programs |
+//! | [`work`] | folders that live as long as a run of a command |
 //!
 //! Invariants: a command never writes into the project or the store, only into its staging folder; what its outs replace
 //! in the project goes to the trash, unless the store has it.
@@ -14,3 +15,4 @@ pub mod command;
 pub mod outs;
 pub mod staging;
 pub mod tools;
+pub mod work;

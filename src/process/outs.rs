@@ -1,93 +1,153 @@
 //! Files that commands make: into the store, and back into the project.
 //!
-//! Invariant: no byte of the user is lost. What an out replaces in the project is moved to the trash first, unless the
-//! store holds the same bytes.
+//! A folder is a tree of its files, each named by its path, and of its empty folders. It does not know commands.
+//!
+//! Invariants: no byte of the user is lost: what an out replaces in the project is moved to the trash first, unless the
+//! store holds the same bytes. Nothing is written outside of an out's own path, whatever the names in a tree. Of several
+//! processes one at a time changes the outs of a node.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use headwater_cache::{Artifact, Entry, Shape, Store, Tree};
+use headwater_cache::{Artifact, Digest, Entry, Shape, Store, Tree};
 use headwater_engine::{Failure, Outs};
 use walkdir::WalkDir;
 
+use crate::process::work::remove_all;
 use crate::project::{Project, file_type};
 
 static REPLACED: AtomicU64 = AtomicU64::new(0);
 
+const FOLDER: &str = "directory";
+
 /// Why an out cannot be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum OutError {
-    #[error("{path}: {source}")]
-    Files { path: String, source: io::Error },
-    #[error("the out {path} is {found}; an out is a file, or a folder of files")]
+    #[error("cannot {operation} {path}: {source}")]
+    Files { operation: &'static str, path: String, source: io::Error },
+    #[error("the out `{path}` is {found}; an out is a file, or a folder of files")]
     NotAFile { path: String, found: &'static str },
-    #[error("the name of the out {path} is not UTF-8")]
-    Name { path: String },
+    #[error("the name of the out {path:?} is not UTF-8")]
+    Name { path: PathBuf },
+    #[error("a stored folder has an entry {name:?}, which is no path inside it")]
+    Escapes { name: String },
 }
 
-/// Stores a file, or a folder as a tree of files.
+/// Something found in a folder that is, or is to be, an out.
+enum Found {
+    File { executable: bool },
+    EmptyFolder,
+    Other(&'static str),
+}
+
+impl Found {
+    fn of(about: &fs::Metadata) -> Self {
+        match about.file_type() {
+            kind if kind.is_file() => Self::File { executable: about.permissions().mode() & 0o100 != 0 },
+            kind if kind.is_symlink() => Self::Other("a symbolic link"),
+            _ => Self::Other("a device, pipe or socket"),
+        }
+    }
+}
+
+/// What a folder holds, by path within it; links are not followed.
+fn scan(folder: &Path) -> Result<BTreeMap<PathBuf, Found>, Failure> {
+    let mut found = BTreeMap::new();
+    for entry in WalkDir::new(folder).min_depth(1) {
+        let entry = entry.map_err(Failure::new)?;
+        let path = entry.path().strip_prefix(folder).expect("a walk stays below its root").to_owned();
+        if entry.file_type().is_dir() {
+            let mut inside = at("list", entry.path(), fs::read_dir(entry.path()))?;
+            if inside.next().is_none() {
+                found.insert(path, Found::EmptyFolder);
+            }
+        } else {
+            found.insert(path, Found::of(&entry.metadata().map_err(Failure::new)?));
+        }
+    }
+    Ok(found)
+}
+
+/// Stores a file, or a folder as a tree. `shown` is what the user calls it.
 ///
 /// # Errors
 /// If it is something else, or cannot be read or stored.
-pub fn store(store: &Store, path: &Path) -> Result<Artifact, Failure> {
-    let about = at(path, fs::symlink_metadata(path))?;
-    if about.is_dir() {
-        return store_folder(store, path);
+pub fn store(store: &Store, path: &Path, shown: &Path) -> Result<Artifact, Failure> {
+    let about = at("read", path, fs::symlink_metadata(path))?;
+    if !about.is_dir() {
+        let (type_name, digest, bytes) = store_file(store, path, &Found::of(&about), shown)?;
+        return Ok(Artifact { type_name: type_name.into(), shape: Shape::Blob, digest, bytes });
     }
-    let (type_name, digest, bytes) = store_file(store, path, &about)?;
-    Ok(Artifact { type_name, shape: Shape::Blob, digest, bytes })
-}
-
-fn store_file(
-    store: &Store,
-    path: &Path,
-    about: &fs::Metadata,
-) -> Result<(String, headwater_cache::Digest, u64), Failure> {
-    use std::os::unix::fs::PermissionsExt;
-    if !about.is_file() {
-        let found = if about.is_symlink() { "a symbolic link" } else { "a device, pipe or socket" };
-        return Err(Failure::new(OutError::NotAFile { path: path.display().to_string(), found }));
-    }
-    let (digest, bytes) = store.put_file(path)?;
-    Ok((file_type(about.permissions().mode() & 0o111 != 0).to_owned(), digest, bytes))
-}
-
-fn store_folder(store: &Store, folder: &Path) -> Result<Artifact, Failure> {
     let mut entries = Vec::new();
-    for found in WalkDir::new(folder).sort_by_file_name() {
-        let found = found.map_err(Failure::new)?;
-        if found.file_type().is_dir() {
-            continue;
-        }
-        let about = found.metadata().map_err(Failure::new)?;
-        let (type_name, digest, bytes) = store_file(store, found.path(), &about)?;
-        let name = found.path().strip_prefix(folder).ok().and_then(Path::to_str);
-        let name = name.ok_or_else(|| Failure::new(OutError::Name { path: found.path().display().to_string() }))?;
-        entries.push(Entry { name: name.into(), type_name, shape: Shape::Blob, digest, bytes });
+    for (name, found) in scan(path)? {
+        let (full, shown) = (path.join(&name), shown.join(&name));
+        let Some(name) = name.to_str() else { return Err(Failure::new(OutError::Name { path: shown })) };
+        entries.push(match found {
+            Found::EmptyFolder => empty_folder(name, store.put_tree(&Tree::default())?),
+            found => {
+                let (type_name, digest, bytes) = store_file(store, &full, &found, &shown)?;
+                Entry { name: name.into(), type_name: type_name.into(), shape: Shape::Blob, digest, bytes }
+            }
+        });
     }
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    let tree = Tree { header: String::new(), entries };
+    let tree = tree_of(entries);
     let digest = store.put_tree(&tree)?;
-    Ok(Artifact { type_name: "directory".into(), shape: Shape::Tree, digest, bytes: tree.bytes() })
+    Ok(Artifact { type_name: FOLDER.into(), shape: Shape::Tree, digest, bytes: tree.bytes() })
+}
+
+fn store_file(store: &Store, path: &Path, found: &Found, shown: &Path) -> Result<(&'static str, Digest, u64), Failure> {
+    let found = match found {
+        Found::File { executable } => {
+            let (digest, bytes) = store.put_file(path)?;
+            return Ok((file_type(*executable), digest, bytes));
+        }
+        Found::EmptyFolder => "a folder",
+        Found::Other(found) => found,
+    };
+    Err(Failure::new(OutError::NotAFile { path: shown.display().to_string(), found }))
+}
+
+fn empty_folder(name: &str, digest: Digest) -> Entry {
+    Entry { name: name.into(), type_name: FOLDER.into(), shape: Shape::Tree, digest, bytes: 0 }
+}
+
+fn tree_of(mut entries: Vec<Entry>) -> Tree {
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Tree { header: String::new(), entries }
 }
 
 /// Writes the entries of a tree as files.
 ///
 /// # Errors
-/// If a blob is missing or damaged, or a file cannot be written.
+/// If a blob is missing or damaged, a name leads out of the folder, or a file cannot be written.
 pub fn write_tree(store: &Store, artifact: &Artifact, folder: &Path) -> Result<(), Failure> {
     let tree = store.get_tree(&artifact.digest)?;
-    at(folder, fs::create_dir_all(folder))?;
-    for entry in &tree.entries {
-        let target = folder.join(&entry.name);
-        at(&target, fs::create_dir_all(target.parent().unwrap_or(folder)))?;
-        store.restore(&entry.digest, &target, entry.type_name == "executable")?;
+    at("make the folder", folder, fs::create_dir_all(folder))?;
+    tree.entries.iter().try_for_each(|entry| write_entry(store, entry, folder))
+}
+
+fn write_entry(store: &Store, entry: &Entry, folder: &Path) -> Result<(), Failure> {
+    let target = folder.join(inside(&entry.name)?);
+    if entry.shape == Shape::Tree {
+        // The only trees within folders are empty ones.
+        return at("make the folder", &target, fs::create_dir_all(&target));
     }
-    Ok(())
+    let parent = target.parent().unwrap_or(folder);
+    at("make the folder", parent, fs::create_dir_all(parent))?;
+    Ok(store.restore(&entry.digest, &target, entry.type_name == file_type(true))?)
+}
+
+/// The name of an entry as a path. A store may be shared, so a name is not trusted to stay inside its folder.
+fn inside(name: &str) -> Result<&Path, Failure> {
+    let path = Path::new(name);
+    let plain = !name.is_empty() && path.components().all(|part| matches!(part, Component::Normal(_)));
+    if plain { Ok(path) } else { Err(Failure::new(OutError::Escapes { name: name.into() })) }
 }
 
 /// The outs of one node, in the project.
@@ -102,73 +162,218 @@ impl PlacedOuts {
         Self { paths, project }
     }
 
-    fn one_in_place(&self, path: &Path, artifact: &Artifact) -> Result<bool, Failure> {
+    /// Held while outs are put in place: another process would take half-written files for the user's.
+    fn lock(&self) -> Result<File, Failure> {
+        let first = self.paths.first().map(|path| path.to_string_lossy()).unwrap_or_default();
+        let name = format!("outs-{}", &Digest::of(first.as_bytes()).short()[..2]);
+        let path = self.project.state.join("locks").join(name);
+        make_parent(&path)?;
+        let file = File::options().write(true).create(true).truncate(false).open(&path);
+        let file = at("open", &path, file)?;
+        at("lock", &path, file.lock())?;
+        Ok(file)
+    }
+
+    /// Whether an out is what stands there. What cannot be looked at is not.
+    fn one_in_place(&self, path: &Path, artifact: &Artifact) -> bool {
         let full = self.project.root.join(path);
-        let Ok(about) = fs::symlink_metadata(&full) else { return Ok(false) };
-        if artifact.shape == Shape::Tree {
-            if !about.is_dir() {
-                return Ok(false);
-            }
-            let tree = self.project.folder(&full, &[]).map_err(Failure::new)?;
-            let encoded = tree.encode().map_err(Failure::new)?;
-            return Ok(headwater_cache::Digest::of(&encoded) == artifact.digest);
+        let Ok(about) = fs::symlink_metadata(&full) else { return false };
+        match artifact.shape {
+            Shape::Blob => about.is_file() && self.is_file(&full, &artifact.type_name, &artifact.digest),
+            Shape::Tree => about.is_dir() && self.folder_digest(&full) == Some(artifact.digest),
         }
-        if !about.is_file() {
-            return Ok(false);
+    }
+
+    fn is_file(&self, full: &Path, type_name: &str, digest: &Digest) -> bool {
+        let state = self.project.index.digest(full);
+        state.is_ok_and(|state| state.digest == *digest && file_type(state.executable) == type_name)
+    }
+
+    /// The digest that a folder would have as an out.
+    fn folder_digest(&self, full: &Path) -> Option<Digest> {
+        let empty = Digest::of(&Tree::default().encode().ok()?);
+        let mut entries = Vec::new();
+        for (name, found) in scan(full).ok()? {
+            let (path, name) = (full.join(&name), name.to_str()?);
+            entries.push(match found {
+                Found::EmptyFolder => empty_folder(name, empty),
+                Found::Other(_) => return None,
+                Found::File { .. } => {
+                    let state = self.project.index.digest(&path).ok()?;
+                    let (type_name, digest, bytes) = (file_type(state.executable).into(), state.digest, state.bytes);
+                    Entry { name: name.into(), type_name, shape: Shape::Blob, digest, bytes }
+                }
+            });
         }
-        let state = self.project.index.digest(&full).map_err(Failure::new)?;
-        Ok(state.digest == artifact.digest && file_type(state.executable) == artifact.type_name)
+        Some(Digest::of(&tree_of(entries).encode().ok()?))
     }
 
     fn restore_one(&self, store: &Store, path: &Path, artifact: &Artifact) -> Result<(), Failure> {
-        if self.one_in_place(path, artifact)? {
+        if self.one_in_place(path, artifact) {
             return Ok(());
         }
         let full = self.project.root.join(path);
+        make_parent(&full)?;
         if artifact.shape == Shape::Tree {
-            self.put_aside(store, &full)?;
-            return write_tree(store, artifact, &full);
+            return self.restore_folder(store, &full, &*store.get_tree(&artifact.digest)?);
         }
         self.put_aside(store, &full)?;
-        at(&full, fs::create_dir_all(full.parent().unwrap_or(&full)))?;
-        Ok(store.restore(&artifact.digest, &full, artifact.type_name == "executable")?)
+        Ok(store.restore(&artifact.digest, &full, artifact.type_name == file_type(true))?)
+    }
+
+    /// Touches only what differs: a folder may be large, and a change in it small.
+    fn restore_folder(&self, store: &Store, full: &Path, tree: &Tree) -> Result<(), Failure> {
+        let mut wanted = BTreeMap::new();
+        for entry in &tree.entries {
+            wanted.insert(inside(&entry.name)?, entry);
+        }
+        if fs::symlink_metadata(full).is_ok_and(|about| !about.is_dir()) {
+            self.put_aside(store, full)?;
+        }
+        at("make the folder", full, fs::create_dir_all(full))?;
+        for (name, found) in scan(full)? {
+            let path = full.join(&name);
+            let right = |entry: &&Entry| self.is_file(&path, &entry.type_name, &entry.digest);
+            match (found, wanted.get(name.as_path()).filter(|entry| right(entry))) {
+                (Found::EmptyFolder, _) => {}
+                (Found::File { .. }, Some(_)) => drop(wanted.remove(name.as_path())),
+                _ => self.put_aside(store, &path)?,
+            }
+        }
+        remove_empty_folders(full);
+        wanted.values().try_for_each(|entry| write_entry(store, entry, full))
     }
 
     /// Moves what stands at a path to the trash, unless the store can bring it back.
     fn put_aside(&self, store: &Store, full: &Path) -> Result<(), Failure> {
         let Ok(about) = fs::symlink_metadata(full) else { return Ok(()) };
-        if about.is_file() && self.project.index.digest(full).is_ok_and(|state| store.contains(&state.digest)) {
-            return Ok(());
+        if about.is_file() && self.is_stored(store, full) {
+            return at("remove", full, gone_already(fs::remove_file(full)));
+        }
+        if about.is_dir() && self.is_stored_folder(store, full) {
+            return at("remove", full, gone_already(remove_all(full)));
         }
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let number = REPLACED.fetch_add(1, Ordering::Relaxed);
         let relative = full.strip_prefix(&self.project.root).unwrap_or(full);
         let trash = self.project.state.join("trash").join(format!("{seconds}-{}-{number}", std::process::id()));
         let target = trash.join(relative);
-        at(&target, fs::create_dir_all(target.parent().unwrap_or(&trash)))?;
-        at(full, fs::rename(full, &target))?;
-        Ok(())
+        make_parent(&target)?;
+        at("move to the trash", full, gone_already(move_to(full, &target)))
+    }
+
+    fn is_stored(&self, store: &Store, file: &Path) -> bool {
+        self.project.index.digest(file).is_ok_and(|state| store.contains(&state.digest))
+    }
+
+    fn is_stored_folder(&self, store: &Store, folder: &Path) -> bool {
+        let stored = |(name, found): (&PathBuf, &Found)| match found {
+            Found::File { .. } => self.is_stored(store, &folder.join(name)),
+            Found::EmptyFolder => true,
+            Found::Other(_) => false,
+        };
+        scan(folder).is_ok_and(|found| found.iter().all(stored))
     }
 }
 
 impl Outs for PlacedOuts {
     fn in_place(&self, outputs: &[Artifact]) -> Result<bool, Failure> {
-        for (path, artifact) in self.paths.iter().zip(outputs) {
-            if !self.one_in_place(path, artifact)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(self.paths.iter().zip(outputs).all(|(path, artifact)| self.one_in_place(path, artifact)))
     }
 
     fn restore(&self, store: &Store, outputs: &[Artifact]) -> Result<(), Failure> {
-        for (path, artifact) in self.paths.iter().zip(outputs) {
-            self.restore_one(store, path, artifact)?;
-        }
-        Ok(())
+        let _held = self.lock()?;
+        self.paths.iter().zip(outputs).try_for_each(|(path, artifact)| self.restore_one(store, path, artifact))
     }
 }
 
-fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, Failure> {
-    result.map_err(|source| Failure::new(OutError::Files { path: path.display().to_string(), source }))
+/// Below a folder, deepest first; one that holds something cannot be removed, and stays.
+fn remove_empty_folders(folder: &Path) {
+    let folders = WalkDir::new(folder).min_depth(1).contents_first(true).into_iter().filter_map(Result::ok);
+    for entry in folders.filter(|entry| entry.file_type().is_dir()) {
+        let _ = fs::remove_dir(entry.path());
+    }
+}
+
+/// Also from a linked folder on another file system.
+fn move_to(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            copy_all(from, to)?;
+            remove_all(from)
+        }
+        moved => moved,
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in WalkDir::new(from) {
+        let entry = entry?;
+        let target = match entry.path().strip_prefix(from) {
+            Ok(inside) if !inside.as_os_str().is_empty() => to.join(inside),
+            _ => to.to_owned(),
+        };
+        match entry.file_type() {
+            kind if kind.is_dir() => fs::create_dir_all(&target)?,
+            kind if kind.is_symlink() => std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?,
+            kind if kind.is_file() => {
+                fs::copy(entry.path(), &target)?;
+                File::open(&target)?.sync_all()?;
+            }
+            _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "it is a device, pipe or socket")),
+        }
+    }
+    Ok(())
+}
+
+/// What another process has removed meanwhile need not be removed.
+fn gone_already(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn make_parent(path: &Path) -> Result<(), Failure> {
+    let parent = path.parent().unwrap_or(path);
+    at("make the folder", parent, fs::create_dir_all(parent))
+}
+
+fn at<T>(operation: &'static str, path: &Path, result: io::Result<T>) -> Result<T, Failure> {
+    result.map_err(|source| Failure::new(OutError::Files { operation, path: path.display().to_string(), source }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_whose_name_leads_out_of_the_folder_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kept = Store::open(&folder.path().join("store")).expect("a store");
+        for name in ["../escaped", "a/../../escaped", "/tmp/escaped", "..", "./a"] {
+            let digest = kept.put(b"content").expect("put");
+            let (type_name, shape) = ("file".into(), Shape::Blob);
+            let tree = tree_of(vec![Entry { name: name.into(), type_name, shape, digest, bytes: 7 }]);
+            let digest = kept.put_tree(&tree).expect("put");
+            let artifact = Artifact { type_name: FOLDER.into(), shape: Shape::Tree, digest, bytes: 7 };
+            let target = folder.path().join("out");
+            let failure = write_tree(&kept, &artifact, &target).expect_err("refused");
+            let Failure::Error(error) = failure else { panic!("an error") };
+            assert!(error.to_string().contains("no path inside it"), "{error}");
+            assert!(!folder.path().join("escaped").exists() && scan(&target).expect("a folder").is_empty());
+        }
+    }
+
+    #[test]
+    fn a_folder_can_be_copied_where_it_cannot_be_renamed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir_all(from.join("sub/empty")).expect("folders");
+        fs::write(from.join("sub/file"), "content").expect("a file");
+        std::os::unix::fs::symlink("file", from.join("sub/link")).expect("a link");
+        copy_all(&from, &to).expect("a copy");
+        assert_eq!(fs::read(to.join("sub/link")).expect("a link to a file"), b"content");
+        assert!(to.join("sub/empty").is_dir());
+    }
 }

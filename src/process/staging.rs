@@ -3,41 +3,52 @@
 //! Each dep stands at its path relative to the project's root; `HOME` and `TMPDIR` lie beside. The folder goes when the
 //! command succeeds and is kept when it fails, so that a person can step in. It does not know keys or the graph.
 //!
-//! Invariant: deps are copies, so that a command can write what it likes without touching project or store.
+//! Invariants: deps are copies, so that a command can write what it likes without touching project or store; a copy has
+//! the content that the key was made from.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use headwater_cache::{Artifact, Shape};
+use headwater_cache::{Artifact, Digest, Shape, Store, copy_file};
 use headwater_engine::{Bound, Failure, Job};
 
 use crate::catalog;
+use crate::pipeline::interpolate::shell_argument;
 use crate::process::command::{Command, CommandLine};
-use crate::process::outs;
-use crate::project::Project;
+use crate::process::outs::{self, OutError};
+use crate::process::work::WorkFolder;
+use crate::project::{Project, file_type};
 
 /// How much of a failed command's output its error shows.
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: u64 = 16 * 1024;
 
-static RUNS: AtomicU64 = AtomicU64::new(0);
+/// What every command finds in its environment, and no user sets.
+const FIXED: [(&str, &str); 2] = [("LANG", "C.UTF-8"), ("TZ", "UTC")];
 
 /// Why a command gave no outs.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandFailure {
-    #[error("the command cannot be started: {source}\n  command: {line}")]
-    Start { line: String, source: io::Error },
-    #[error("the command ended with {status}\n  command: {line}\n{tail}  to step in: {step_in}")]
-    Ended { status: String, line: String, tail: String, step_in: String },
-    #[error("the command did not make its out `{out}`\n  command: {line}\n{tail}  to step in: {step_in}")]
-    NoOut { out: String, line: String, tail: String, step_in: String },
-    #[error("{path}: {source}")]
-    Files { path: String, source: io::Error },
+    #[error("{what}\n  command: {line}\n{tail}  to step in: {step_in}")]
+    Command { what: String, line: String, tail: String, step_in: String },
+    #[error("cannot {operation} {path}: {source}")]
+    Files { operation: &'static str, path: String, source: io::Error },
     #[error("dep `{path}`: {detail}")]
     Mount { path: String, detail: String },
+}
+
+/// What a command did wrong, or what befell the store.
+enum Trouble {
+    Command(String),
+    Other(Failure),
+}
+
+impl From<CommandFailure> for Trouble {
+    fn from(failure: CommandFailure) -> Self {
+        Self::Other(Failure::new(failure))
+    }
 }
 
 /// Runs a command in a staging folder of its own, and stores its outs.
@@ -51,24 +62,14 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
     }
     staging.make_parents(command).map_err(Failure::new)?;
     let log_path = project.log_path(job.node);
-    let status = staging.spawn(command, &log_path).map_err(Failure::new)?;
-    if !status.success() {
-        let step_in = staging.keep(command, job.node, project).map_err(Failure::new)?;
-        let (line, tail) = (command.line.text(), tail(&log_path));
-        return Err(Failure::new(CommandFailure::Ended { status: describe(status), line, tail, step_in }));
-    }
-    let mut stored = Vec::new();
-    for (out, _) in &command.outs {
-        let made = staging.project.join(out);
-        if !made.exists() {
-            let step_in = staging.keep(command, job.node, project).map_err(Failure::new)?;
-            let (line, tail, out) = (command.line.text(), tail(&log_path), out.display().to_string());
-            return Err(Failure::new(CommandFailure::NoOut { out, line, tail, step_in }));
+    staging.attempt(command, job.store, &log_path).map_err(|trouble| match trouble {
+        Trouble::Other(failure) => failure,
+        Trouble::Command(what) => {
+            let (line, tail) = (command.line.text(), tail(&log_path));
+            let step_in = staging.keep(command, job.node, project);
+            Failure::new(CommandFailure::Command { what, line, tail, step_in })
         }
-        stored.push(outs::store(job.store, &made)?);
-    }
-    staging.remove().map_err(Failure::new)?;
-    Ok(stored)
+    })
 }
 
 /// "exit code 3", "signal 9".
@@ -82,37 +83,35 @@ fn describe(status: ExitStatus) -> String {
 }
 
 struct Staging {
-    folder: PathBuf,
+    folder: WorkFolder,
     project: PathBuf,
 }
 
 impl Staging {
     fn new(node: &str, project: &Project) -> Result<Self, CommandFailure> {
-        let number = RUNS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{}-{number}", Project::file_name(node), process::id());
-        let folder = project.state.join("work").join(name);
-        if folder.exists() {
-            // Left by a dead process whose id has come round again.
-            files(&folder, fs::remove_dir_all(&folder))?;
-        }
+        let all = project.state.join("work");
+        let folder = files("make a folder in", &all, WorkFolder::new(&all, &Project::file_name(node)))?;
         for part in ["project", "home", "tmp"] {
-            let path = folder.join(part);
-            files(&path, fs::create_dir_all(&path))?;
+            make_folder(&folder.path.join(part))?;
         }
-        Ok(Self { project: folder.join("project"), folder })
+        Ok(Self { project: folder.path.join("project"), folder })
     }
 
     /// Puts an input where the command looks for it.
     fn mount(&self, input: &Bound, job: &Job<'_>, project: &Project) -> Result<(), Failure> {
         let target = self.project.join(&input.port);
-        let parent = target.parent().unwrap_or(&self.project);
-        files(parent, fs::create_dir_all(parent)).map_err(Failure::new)?;
+        make_parent(&target).map_err(Failure::new)?;
         match (&input.path, &input.tree) {
-            (Some(path), None) => copy(&project.root.join(path), &target).map_err(Failure::new),
+            (Some(path), None) => {
+                let Artifact { type_name, digest, .. } = &input.artifact;
+                copy(&project.root, path, &target, type_name, digest).map_err(Failure::new)
+            }
             (Some(path), Some(tree)) => {
+                make_folder(&target).map_err(Failure::new)?;
                 for entry in &tree.entries {
-                    let from = project.root.join(path).join(&entry.name);
-                    copy(&from, &target.join(&entry.name)).map_err(Failure::new)?;
+                    let (from, to) = (path.join(&entry.name), target.join(&entry.name));
+                    make_parent(&to).map_err(Failure::new)?;
+                    copy(&project.root, &from, &to, &entry.type_name, &entry.digest).map_err(Failure::new)?;
                 }
                 Ok(())
             }
@@ -121,22 +120,29 @@ impl Staging {
     }
 
     fn make_parents(&self, command: &Command) -> Result<(), CommandFailure> {
-        for (out, _) in &command.outs {
-            let parent = self.project.join(out);
-            let parent = parent.parent().unwrap_or(&self.project);
-            files(parent, fs::create_dir_all(parent))?;
-        }
-        Ok(())
+        command.outs.iter().try_for_each(|(out, _)| make_parent(&self.project.join(out)))
     }
 
-    fn spawn(&self, command: &Command, log_path: &Path) -> Result<ExitStatus, CommandFailure> {
-        let folder = log_path.parent().unwrap_or(log_path);
-        files(folder, fs::create_dir_all(folder))?;
-        let log = files(log_path, File::create(log_path))?;
-        let errors = files(log_path, log.try_clone())?;
+    /// Runs the command, and stores what it made.
+    fn attempt(&self, command: &Command, store: &Store, log_path: &Path) -> Result<Vec<Artifact>, Trouble> {
+        let status = self.spawn(command, log_path)?;
+        if !status.success() {
+            return Err(Trouble::Command(format!("the command ended with {}", describe(status))));
+        }
+        let outs = || command.outs.iter().map(|(out, _)| (out, self.project.join(out)));
+        if let Some((out, _)) = outs().find(|(_, made)| fs::symlink_metadata(made).is_err()) {
+            return Err(Trouble::Command(format!("the command did not make its out `{}`", out.display())));
+        }
+        outs().map(|(out, made)| outs::store(store, &made, out).map_err(trouble)).collect()
+    }
+
+    fn spawn(&self, command: &Command, log_path: &Path) -> Result<ExitStatus, Trouble> {
+        make_parent(log_path)?;
+        let log = files("create", log_path, File::create(log_path))?;
+        let errors = files("open", log_path, log.try_clone())?;
         let mut child = self.prepare(command);
         let status = child.stdin(Stdio::null()).stdout(log).stderr(errors).status();
-        status.map_err(|source| CommandFailure::Start { line: command.line.text(), source })
+        status.map_err(|error| Trouble::Command(format!("the command cannot be started: {error}")))
     }
 
     fn prepare(&self, command: &Command) -> process::Command {
@@ -155,33 +161,47 @@ impl Staging {
                 child
             }
         };
-        child.current_dir(&self.project).env_clear();
-        child.env("HOME", self.folder.join("home")).env("TMPDIR", self.folder.join("tmp"));
-        child.env("LANG", "C.UTF-8").env("TZ", "UTC");
-        for name in command.env.iter().map(String::as_str).chain(["PATH"]) {
-            if let Some(value) = std::env::var_os(name) {
-                child.env(name, value);
-            }
+        child.current_dir(&self.project).env_clear().envs(FIXED);
+        child.env("HOME", self.folder.path.join("home")).env("TMPDIR", self.folder.path.join("tmp"));
+        for (name, value) in passed_on(command) {
+            child.env(name, value);
         }
         child
     }
 
     /// Moves the folder of a failed command to where a person finds it; gives the command to step in.
-    fn keep(&self, command: &Command, node: &str, project: &Project) -> Result<String, CommandFailure> {
+    fn keep(self, command: &Command, node: &str, project: &Project) -> String {
         let kept = project.state.join("failed").join(Project::file_name(node));
-        if kept.exists() {
-            files(&kept, fs::remove_dir_all(&kept))?;
+        match self.folder.keep(&kept) {
+            Ok(()) => step_in(command, &kept.join("project")),
+            Err(error) => format!("its folder could not be moved to {}: {error}", kept.display()),
         }
-        let parent = kept.parent().unwrap_or(&kept);
-        files(parent, fs::create_dir_all(parent))?;
-        files(&kept, fs::rename(&self.folder, &kept))?;
-        let inside = kept.join("project");
-        let quoted = crate::pipeline::interpolate::shell_argument(&inside.to_string_lossy());
-        Ok(format!("cd {quoted} && {}", command.line.text()))
     }
+}
 
-    fn remove(&self) -> Result<(), CommandFailure> {
-        files(&self.folder, fs::remove_dir_all(&self.folder))
+/// The variables of this process that reach a command.
+fn passed_on(command: &Command) -> impl Iterator<Item = (&str, std::ffi::OsString)> {
+    let names = ["PATH"].into_iter().chain(command.env.iter().map(String::as_str));
+    names.filter_map(|name| Some((name, std::env::var_os(name)?)))
+}
+
+/// A line for a shell that does the same again. Values of variables may be secret: they are left to that shell.
+fn step_in(command: &Command, folder: &Path) -> String {
+    let mut variables = vec!["HOME=\"$PWD/../home\"".to_owned(), "TMPDIR=\"$PWD/../tmp\"".to_owned()];
+    variables.extend(FIXED.iter().map(|(name, value)| format!("{name}={value}")));
+    variables.extend(passed_on(command).map(|(name, _)| format!("{name}=\"${name}\"")));
+    let line = match &command.line {
+        CommandLine::Shell(line) => format!("sh -c {}", shell_argument(line)),
+        CommandLine::Program(_) => command.line.text(),
+    };
+    format!("cd {} && env -i {} {line}", shell_argument(&folder.to_string_lossy()), variables.join(" "))
+}
+
+/// What the command made is its own fault; what happens to the store is not.
+fn trouble(failure: Failure) -> Trouble {
+    match failure {
+        Failure::Error(error) if error.is::<OutError>() => Trouble::Command(error.to_string()),
+        other => Trouble::Other(other),
     }
 }
 
@@ -196,21 +216,33 @@ fn mount_artifact(artifact: &Artifact, target: &Path, job: &Job<'_>) -> Result<(
                 let path = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 Failure::new(CommandFailure::Mount { path, detail: error.to_string() })
             })?;
-            files(target, fs::write(target, bytes)).map_err(Failure::new)
+            files("write", target, fs::write(target, bytes)).map_err(Failure::new)
         }
         (type_name, Shape::Blob) => Ok(job.store.restore(&artifact.digest, target, type_name == "executable")?),
         (_, Shape::Tree) => outs::write_tree(job.store, artifact, target),
     }
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), CommandFailure> {
-    let parent = to.parent().unwrap_or(to);
-    files(parent, fs::create_dir_all(parent))?;
-    files(from, fs::copy(from, to)).map(|_| ())
+/// A copy of what the key was made from: a file that has changed since is refused, even if it changes back.
+fn copy(root: &Path, path: &Path, to: &Path, type_name: &str, digest: &Digest) -> Result<(), CommandFailure> {
+    let wrong = |detail: String| CommandFailure::Mount { path: path.display().to_string(), detail };
+    let copied = copy_file(&root.join(path), to, type_name == file_type(true));
+    match copied.map_err(|error| wrong(error.to_string()))? == *digest {
+        true => Ok(()),
+        false => Err(wrong("it changed while it was read; let it come to rest and run again".into())),
+    }
 }
 
-fn files<T>(path: &Path, result: io::Result<T>) -> Result<T, CommandFailure> {
-    result.map_err(|source| CommandFailure::Files { path: path.display().to_string(), source })
+fn make_folder(path: &Path) -> Result<(), CommandFailure> {
+    files("make the folder", path, fs::create_dir_all(path))
+}
+
+fn make_parent(path: &Path) -> Result<(), CommandFailure> {
+    make_folder(path.parent().unwrap_or(path))
+}
+
+fn files<T>(operation: &'static str, path: &Path, result: io::Result<T>) -> Result<T, CommandFailure> {
+    result.map_err(|source| CommandFailure::Files { operation, path: path.display().to_string(), source })
 }
 
 /// The last lines of a log, indented, control characters escaped.

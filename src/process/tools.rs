@@ -1,10 +1,13 @@
 //! The versions of programs outside the project.
 //!
 //! A program is known by the first line that `PROGRAM --version` prints; one that has no such option, by the digest of
-//! its file. Both are asked once a process.
+//! its file, and so is one that lies in the project: nobody's script is started to ask for a version. Each is asked once
+//! a process. The answers are not kept for the next one: the program that is found may be a shim (rustup, pyenv), whose
+//! file stays the same when the version that it chooses changes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
@@ -23,15 +26,17 @@ pub fn is_shell_word(word: &str) -> bool {
     SHELL_WORDS.contains(&word)
 }
 
-/// The version of a program, as it enters keys.
-pub fn version(program: &str) -> String {
+/// The version of a program, as it enters keys; it is asked in the project's root, where shims look for their settings.
+pub fn version(program: &str, root: &Path) -> String {
     let mut known = VERSIONS.lock().expect("no panic happens while it is held");
-    known.entry(program.to_owned()).or_insert_with(|| find_version(program)).clone()
+    known.entry(program.to_owned()).or_insert_with(|| find_version(program, root)).clone()
 }
 
-fn find_version(program: &str) -> String {
-    let Some(path) = find(program) else { return "not found".into() };
-    if let Some(line) = ask(&path) {
+fn find_version(program: &str, root: &Path) -> String {
+    let Some(path) = find(program, root) else { return "not found".into() };
+    if !path.starts_with(root)
+        && let Some(line) = ask(&path, root)
+    {
         return line;
     }
     match std::fs::read(&path) {
@@ -40,17 +45,21 @@ fn find_version(program: &str) -> String {
     }
 }
 
-/// Where `PATH` has a program.
-fn find(program: &str) -> Option<PathBuf> {
+/// Where the project or `PATH` has a program.
+fn find(program: &str, root: &Path) -> Option<PathBuf> {
     if program.contains('/') {
-        return Some(PathBuf::from(program)).filter(|path| path.is_file());
+        return Some(root.join(program)).filter(|path| path.is_file());
     }
     let folders = std::env::var_os("PATH")?;
-    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
+    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| is_program(path))
 }
 
-fn ask(path: &PathBuf) -> Option<String> {
-    let output = Command::new(path).arg("--version").stdin(Stdio::null()).output().ok()?;
+fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+}
+
+fn ask(path: &Path, root: &Path) -> Option<String> {
+    let output = Command::new(path).arg("--version").current_dir(root).stdin(Stdio::null()).output().ok()?;
     if !output.status.success() {
         return None;
     }

@@ -1,0 +1,880 @@
+//! Command stages by the real binary: what runs, what is restored, and what never happens to the user's files.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Project, Run};
+
+/// One stage that copies a dep to an out.
+const COPY: &str = r#"
+[pipeline]
+name = "copy"
+
+[stages.copy]
+run = "cat in.txt > out.txt"
+deps = ["in.txt"]
+outs = ["out.txt"]
+"#;
+
+/// A stage `make` with this command, deps and outs as TOML.
+fn stage(run: &str, deps: &str, outs: &str) -> String {
+    format!("[pipeline]\nname = \"p\"\n\n[stages.make]\nrun = '''{run}'''\ndeps = {deps}\nouts = {outs}\n")
+}
+
+fn with(pipeline: &str, files: &[(&str, &str)]) -> Project {
+    let project = Project::with(pipeline);
+    for (path, text) in files {
+        project.write(path, text);
+    }
+    project
+}
+
+fn copy() -> Project {
+    with(COPY, &[("in.txt", "one")])
+}
+
+fn run(project: &Project) -> Run {
+    project.run(&[]).succeeded()
+}
+
+fn fails(project: &Project) -> String {
+    let done = project.call(&["run"]);
+    assert_eq!(done.code, 1, "{}{}", done.out, done.err);
+    done.err
+}
+
+/// The pipeline is refused before anything runs.
+fn refused(project: &Project) -> String {
+    let done = project.call(&["run"]);
+    assert_eq!(done.code, 2, "{}{}", done.out, done.err);
+    done.err
+}
+
+/// The contents of the files in the trash, sorted.
+fn trash(project: &Project) -> Vec<String> {
+    let files = walkdir::WalkDir::new(project.path(".headwater/trash")).into_iter().filter_map(Result::ok);
+    let mut texts: Vec<String> = files
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| fs::read_to_string(entry.path()).expect("text"))
+        .collect();
+    texts.sort();
+    texts
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).expect("a file").permissions().mode() & 0o100 != 0
+}
+
+fn make_executable(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("permissions");
+}
+
+fn work_folders(project: &Project) -> usize {
+    fs::read_dir(project.path(".headwater/work")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_command_runs_once_and_is_cached_afterwards() {
+    let project = copy();
+    assert_eq!(run(&project).ran(), ["copy"]);
+    assert_eq!(project.read("out.txt"), "one");
+    assert_eq!(run(&project).with("cached"), ["copy"]);
+    assert_eq!(project.status(&[])["copy"], "cached");
+    assert_eq!(work_folders(&project), 0);
+}
+
+#[test]
+fn touching_a_dep_does_nothing_and_editing_it_runs_the_command() {
+    let project = copy();
+    run(&project);
+    project.write("in.txt", "one");
+    assert_eq!(run(&project).with("cached"), ["copy"]);
+    project.write("in.txt", "two");
+    assert_eq!(project.status(&[])["copy"], "stale");
+    assert_eq!(run(&project).ran(), ["copy"]);
+    assert_eq!(project.read("out.txt"), "two");
+}
+
+#[test]
+fn an_undeclared_file_is_not_seen_and_its_edits_run_nothing() {
+    let project = with(&stage("ls > out.txt", r#"["in.txt"]"#, r#"["out.txt"]"#), &[("in.txt", ""), ("other.txt", "")]);
+    run(&project);
+    assert_eq!(project.read("out.txt"), "in.txt\nout.txt\n");
+    project.write("other.txt", "edited");
+    assert_eq!(run(&project).with("cached"), ["make"]);
+}
+
+#[test]
+fn a_deleted_out_is_restored_without_running() {
+    let project = copy();
+    run(&project);
+    fs::remove_file(project.path("out.txt")).expect("removed");
+    assert_eq!(project.status(&[])["copy"], "restore");
+    let again = run(&project);
+    assert_eq!((again.with("cached"), again.node("copy")["reason"].as_str()), (vec!["copy".into()], Some("restored")));
+    assert_eq!(project.read("out.txt"), "one");
+}
+
+#[test]
+fn an_edited_out_is_restored_without_running_and_the_edit_is_in_the_trash() {
+    let project = copy();
+    run(&project);
+    project.write("out.txt", "hours of work");
+    assert_eq!(project.status(&[])["copy"], "restore");
+    assert_eq!(run(&project).with("cached"), ["copy"]);
+    assert_eq!(project.read("out.txt"), "one");
+    assert_eq!(trash(&project), ["hours of work"]);
+}
+
+#[test]
+fn a_file_that_stands_where_the_first_run_puts_an_out_goes_to_the_trash() {
+    let project = copy();
+    project.write("out.txt", "mine");
+    run(&project);
+    assert_eq!((project.read("out.txt").as_str(), trash(&project)), ("one", vec!["mine".into()]));
+}
+
+#[test]
+fn a_folder_that_stands_where_an_out_goes_is_moved_to_the_trash_whole() {
+    let project = copy();
+    project.write("out.txt/a", "mine");
+    run(&project);
+    assert_eq!((project.read("out.txt").as_str(), trash(&project)), ("one", vec!["mine".into()]));
+}
+
+#[test]
+fn a_link_that_stands_where_an_out_goes_is_moved_and_what_it_names_stays() {
+    let project = copy();
+    project.write("precious.txt", "mine");
+    symlink("precious.txt", project.path("out.txt")).expect("a link");
+    run(&project);
+    assert_eq!((project.read("out.txt").as_str(), project.read("precious.txt").as_str()), ("one", "mine"));
+    assert!(project.path("out.txt").symlink_metadata().expect("a file").is_file());
+}
+
+#[test]
+fn all_outs_deleted_are_all_restored() {
+    let project = with(&stage("mkdir -p d/e; echo a > a; echo b > d/e/b", "[]", r#"["a", "d"]"#), &[]);
+    run(&project);
+    fs::remove_file(project.path("a")).expect("removed");
+    fs::remove_dir_all(project.path("d")).expect("removed");
+    assert!(run(&project).ran().is_empty());
+    assert_eq!((project.read("a").as_str(), project.read("d/e/b").as_str()), ("a\n", "b\n"));
+}
+
+#[test]
+fn a_param_set_back_is_a_hit_and_its_out_is_restored() {
+    let pipeline = stage("echo ${x} > out.txt", "[]", r#"["out.txt"]"#) + "\n[params]\nx = \"a\"\n";
+    let project = Project::with(&pipeline);
+    run(&project);
+    assert_eq!(project.run(&["--set", "x=it's $b"]).succeeded().ran(), ["make"]);
+    assert_eq!(project.read("out.txt"), "it's $b\n");
+    assert!(run(&project).ran().is_empty());
+    assert_eq!((project.read("out.txt").as_str(), trash(&project).len()), ("a\n", 0));
+}
+
+#[test]
+fn a_failing_command_ends_the_run_with_its_last_lines_and_the_line_to_step_in() {
+    let script = "for i in $(seq 30); do echo \"line $i\"; done; cat in.txt > copied; test -e ../home/fixed || exit 3; echo ok > out.txt";
+    let project = with(&stage(script, r#"["in.txt"]"#, r#"["out.txt"]"#), &[("in.txt", "one"), ("out.txt", "mine")]);
+    let error = fails(&project);
+    assert!(error.contains("the command ended with exit code 3"), "{error}");
+    assert!(error.contains("| line 30") && error.contains("| line 11") && !error.contains("| line 10\n"), "{error}");
+    assert_eq!(project.read("out.txt"), "mine");
+    assert_eq!(project.read(".headwater/failed/make/project/copied"), "one");
+    assert_eq!(work_folders(&project), 0);
+
+    let line = error.lines().find_map(|line| line.trim().strip_prefix("to step in: ")).expect("a line").to_owned();
+    let step_in = |line: &str| Command::new("sh").arg("-c").arg(line).status().expect("sh").code();
+    assert_eq!(step_in(&line), Some(3), "{line}");
+    project.write(".headwater/failed/make/home/fixed", "");
+    assert_eq!(step_in(&line), Some(0), "{line}");
+    assert_eq!(project.read(".headwater/failed/make/project/out.txt"), "ok\n");
+    assert_eq!(fails(&project).matches("exit code 3").count(), 1, "a failure is never cached");
+}
+
+#[test]
+fn a_program_that_does_not_exist_is_named_and_leaves_no_work_folder() {
+    let project = Project::with(
+        "[pipeline]\nname = \"p\"\n[stages.make]\nrun = [\"no-such-program\", \"a b\"]\nouts = [\"x\"]\n",
+    );
+    let error = fails(&project);
+    assert!(error.contains("cannot be started: No such file") && error.contains("no-such-program 'a b'"), "{error}");
+    assert_eq!(work_folders(&project), 0);
+}
+
+#[test]
+fn an_out_that_was_not_made_is_named() {
+    let project = Project::with(&stage("echo hello > a", "[]", r#"["a", "b/c"]"#));
+    let error = fails(&project);
+    assert!(error.contains("the command did not make its out `b/c`") && error.contains("to step in:"), "{error}");
+    assert!(!project.path("a").exists(), "nothing of a failed command reaches the project");
+}
+
+#[test]
+fn an_out_that_is_a_link_or_a_pipe_is_refused() {
+    let cases = [
+        ("echo a > a; ln -s a out", "the out `out` is a symbolic link"),
+        ("ln -s nowhere out", "the out `out` is a symbolic link"),
+        ("mkfifo out", "the out `out` is a device, pipe or socket"),
+        ("mkdir out; ln -s /etc/passwd out/x", "the out `out/x` is a symbolic link"),
+        ("mkdir out; mkfifo out/x", "the out `out/x` is a device, pipe or socket"),
+    ];
+    for (command, expected) in cases {
+        let project = Project::with(&stage(command, "[]", r#"["out"]"#));
+        let error = fails(&project);
+        assert!(error.contains(expected) && error.contains("to step in:"), "{error}");
+        assert!(project.path("out").symlink_metadata().is_err());
+    }
+}
+
+/// `make` writes a folder, `use` reads what `deps` says.
+fn below_a_folder(deps: &str, command: &str) -> Project {
+    let make =
+        stage("mkdir -p out/sub/deep; echo a > out/a; echo b > out/sub/b; echo c > out/sub/deep/c", "[]", r#"["out"]"#);
+    Project::with(&format!("{make}\n[stages.use]\nrun = '''{command}'''\ndeps = {deps}\nouts = [\"used\"]\n"))
+}
+
+#[test]
+fn a_dep_on_the_out_of_another_stage_is_an_edge() {
+    let project = below_a_folder(r#"["out"]"#, "find out -type f | sort > used");
+    let first = run(&project);
+    assert_eq!(first.ran(), ["make", "use"]);
+    assert_eq!(project.read("used"), "out/a\nout/sub/b\nout/sub/deep/c\n");
+    assert!(run(&project).ran().is_empty());
+}
+
+#[test]
+fn a_dep_on_a_file_inside_an_out_is_an_edge_to_that_file_alone() {
+    let project = below_a_folder(r#"["out/sub/b"]"#, "find out -type f > used; cat out/sub/b >> used");
+    run(&project);
+    assert_eq!(project.read("used"), "out/sub/b\nb\n");
+    project.edit("pipeline.toml", "echo a > out/a", "echo other > out/a");
+    assert_eq!(run(&project).ran(), ["make"]);
+}
+
+#[test]
+fn a_dep_on_a_folder_inside_an_out_is_an_edge_to_that_folder_alone() {
+    let project = below_a_folder(r#"["out/sub"]"#, "find out -type f | sort > used");
+    run(&project);
+    assert_eq!(project.read("used"), "out/sub/b\nout/sub/deep/c\n");
+    assert!(project.status(&[]).values().all(|state| state == "cached"));
+    project.edit("pipeline.toml", "echo a > out/a", "echo other > out/a");
+    assert_eq!(run(&project).ran(), ["make"]);
+    project.edit("pipeline.toml", "echo c >", "echo d >");
+    assert_eq!(run(&project).ran(), ["make", "use"]);
+}
+
+#[test]
+fn a_dep_on_what_a_folder_out_does_not_hold_is_an_error_that_names_it() {
+    let project = below_a_folder(r#"["out/su"]"#, "true > used");
+    assert!(fails(&project).contains("the folder has no file `su`"));
+}
+
+/// Two stages write into `data`, a third reads all of it.
+const SHARED_FOLDER: &str = r#"
+[pipeline]
+name = "p"
+[stages.a]
+run = "echo a > data/a"
+outs = ["data/a"]
+[stages.b]
+run = "echo b > data/b"
+outs = ["data/b"]
+[stages.all]
+run = "cd data && cat * > ../all"
+deps = ["data", "data/a"]
+outs = ["all"]
+"#;
+
+#[test]
+fn a_folder_dep_has_an_edge_to_each_out_in_it_and_its_other_files_are_project_files() {
+    let project = with(SHARED_FOLDER, &[("data/c", "c\n")]);
+    assert_eq!(run(&project).ran(), ["a", "all", "b"]);
+    assert_eq!(project.read("all"), "a\nb\nc\n");
+    assert!(run(&project).ran().is_empty());
+    project.edit("pipeline.toml", "echo b", "echo B");
+    assert_eq!(run(&project).ran(), ["all", "b"]);
+    project.write("data/c", "C\n");
+    assert_eq!(run(&project).ran(), ["all"]);
+    assert_eq!(project.read("all"), "a\nB\nC\n");
+}
+
+#[test]
+fn a_folder_dep_of_nothing_but_outs_need_not_exist_before_the_first_run() {
+    let project = Project::with(SHARED_FOLDER);
+    assert_eq!(run(&project).ran(), ["a", "all", "b"]);
+    assert_eq!(project.read("all"), "a\nb\n");
+    assert!(run(&project).ran().is_empty(), "that the folder exists now changes no key");
+}
+
+#[test]
+fn an_empty_folder_dep_is_there() {
+    let project = Project::with(&stage("ls -d data > out", r#"["data"]"#, r#"["out"]"#));
+    fs::create_dir(project.path("data")).expect("a folder");
+    run(&project);
+    assert_eq!(project.read("out"), "data\n");
+}
+
+#[test]
+fn outputs_of_built_in_stages_are_mounted_as_files() {
+    let project = Project::example("penguins");
+    let text = project.read("pipeline.toml")
+        + r#"
+[stages.report]
+run = "head -n 1 test.csv > report/header; cp board.json report/board.json"
+deps = [{ from = "prepare.test", as = "test.csv" }, { from = "leaderboard", as = "board.json" }]
+outs = ["report/header-${model}-${fold}", "report/board-${model}-${fold}.json"]
+"#;
+    let text = text
+        .replace("report/header;", "report/header-${model}-${fold};")
+        .replace("report/board.json\"\ndeps", "report/board-${model}-${fold}.json\"\ndeps");
+    project.write("pipeline.toml", text);
+    let done = run(&project);
+    let report = done.ran().into_iter().find(|node| node.starts_with("report[")).expect("a report");
+    let files: Vec<PathBuf> =
+        fs::read_dir(project.path("report")).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    let board = files.iter().find(|path| path.extension().is_some()).expect("a board");
+    let header = files.iter().find(|path| path.extension().is_none()).expect("a header");
+    assert!(fs::read_to_string(header).expect("text").contains(','), "{report}");
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(board).expect("bytes")).expect("JSON");
+    assert!(json.is_object() || json.is_array());
+    assert!(run(&project).ran().is_empty());
+}
+
+#[test]
+fn a_path_that_a_built_in_stage_reads_may_be_an_out() {
+    let make = stage("mkdir -p data; printf 'x,y\\n1,2\\n' > data/t.csv", "[]", r#"["data"]"#);
+    let project = Project::with(&format!("{make}\n[stages.table]\nuses = \"read\"\npath = \"data/t.csv\"\n"));
+    assert_eq!(run(&project).ran(), ["make", "table"]);
+    fs::remove_dir_all(project.path("data")).expect("removed");
+    assert!(run(&project).ran().is_empty());
+    project.edit("pipeline.toml", "1,2", "1,3");
+    assert_eq!(run(&project).ran(), ["make", "table"]);
+}
+
+#[test]
+fn a_program_of_the_project_counts_by_its_content_without_being_declared() {
+    let project = with(&stage("bin/tool > out", "[]", r#"["out"]"#), &[("bin/tool", "#!/bin/sh\necho one\n")]);
+    make_executable(&project.path("bin/tool"));
+    run(&project);
+    assert!(run(&project).ran().is_empty());
+    project.write("bin/tool", "#!/bin/sh\necho two\n");
+    assert_eq!(run(&project).ran(), ["make"]);
+    assert_eq!(project.read("out"), "two\n");
+}
+
+#[test]
+fn a_program_that_another_stage_makes_is_an_edge_from_the_first_run_on() {
+    let build = stage("printf '#!/bin/sh\\necho built\\n' > bin/tool; chmod +x bin/tool", "[]", r#"["bin/tool"]"#);
+    let project = Project::with(&format!("{build}\n[stages.use]\nrun = [\"./bin/tool\"]\nouts = [\"used\"]\n"));
+    project.edit("pipeline.toml", r#"["./bin/tool"]"#, "'bin/tool > used'");
+    assert_eq!(run(&project).ran(), ["make", "use"]);
+    assert!(run(&project).ran().is_empty(), "that the program exists now changes no key");
+    assert_eq!(project.read("used"), "built\n");
+}
+
+#[test]
+fn a_script_given_by_its_absolute_path_is_not_started_to_ask_for_its_version() {
+    let project = Project::with("");
+    let tool = project.root().canonicalize().expect("a path").join("tool");
+    project.write("tool", format!("#!/bin/sh\necho \"$@\" >> {}/calls\necho made > out\n", project.root().display()));
+    make_executable(&tool);
+    project.write("pipeline.toml", stage(&tool.to_string_lossy(), "[]", r#"["out"]"#));
+    run(&project);
+    project.status(&[]);
+    assert_eq!(project.read("calls"), "\n");
+    project.write("tool", "#!/bin/sh\necho other > out\n");
+    assert_eq!(run(&project).ran(), ["make"]);
+}
+
+#[test]
+fn an_array_starts_the_program_without_a_shell() {
+    let project = Project::with(
+        "[pipeline]\nname = \"p\"\n[stages.make]\nrun = [\"cp\", \"in $HOME;'x\", \"out *\"]\ndeps = [\"in $HOME;'x\"]\nouts = [\"out *\"]\n",
+    );
+    project.write("in $HOME;'x", "content");
+    run(&project);
+    assert_eq!(project.read("out *"), "content");
+}
+
+#[test]
+fn declared_variables_are_passed_and_in_the_key_and_others_are_stripped() {
+    let pipeline = stage("env | sort > out", "[]", r#"["out"]"#) + "env = [\"SHOWN\", \"NOT_SET\"]\n";
+    let project = Project::with(&pipeline);
+    let run = |value: &str| {
+        let mut command = project.command(&["run", "--format", "json"]);
+        let out = command.env("SHOWN", value).env("HIDDEN", "secret").output().expect("it starts");
+        String::from_utf8(out.stdout).expect("text").contains(r#""outcome":"ran""#)
+    };
+    assert!(run("1"));
+    let printed = project.read("out");
+    let names: Vec<&str> = printed.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    let known = ["HOME", "LANG", "PATH", "PWD", "OLDPWD", "SHLVL", "SHOWN", "TMPDIR", "TZ", "_"];
+    assert!(names.iter().all(|name| known.contains(name)), "{names:?}");
+    for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
+        let value = printed.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).expect("it is set");
+        assert!(value.contains("/.headwater/work/make-") && value.ends_with(folder), "{value}");
+    }
+    assert!(!run("1"));
+    assert!(run("2"));
+    assert!(project.read("out").contains("SHOWN=2"));
+}
+
+#[test]
+fn values_of_variables_are_not_shown_with_a_failure() {
+    let project = Project::with(&(stage("exit 1", "[]", r#"["out"]"#) + "env = [\"TOKEN\"]\n"));
+    let out = project.command(&["run"]).env("TOKEN", "hunter2").output().expect("it starts");
+    let error = String::from_utf8(out.stderr).expect("text");
+    assert!(error.contains("TOKEN=\"$TOKEN\"") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn the_versions_of_tools_are_in_the_key() {
+    let (project, tools) =
+        (Project::with(&(stage("true > out", "[]", r#"["out"]"#) + "tools = [\"mytool\"]\n")), Project::empty());
+    let path = format!("{}:{}", tools.root().display(), std::env::var("PATH").expect("PATH"));
+    let run = |version: &str| {
+        tools.write("mytool", format!("#!/bin/sh\necho mytool {version}\n"));
+        make_executable(&tools.path("mytool"));
+        let out = project.command(&["run", "--format", "json"]).env("PATH", &path).output().expect("it starts");
+        String::from_utf8(out.stdout).expect("text")
+    };
+    assert!(run("1").contains(r#""outcome":"ran""#));
+    assert!(run("1").contains(r#""outcome":"cached""#));
+    let third = run("2");
+    assert!(third.contains(r#""outcome":"ran""#) && third.contains("version of mytool"), "{third}");
+    assert!(run("1").contains(r#""outcome":"cached""#));
+}
+
+#[test]
+fn lock_files_of_the_environment_count_by_content() {
+    let pipeline = stage("true > out", r#"["uv.lock"]"#, r#"["out"]"#) + "environment = [\"uv.lock\"]\n";
+    let project = with(&pipeline, &[("uv.lock", "numpy 1")]);
+    run(&project);
+    project.write("uv.lock", "numpy 2");
+    assert_eq!(run(&project).ran(), ["make"]);
+}
+
+#[test]
+fn whether_a_file_can_be_executed_is_part_of_its_content() {
+    let project = with(
+        &stage(
+            "cp in.sh out.sh; test -x in.sh && ./in.sh > said || echo no > said",
+            r#"["in.sh"]"#,
+            r#"["out.sh", "said"]"#,
+        ),
+        &[("in.sh", "#!/bin/sh\necho yes\n")],
+    );
+    run(&project);
+    assert_eq!((project.read("said").as_str(), is_executable(&project.path("out.sh"))), ("no\n", false));
+    make_executable(&project.path("in.sh"));
+    assert_eq!(run(&project).ran(), ["make"]);
+    assert_eq!((project.read("said").as_str(), is_executable(&project.path("out.sh"))), ("yes\n", true));
+    fs::set_permissions(project.path("out.sh"), fs::Permissions::from_mode(0o644)).expect("permissions");
+    assert!(run(&project).ran().is_empty());
+    assert!(is_executable(&project.path("out.sh")));
+}
+
+#[test]
+fn a_program_in_a_folder_out_can_be_executed_by_the_next_stage() {
+    let build =
+        stage("mkdir bin; printf '#!/bin/sh\\necho built\\n' > bin/tool; chmod +x bin/tool", "[]", r#"["bin"]"#);
+    let project = Project::with(&format!("{build}\n[stages.use]\nrun = 'bin/tool > used'\nouts = [\"used\"]\n"));
+    run(&project);
+    assert_eq!(project.read("used"), "built\n");
+}
+
+/// `out/a`, `out/sub/b` and the empty folder `out/empty`.
+fn folder_out() -> Project {
+    let project =
+        Project::with(&stage("mkdir -p out/sub out/empty; echo a > out/a; echo b > out/sub/b", "[]", r#"["out"]"#));
+    run(&project);
+    project
+}
+
+#[test]
+fn a_folder_out_is_restored_with_its_empty_folders() {
+    let project = folder_out();
+    fs::remove_dir_all(project.path("out")).expect("removed");
+    assert!(run(&project).ran().is_empty());
+    assert!(project.path("out/empty").is_dir());
+    assert_eq!(project.read("out/sub/b"), "b\n");
+    assert_eq!(project.status(&[])["make"], "cached");
+}
+
+#[test]
+fn an_out_may_be_an_empty_folder() {
+    let project = Project::with(&stage("mkdir -p out", "[]", r#"["out"]"#));
+    run(&project);
+    assert!(project.path("out").is_dir());
+    assert!(run(&project).ran().is_empty());
+}
+
+#[test]
+fn only_what_differs_in_a_folder_out_is_replaced_and_only_what_the_store_lacks_goes_to_the_trash() {
+    let project = folder_out();
+    let before = fs::metadata(project.path("out/a")).expect("a file").modified().expect("a time");
+    project.write("out/sub/b", "edited");
+    project.write("out/notes/mine", "notes");
+    project.write("out/sub/copy-of-a", "a\n");
+    assert_eq!(project.status(&[])["make"], "restore");
+    assert!(run(&project).ran().is_empty());
+    assert_eq!(project.read("out/sub/b"), "b\n");
+    assert!(!project.path("out/notes").exists() && !project.path("out/sub/copy-of-a").exists());
+    assert!(project.path("out/empty").is_dir());
+    assert_eq!(trash(&project), ["edited", "notes"]);
+    assert_eq!(fs::metadata(project.path("out/a")).expect("a file").modified().expect("a time"), before);
+}
+
+#[test]
+fn odd_things_in_a_folder_out_are_put_aside_and_nothing_is_written_through_a_link() {
+    let project = folder_out();
+    fs::remove_dir_all(project.path("out/sub")).expect("removed");
+    fs::create_dir(project.path("elsewhere")).expect("a folder");
+    symlink(project.path("elsewhere"), project.path("out/sub")).expect("a link");
+    fs::remove_file(project.path("out/a")).expect("removed");
+    project.write("out/a/inside", "mine");
+    let made = Command::new("mkfifo").arg(project.path("out/pipe")).status().expect("mkfifo");
+    assert!(made.success());
+    assert!(run(&project).ran().is_empty());
+    assert_eq!((project.read("out/a").as_str(), project.read("out/sub/b").as_str()), ("a\n", "b\n"));
+    assert_eq!(fs::read_dir(project.path("elsewhere")).expect("a folder").count(), 0);
+    assert!(
+        project.path("out/sub").symlink_metadata().expect("a folder").is_dir() && !project.path("out/pipe").exists()
+    );
+    assert_eq!(trash(&project), ["mine"]);
+}
+
+#[test]
+fn a_file_that_a_new_version_of_a_folder_out_lacks_is_gone_and_not_in_the_trash() {
+    let project = folder_out();
+    project.edit("pipeline.toml", "echo a > out/a; ", "");
+    run(&project);
+    assert!(!project.path("out/a").exists() && trash(&project).is_empty());
+}
+
+#[test]
+fn read_only_files_are_read_replaced_and_written() {
+    let project = with(
+        &stage("echo more >> in.txt; cp in.txt out.txt", r#"["in.txt"]"#, r#"["out.txt"]"#),
+        &[("in.txt", "one\n"), ("out.txt", "mine")],
+    );
+    for file in ["in.txt", "out.txt"] {
+        fs::set_permissions(project.path(file), fs::Permissions::from_mode(0o444)).expect("permissions");
+    }
+    run(&project);
+    assert_eq!((project.read("out.txt").as_str(), project.read("in.txt").as_str()), ("one\nmore\n", "one\n"));
+    assert_eq!(trash(&project), ["mine"]);
+}
+
+#[test]
+fn any_name_of_a_file_will_do() {
+    for name in
+        ["with space", "qu'o\"te", "new\nline", "ünïcode-日本", "-dash", "a=b", "#x", "tab\there", "back\\slash"]
+    {
+        let quoted = serde_json::to_string(name).expect("JSON");
+        let line = format!(
+            "[pipeline]\nname = \"p\"\n[stages.make]\nrun = [\"cp\", \"--\", \"in\", {quoted}]\ndeps = [\"in\"]\nouts = [{quoted}]\n"
+        );
+        let next = format!(
+            "[stages.next]\nrun = [\"cp\", \"-r\", \"--\", {quoted}, \"next\"]\ndeps = [{quoted}]\nouts = [\"next\"]\n"
+        );
+        let project = with(&format!("{line}{next}"), &[("in", name)]);
+        run(&project);
+        assert_eq!((project.read(name).as_str(), project.read("next").as_str()), (name, name));
+        assert!(run(&project).ran().is_empty(), "{name:?}");
+    }
+}
+
+#[test]
+fn a_command_that_edits_its_dep_does_not_touch_the_project() {
+    let project = with(
+        &stage("echo more >> d/in.txt; rm d/other; cp d/in.txt out", r#"["d"]"#, r#"["out"]"#),
+        &[("d/in.txt", "one\n"), ("d/other", "other")],
+    );
+    run(&project);
+    assert_eq!((project.read("d/in.txt").as_str(), project.read("d/other").as_str()), ("one\n", "other"));
+    assert_eq!(project.read("out"), "one\nmore\n");
+}
+
+/// A command that changes its dep in the project as long as `times` says.
+fn changing(times: usize) -> Project {
+    let project = Project::with("");
+    let root = project.root().display().to_string();
+    let change = format!(
+        "echo run >> {root}/runs; test $(wc -l < {root}/runs) -gt {times} || echo $$ >> {root}/in.txt; cp in.txt out.txt"
+    );
+    project.write("pipeline.toml", stage(&change, r#"["in.txt"]"#, r#"["out.txt"]"#));
+    project.write("in.txt", "one\n");
+    project
+}
+
+#[test]
+fn a_dep_that_changes_while_the_command_runs_makes_it_run_again_once() {
+    let project = changing(1);
+    run(&project);
+    assert_eq!(project.read("runs"), "run\nrun\n");
+    assert_eq!(project.read("out.txt"), project.read("in.txt"));
+    assert!(run(&project).ran().is_empty());
+}
+
+#[test]
+fn a_dep_that_changes_each_time_is_a_failure() {
+    let project = changing(9);
+    let error = fails(&project);
+    assert!(error.contains("in.txt changed while it was read, twice; let it come to rest and run again"), "{error}");
+    assert_eq!(project.read("runs"), "run\nrun\n");
+    assert!(!project.path("out.txt").exists());
+}
+
+#[test]
+fn a_command_that_makes_the_same_bytes_leaves_what_is_below_cached() {
+    let make = stage("head -n 1 in.txt > first", r#"["in.txt"]"#, r#"["first"]"#);
+    let project = with(
+        &format!("{make}\n[stages.next]\nrun = 'cp first next'\ndeps = [\"first\"]\nouts = [\"next\"]\n"),
+        &[("in.txt", "one\ntwo\n")],
+    );
+    run(&project);
+    project.write("in.txt", "one\nthree\n");
+    let again = run(&project);
+    assert_eq!((again.ran(), again.with("cached")), (vec!["make".to_owned()], vec!["next".to_owned()]));
+}
+
+#[test]
+fn a_moved_project_is_cached_with_its_outs_in_place() {
+    let (project, other) = (folder_out(), Project::empty());
+    let moved = other.path("moved");
+    fs::rename(project.root(), &moved).expect("moved");
+    let out = other
+        .command(&["status", "--format", "json", "--pipeline", "moved/pipeline.toml"])
+        .output()
+        .expect("it starts");
+    assert!(String::from_utf8(out.stdout).expect("text").contains(r#""state":"cached""#));
+}
+
+#[test]
+fn with_a_shared_store_a_second_clone_restores_without_running() {
+    let (first, second, store) = (copy(), copy(), Project::empty());
+    let run = |project: &Project| {
+        let mut command = project.command(&["run", "--format", "json"]);
+        let out = command.env("HEADWATER_STORE", store.root()).output().expect("it starts");
+        String::from_utf8(out.stdout).expect("text")
+    };
+    assert!(run(&first).contains(r#""outcome":"ran""#));
+    assert!(run(&second).contains(r#""outcome":"cached""#));
+    assert_eq!(second.read("out.txt"), "one");
+    assert!(!first.path(".headwater/store").exists());
+}
+
+#[test]
+fn damaged_bytes_of_an_out_are_made_again_in_the_same_run() {
+    let project = copy();
+    run(&project);
+    fs::remove_file(project.path("out.txt")).expect("removed");
+    for blob in walkdir::WalkDir::new(project.path(".headwater/store/blobs")).into_iter().filter_map(Result::ok) {
+        if blob.file_type().is_file() && fs::read(blob.path()).expect("bytes") == b"one" {
+            fs::set_permissions(blob.path(), fs::Permissions::from_mode(0o644)).expect("permissions");
+            fs::write(blob.path(), "bad").expect("damage");
+        }
+    }
+    assert_eq!(run(&project).ran(), ["copy"]);
+    assert_eq!(project.read("out.txt"), "one");
+}
+
+#[test]
+fn logs_show_what_a_command_printed() {
+    let project = Project::with(&stage(r"printf 'out\033[31m\n'; echo err >&2; true > out", "[]", r#"["out"]"#));
+    run(&project);
+    assert_eq!(project.ok(&["logs", "make"]), "out\u{1b}[31m\nerr\n");
+}
+
+#[test]
+fn control_characters_of_a_failed_command_do_not_reach_the_terminal() {
+    let project = Project::with(&stage(r"printf 'a\033]0;title\007b\n'; exit 1", "[]", r#"["out"]"#));
+    let error = fails(&project);
+    assert!(!error.contains('\u{7}') && !error.contains("\u{1b}]"), "{error}");
+    assert!(error.contains(r"a\u{1b}]0;title\u{7}b"), "{error}");
+}
+
+#[test]
+fn an_out_may_lie_in_a_folder_that_does_not_exist_yet() {
+    let project = Project::with(&stage("echo a > deep/er/out", "[]", r#"["deep/er/out"]"#));
+    run(&project);
+    assert_eq!(project.read("deep/er/out"), "a\n");
+}
+
+const SWEEP: &str = r#"
+[pipeline]
+name = "sweep"
+[matrix]
+x = [1, 2, 3, 4]
+y = ["a", "b"]
+[stages.make]
+run = "echo ${x} ${y} > out/${x}-${y}; echo ${x}"
+deps = ["in.txt"]
+outs = ["out/${x}-${y}"]
+[stages.all]
+run = "cat out/* > all"
+deps = ["out"]
+outs = ["all"]
+"#;
+
+#[test]
+fn the_number_of_jobs_does_not_change_the_results() {
+    let (one, four) = (with(SWEEP, &[("in.txt", "")]), with(SWEEP, &[("in.txt", "")]));
+    let (a, b) = (one.run(&["-j", "1"]).succeeded(), four.run(&["-j", "4"]).succeeded());
+    assert_eq!((a.ran().len(), a.digests()), (9, b.digests()));
+    assert_eq!(one.read("all"), four.read("all"));
+    assert_eq!(one.read("all").lines().count(), 8);
+}
+
+#[test]
+fn a_renamed_stage_is_cached() {
+    let project = copy();
+    run(&project);
+    project.edit("pipeline.toml", "[stages.copy]", "[stages.renamed]");
+    assert_eq!(run(&project).with("cached"), ["renamed"]);
+}
+
+#[test]
+fn two_processes_at_once_leave_the_project_right() {
+    let project = with(SWEEP, &[("in.txt", "")]);
+    let start =
+        || project.command(&["run", "-j", "2"]).stderr(std::process::Stdio::piped()).spawn().expect("it starts");
+    for child in [start(), start(), start()] {
+        let out = child.wait_with_output().expect("it ends");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+    assert_eq!(project.read("all").lines().count(), 8);
+    assert!(run(&project).ran().is_empty());
+    assert!(trash(&project).is_empty());
+    assert_eq!(work_folders(&project), 0);
+}
+
+#[test]
+fn the_work_folder_of_a_killed_run_is_swept_by_the_next_command() {
+    let project = copy();
+    project.write("pipeline.toml", stage("sleep 2; cp in.txt out.txt", r#"["in.txt"]"#, r#"["out.txt"]"#));
+    let mut child = project.command(&["run"]).stderr(std::process::Stdio::null()).spawn().expect("it starts");
+    while work_folders(&project) < 2 || !project.path(".headwater/logs/make.log").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    assert_eq!(work_folders(&project), 2);
+    project.edit("pipeline.toml", "sleep 2; ", "");
+    run(&project);
+    assert_eq!(work_folders(&project), 0);
+}
+
+#[test]
+fn paths_that_no_command_may_have_are_refused_before_anything_runs() {
+    let cases = [
+        (r#"["../x"]"#, r#"["out"]"#, "`../x` is not a path inside the project"),
+        (r#"["/etc/passwd"]"#, r#"["out"]"#, "`/etc/passwd` is not a path inside the project"),
+        ("[]", r#"["."]"#, "`.` is not a path inside the project"),
+        ("[]", r#"[".headwater/x"]"#, "`.headwater/x` lies in `.headwater`"),
+        (r#"[".headwater/logs"]"#, r#"["out"]"#, "`.headwater/logs` lies in `.headwater`"),
+        ("[]", r#"["pipeline.toml"]"#, "the out `pipeline.toml` would replace the pipeline file"),
+        (r#"["d"]"#, r#"["d/out"]"#, "cycle through their files"),
+        (r#"["out"]"#, r#"["out"]"#, "cycle through their files"),
+        ("[]", r#"["out", "out/x"]"#, "the out `out/x` overlaps the out `out`"),
+        ("[]", "[]", "a command stage needs `outs`"),
+    ];
+    for (deps, outs, expected) in cases {
+        let error = refused(&with(&stage("touch ran; true", deps, outs), &[("d/x", "")]));
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn an_out_where_a_dep_is_put_and_inputs_of_a_command_are_refused() {
+    let make = stage("true > out", "[]", r#"["out"]"#);
+    let next = |keys: &str| Project::with(&format!("{make}\n[stages.next]\nrun = 'true'\nouts = [\"x/y\"]\n{keys}\n"));
+    let error = refused(&next("deps = [{ from = \"make\", as = \"x\" }]"));
+    assert!(error.contains("the out `x/y` is also where a dep is put"), "{error}");
+    let error = refused(&next("input = \"make\""));
+    assert!(error.contains("a command stage has no inputs") && error.contains("from = \"make\""), "{error}");
+}
+
+#[test]
+fn what_cannot_be_read_in_a_folder_dep_is_named() {
+    let make = |change: &dyn Fn(&Project)| {
+        let project = with(&stage("true > out", r#"["data"]"#, r#"["out"]"#), &[("data/x", "")]);
+        change(&project);
+        fails(&project)
+    };
+    let link = |to: &'static str| move |project: &Project| symlink(to, project.path("data/link")).expect("a link");
+    let error = make(&link("nowhere"));
+    assert!(error.contains("data/link is a link to nothing"), "{error}");
+    let error = make(&link("../data"));
+    assert!(error.contains("data/link is a link to a folder that holds it"), "{error}");
+    let error = make(&|project| fs::remove_dir_all(project.path("data")).expect("removed"));
+    assert!(error.contains("there is no file data"), "{error}");
+}
+
+#[test]
+fn the_line_to_step_into_a_program_works_when_pasted() {
+    let project = with(
+        "[pipeline]\nname = \"p\"\n[stages.make]\nrun = [\"bin/tool\", \"it's\"]\nouts = [\"out\"]\n",
+        &[("bin/tool", "#!/bin/sh\necho \"$1\" >> said\nexit 7\n")],
+    );
+    make_executable(&project.path("bin/tool"));
+    let error = fails(&project);
+    let line = error.lines().find_map(|line| line.trim().strip_prefix("to step in: ")).expect("a line").to_owned();
+    assert_eq!(Command::new("sh").arg("-c").arg(&line).status().expect("sh").code(), Some(7), "{line}");
+    assert_eq!(project.read(".headwater/failed/make/project/said"), "it's\nit's\n");
+}
+
+#[test]
+fn an_out_in_a_linked_folder_on_another_file_system_goes_to_the_trash_too() {
+    let Ok(far) = tempfile::tempdir_in("/dev/shm") else { return };
+    let project = Project::with(&stage("echo a > far/out", "[]", r#"["far/out"]"#));
+    symlink(far.path(), project.path("far")).expect("a link");
+    project.write("far/out", "mine");
+    run(&project);
+    assert_eq!((project.read("far/out").as_str(), trash(&project)), ("a\n", vec!["mine".into()]));
+}
+
+#[test]
+fn control_characters_in_logs_are_escaped_on_a_terminal() {
+    let project = Project::with(&stage(r"printf 'a\033[31mb\n'; true > out", "[]", r#"["out"]"#));
+    run(&project);
+    let line = format!("{} logs make", env!("CARGO_BIN_EXE_headwater"));
+    let mut command = Command::new("script");
+    let Ok(out) = command.args(["-qec", &line, "/dev/null"]).current_dir(project.root()).output() else { return };
+    let text = String::from_utf8(out.stdout).expect("text");
+    assert!(text.contains(r"a\u{1b}[31mb") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn damaged_bytes_that_the_next_stage_reads_are_made_again_in_the_same_run() {
+    let project = below_a_folder(r#"["out/sub"]"#, "cat out/sub/b > used");
+    run(&project);
+    for blob in walkdir::WalkDir::new(project.path(".headwater/store/blobs")).into_iter().filter_map(Result::ok) {
+        if blob.file_type().is_file() && fs::read(blob.path()).expect("bytes") == b"b\n" {
+            fs::set_permissions(blob.path(), fs::Permissions::from_mode(0o644)).expect("permissions");
+            fs::write(blob.path(), "x\n").expect("damage");
+        }
+    }
+    project.edit("pipeline.toml", "cat out/sub/b", "cat -u out/sub/b");
+    assert_eq!(run(&project).ran(), ["make", "use"]);
+    assert_eq!(project.read("used"), "b\n");
+}
+
+#[test]
+fn an_explanation_names_a_file_by_its_path_and_goes_up_to_the_file_that_changed() {
+    let first = stage("cp data/in.txt res/a", r#"["data/in.txt"]"#, r#"["res/a"]"#);
+    let second = "[stages.next]\nrun = 'cp res/a b'\ndeps = [\"res/a\"]\nouts = [\"b\"]\n";
+    let project = with(&format!("{first}{second}"), &[("data/in.txt", "one")]);
+    run(&project);
+    project.write("data/in.txt", "two");
+    run(&project);
+    let text = project.ok(&["explain", "next"]);
+    assert!(text.contains("input res/a file") && text.contains("(file data/in.txt)"), "{text}");
+}
