@@ -10,6 +10,7 @@ use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError, Tree};
 use headwater_engine::{
     Bound, Failure, InputPort, InputPorts, Job, OutputPort, Presence, Selection, Stage, manifest::selects,
 };
+use headwater_stages::StageError;
 use headwater_stages::collect::Read;
 use headwater_stages::evaluate::{Compare, Evaluate};
 use headwater_stages::frame::{ROWS, Schema};
@@ -17,11 +18,10 @@ use headwater_stages::io::{Content, Draft, EntryHead, Inputs, Outputs, Stored};
 use headwater_stages::kind::{self, Kind, artifact};
 use headwater_stages::prepare::{Prepare, Split, Sql};
 use headwater_stages::train::Train;
-use headwater_stages::StageError;
-use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::pipeline::value::{ConfigError, Value};
+use crate::pipeline::blame::ConfigError;
+use crate::pipeline::value::Value;
 use crate::project::Project;
 
 /// One kind, as data.
@@ -64,7 +64,7 @@ fn schema<K: Kind>() -> schemars::Schema {
 }
 
 fn build<K: Kind>(config: &Value, project: &Arc<Project>) -> Result<Built, ConfigError> {
-    let config = Arc::new(K::Config::deserialize(config)?);
+    let config = Arc::new(config.read::<K::Config>()?);
     let canonical = serde_json::to_value(&*config).map_err(serde::de::Error::custom)?;
     let ports = K::ports(&config);
     let (for_reads, for_run, project) = (config.clone(), config, project.clone());
@@ -150,9 +150,7 @@ fn selections<K: Kind>(config: &K::Config, bound: &[Bound]) -> Result<Vec<Select
     }
     let selected = K::reads(config, &schemas);
     let selection = |input: &Bound| match selected.get(&input.port) {
-        Some(kind::Selection::Only(names)) => {
-            Selection::Only(names.iter().cloned().chain([ROWS.to_owned()]).collect())
-        }
+        Some(kind::Selection::Only(names)) => Selection::Only(names.iter().cloned().chain([ROWS.to_owned()]).collect()),
         Some(kind::Selection::All) | None => Selection::All,
     };
     Ok(bound.iter().map(selection).collect())
@@ -183,7 +181,8 @@ fn execute<K: Kind>(
     let mut drafts = outputs.into_drafts();
     let mut stored = Vec::with_capacity(names.len());
     for name in names {
-        let draft = drafts.remove(name).ok_or_else(|| Failure::new(format!("`{}` gave no output `{name}`", K::NAME)))?;
+        let draft =
+            drafts.remove(name).ok_or_else(|| Failure::new(format!("`{}` gave no output `{name}`", K::NAME)))?;
         stored.push(store_draft(job.store, draft)?);
     }
     Ok(stored)
@@ -224,7 +223,12 @@ pub fn open(store: &Arc<Store>, artifact: &Artifact) -> Result<Arc<dyn Stored>, 
 }
 
 /// Lends an input to a kind.
-fn lend(store: &Arc<Store>, bound: &Bound, project: &Arc<Project>, lost: &Arc<Mutex<Option<Digest>>>) -> Arc<dyn Stored> {
+fn lend(
+    store: &Arc<Store>,
+    bound: &Bound,
+    project: &Arc<Project>,
+    lost: &Arc<Mutex<Option<Digest>>>,
+) -> Arc<dyn Stored> {
     if let Some(path) = &bound.path {
         let (path, digest) = (project.root.join(path), bound.artifact.digest);
         return Arc::new(ProjectFile { path, shown: path_text(bound), digest });
@@ -305,7 +309,10 @@ impl Stored for ProjectFile {
 
     fn blob(&self) -> Result<Vec<u8>, StageError> {
         let unreadable = |detail: String| StageError::Unreadable { entry: self.shown.clone(), detail };
-        let bytes = std::fs::read(&self.path).map_err(|error| unreadable(error.to_string()))?;
+        let bytes = std::fs::read(&self.path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::IsADirectory => unreadable("it is a folder, expected a file".into()),
+            _ => unreadable(error.to_string()),
+        })?;
         if Digest::of(&bytes) != self.digest {
             return Err(unreadable("it changed while it was read".into()));
         }
