@@ -18,10 +18,10 @@ use headwater_stages::io::{Content, Draft, EntryHead, Inputs, Outputs, Stored};
 use headwater_stages::kind::{self, Kind, artifact};
 use headwater_stages::prepare::{Prepare, Split, Sql};
 use headwater_stages::train::Train;
-use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::pipeline::value::{ConfigError, Value};
+use crate::pipeline::blame::ConfigError;
+use crate::pipeline::value::Value;
 use crate::project::Project;
 
 /// One kind, as data.
@@ -64,7 +64,7 @@ fn schema<K: Kind>() -> schemars::Schema {
 }
 
 fn build<K: Kind>(config: &Value, project: &Arc<Project>) -> Result<Built, ConfigError> {
-    let config = Arc::new(K::Config::deserialize(config)?);
+    let config = Arc::new(config.read::<K::Config>()?);
     let canonical = serde_json::to_value(&*config).map_err(serde::de::Error::custom)?;
     let ports = K::ports(&config);
     let (for_reads, for_run, project) = (config.clone(), config, project.clone());
@@ -309,7 +309,10 @@ impl Stored for ProjectFile {
 
     fn blob(&self) -> Result<Vec<u8>, StageError> {
         let unreadable = |detail: String| StageError::Unreadable { entry: self.shown.clone(), detail };
-        let bytes = std::fs::read(&self.path).map_err(|error| unreadable(error.to_string()))?;
+        let bytes = std::fs::read(&self.path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::IsADirectory => unreadable("it is a folder, expected a file".into()),
+            _ => unreadable(error.to_string()),
+        })?;
         if Digest::of(&bytes) != self.digest {
             return Err(unreadable("it changed while it was read".into()));
         }

@@ -152,7 +152,10 @@ fn first_line(source: &str, span: &Range<usize>) -> Range<usize> {
 
 /// The known name that is most like what was found, if any is like it.
 pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.into_iter().map(|name| (strsim::jaro_winkler(found, name), name));
+    // Who writes a part of a name means that name: `auc` is `roc_auc`.
+    let part = |name: &str| found.len() > 2 && name.contains(found);
+    let score = |name: &str| strsim::jaro_winkler(found, name).max(if part(name) { 0.9 } else { 0.0 });
+    let scored = known.into_iter().map(|name| (score(name), name));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.75).then_some(best.1)
 }

@@ -1,7 +1,7 @@
 //! `Workspace`: a loaded pipeline with its store, ledger and history open; what most commands begin with.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -162,7 +162,7 @@ fn split_output(reference: &str) -> (String, Option<String>) {
     }
 }
 
-fn store_error(error: &headwater_cache::StoreError, path: &PathBuf) -> CommandError {
+fn store_error(error: &headwater_cache::StoreError, path: &Path) -> CommandError {
     let hint = "move the store with HEADWATER_STORE or [store] path, or remove it: it is rebuilt by the next run";
     CommandError::Failed(format!("the store {} cannot be opened: {error}", path.display()), vec![hint.to_owned()])
 }

@@ -781,9 +781,9 @@ fn paths_that_no_command_may_have_are_refused_before_anything_runs() {
         ("[]", r#"[".headwater/x"]"#, "`.headwater/x` lies in `.headwater`"),
         (r#"[".headwater/logs"]"#, r#"["out"]"#, "`.headwater/logs` lies in `.headwater`"),
         ("[]", r#"["pipeline.toml"]"#, "the out `pipeline.toml` would replace the pipeline file"),
-        (r#"["d"]"#, r#"["d/out"]"#, "cycle through their files"),
-        (r#"["out"]"#, r#"["out"]"#, "cycle through their files"),
-        ("[]", r#"["out", "out/x"]"#, "the out `out/x` overlaps the out `out`"),
+        (r#"["d"]"#, r#"["d/out"]"#, "depends on a file that it writes"),
+        (r#"["out"]"#, r#"["out"]"#, "depends on a file that it writes"),
+        ("[]", r#"["out", "out/x"]"#, "the out `out/x` lies inside the out `out`"),
         ("[]", "[]", "a command stage needs `outs`"),
     ];
     for (deps, outs, expected) in cases {
@@ -799,7 +799,7 @@ fn an_out_where_a_dep_is_put_and_inputs_of_a_command_are_refused() {
     let error = refused(&next("deps = [{ from = \"make\", as = \"x\" }]"));
     assert!(error.contains("the out `x/y` is also where a dep is put"), "{error}");
     let error = refused(&next("input = \"make\""));
-    assert!(error.contains("a command stage has no inputs") && error.contains("from = \"make\""), "{error}");
+    assert!(error.contains("a command takes no input, it reads files") && error.contains("from = \"make\""), "{error}");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn a_reference_to_nothing_says_what_there_is() {
     };
     assert_eq!(
         fails("penguin"),
-        "error: there is no node `penguin`\n  help: did you mean `penguins`?\n  help: the stages are: penguins, measured, \
+        "error: there is no stage `penguin`\n  help: did you mean `penguins`?\n  help: the stages are: penguins, measured, \
          split, prepare, train, evaluate, leaderboard\n"
     );
     assert!(

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use headwater_engine::{Graph, Node, NodeId, Wire, WireFrom, WiringError};
+use headwater_engine::{Graph, InputPorts, Node, NodeId, Wire, WireFrom};
 
 use crate::catalog::{self, Built};
 use crate::error::Diagnostic;
@@ -17,6 +17,7 @@ use crate::pipeline::file::{Gather, PipelineFile, StageDeclaration, WireDeclarat
 use crate::pipeline::interpolate::{Choices, Style, mentions, substitute};
 use crate::pipeline::value::{Datum, Span, Value};
 use crate::pipeline::variants::{Variant, Variants};
+use crate::pipeline::wiring::{self, Place};
 use crate::process::command::{Command, Dep};
 use crate::project::Project;
 
@@ -47,19 +48,28 @@ pub fn expand(
     source: &str,
     project: &Arc<Project>,
 ) -> Result<Expanded, Vec<Diagnostic>> {
-    let stages = StageAxes::find(file, variants, source)?;
-    let mut expansion = Expansion { file, source, project, nodes: Vec::new(), errors: Vec::new() };
+    let mut expansion =
+        Expansion { file, source, project, nodes: Vec::new(), errors: Vec::new(), reported: Vec::new() };
+    let stages =
+        StageAxes::find(file, variants, source).map_err(|errors| expansion.with_config_errors(variants, errors))?;
     for (at, axes) in stages.axes.iter().enumerate() {
         expansion.add_nodes(at, axes, variants);
     }
     let outs = expansion.outs();
     let (nodes, wired) = expansion.wire(&outs);
-    if !expansion.errors.is_empty() {
-        return Err(expansion.errors);
+    if !expansion.errors.is_empty() || !expansion.reported.is_empty() {
+        return Err(expansion.into_errors());
     }
     let infos = expansion.nodes.iter().map(|draft| draft.info.clone()).collect();
-    let graph = Graph::new(nodes).map_err(|errors| wiring_diagnostics(file, &expansion.nodes, &wired, errors))?;
+    let facts = wiring::Facts::of(file, &nodes, expansion.nodes.iter().map(|draft| draft.info.stage), wired);
+    let graph = Graph::new(nodes).map_err(|errors| in_order(facts.diagnostics(errors)))?;
     Ok(Expanded { graph, nodes: infos })
+}
+
+/// Errors in the order of the file.
+fn in_order(mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    errors.sort_by_key(|error| error.span.as_ref().map(|span| (span.start, span.end)));
+    errors
 }
 
 /// The axes of each stage.
@@ -149,7 +159,8 @@ fn mounts(stage: &StageDeclaration) -> Vec<WireDeclaration> {
         let (from, path) = (dep.get("from")?, dep.get("as")?);
         let (stage, output) = super::file::split_reference(from.as_text()?);
         let port = path.as_text().map(str::to_owned);
-        Some(WireDeclaration { port, stage, output, gather: None, span: from.span.clone() })
+        let (span, port_span) = (from.span.clone(), path.span.clone());
+        Some(WireDeclaration { port, stage, output, gather: None, span, port_span })
     };
     deps.iter().filter_map(mount).collect()
 }
@@ -164,35 +175,62 @@ fn stage_mentions(stage: &StageDeclaration, source: &str) -> Vec<(String, Span)>
 
 /// Names that are nowhere declared.
 fn check_references(file: &PipelineFile, variants: &Variants, source: &str) -> Vec<Diagnostic> {
-    let stages = || file.stages.iter().map(|stage| stage.name.name.as_str());
-    let params = || variants.all[0].choices.keys().map(String::as_str);
     let mut errors = Vec::new();
     for stage in &file.stages {
         for wire in stage.wires.iter().chain(&mounts(stage)) {
-            if !stages().any(|name| name == wire.stage) {
-                let unknown = Diagnostic::new(format!("there is no stage `{}`", wire.stage));
-                errors.push(unknown.at(wire.span.clone(), "").suggest(
-                    &wire.stage,
-                    stages().collect::<Vec<_>>(),
-                    "stages",
-                ));
-            }
-            if let Some(Gather::Over(axes)) = &wire.gather {
-                for (axis, span) in axes.iter().filter(|(axis, _)| !variants.axes.contains(axis)) {
-                    let unknown = Diagnostic::new(format!("`over` names the axis `{axis}`, which there is not"));
-                    let known: Vec<&str> = variants.axes.iter().map(String::as_str).collect();
-                    errors.push(unknown.at(span.clone(), "").suggest(axis, known, "axes"));
-                }
-            }
+            errors.extend(unknown_stage(file, wire));
+            errors.extend(unknown_axes(variants, wire));
         }
-        for (name, span) in stage_mentions(stage, source) {
-            if !params().any(|known| known == name) {
-                let unknown = Diagnostic::new(format!("unknown param `{name}`"));
-                errors.push(unknown.at(span, "").suggest(&name, params().collect::<Vec<_>>(), "params"));
-            }
-        }
+        errors.extend(unwanted_wire(stage));
+        errors.extend(unknown_params(stage, variants, source));
     }
     errors
+}
+
+fn unknown_stage(file: &PipelineFile, wire: &WireDeclaration) -> Option<Diagnostic> {
+    let stages: Vec<&str> = file.stages.iter().map(|stage| stage.name.name.as_str()).collect();
+    let unknown = || Diagnostic::new(format!("there is no stage `{}`", wire.stage)).at(wire.span.clone(), "");
+    (!stages.contains(&wire.stage.as_str())).then(|| unknown().suggest(&wire.stage, stages, "stages"))
+}
+
+fn unknown_axes(variants: &Variants, wire: &WireDeclaration) -> Vec<Diagnostic> {
+    let Some(Gather::Over(axes)) = &wire.gather else { return Vec::new() };
+    let known: Vec<&str> = variants.axes.iter().map(String::as_str).collect();
+    let unknown = |(axis, span): &(String, Span)| {
+        let unknown = Diagnostic::new(format!("`over` names an unknown axis `{axis}`")).at(span.clone(), "");
+        unknown.suggest(axis, known.clone(), "axes")
+    };
+    axes.iter().filter(|(axis, _)| !variants.axes.contains(axis)).map(unknown).collect()
+}
+
+/// A command reads files alone.
+fn unwanted_wire(stage: &StageDeclaration) -> Option<Diagnostic> {
+    let (WorkDeclaration::Run(_), Some(wire)) = (&stage.work, stage.wires.first()) else { return None };
+    let text = "a command takes no input, it reads files";
+    let from = wire.output.as_ref().map_or(wire.stage.clone(), |output| format!("{}.{output}", wire.stage));
+    let hint = format!("write: deps = [{{ from = \"{from}\", as = \"PATH\" }}]");
+    Some(Diagnostic::new(text).at(wire.span.clone(), "").hint(hint))
+}
+
+fn unknown_params(stage: &StageDeclaration, variants: &Variants, source: &str) -> Vec<Diagnostic> {
+    let params: Vec<&str> = variants.all[0].choices.keys().map(String::as_str).collect();
+    let shell = match &stage.work {
+        WorkDeclaration::Run(run) if run.as_text().is_some() => run.span.clone(),
+        _ => Span::default(),
+    };
+    let unknown = |(name, span): (String, Span)| {
+        if name.is_empty() {
+            return Diagnostic::new("`${}` names no param").at(span, "").hint("write: ${NAME}");
+        }
+        let text = Diagnostic::new(format!("unknown param `{name}`")).at(span.clone(), "");
+        let text = text.suggest(&name, params.clone(), "params");
+        if !shell.contains(&span.start) {
+            return text;
+        }
+        text.hint(format!("for a variable of the shell write `$${{{name}}}`"))
+    };
+    let mentioned = stage_mentions(stage, source).into_iter();
+    mentioned.filter(|(name, _)| !params.contains(&name.as_str())).map(unknown).collect()
 }
 
 /// A node on its way to the engine.
@@ -212,7 +250,34 @@ enum Work {
 /// A file or folder that a node writes into the project.
 struct Out {
     node: usize,
-    span: Span,
+}
+
+/// A path with a folder put in before its last part; a folder's path gets it behind.
+fn with_folder(written: &str, folder: &str) -> String {
+    let written = written.strip_prefix("./").unwrap_or(written);
+    match written.rsplit_once('/') {
+        Some((above, "")) => format!("{above}/{folder}/"),
+        Some((above, file)) => format!("{above}/{folder}/{file}"),
+        None => format!("{folder}/{written}"),
+    }
+}
+
+/// Whether a wire leads to a kind that reads files of the project alone, or to the port of such a file.
+fn takes_no(wire: &WireDeclaration, built: &Built) -> bool {
+    let is_file = |name: &str| built.files.iter().any(|(port, _)| port == name);
+    match (&built.stage.inputs, &wire.port) {
+        (InputPorts::Fixed(_), Some(port)) => is_file(port),
+        (InputPorts::Fixed(ports), None) => ports.iter().all(|port| is_file(&port.name)),
+        (InputPorts::Named { .. }, _) => false,
+    }
+}
+
+fn no_input(stage: &StageDeclaration, kind: &str, wire: &WireDeclaration, built: &Built) -> Diagnostic {
+    let text = format!("stage `{}` takes no input: `{kind}` reads a file", stage.name.name);
+    let keys: Vec<String> = built.files.iter().map(|(port, _)| format!("`{port}`")).collect();
+    Diagnostic::new(text)
+        .at(wire.span.clone(), "")
+        .hint(format!("{} names the file; remove the input", keys.join(", ")))
 }
 
 /// All outs by path. Paths are ordered by their components, so that what a folder holds follows it.
@@ -238,13 +303,55 @@ struct Expansion<'a> {
     project: &'a Arc<Project>,
     nodes: Vec<DraftNode>,
     errors: Vec<Diagnostic>,
+    reported: Vec<Reported>,
 }
 
+/// A configuration that is wrong, of one or more nodes of a stage: told for the first.
+struct Reported {
+    error: Diagnostic,
+    stage: usize,
+    nodes: BTreeSet<usize>,
+}
+
+/// The keys that a stage may have beside those of its kind.
+const STAGE_KEYS: [&str; 5] = ["uses", "input", "inputs", "gather", "over"];
+
 impl Expansion<'_> {
-    fn report(&mut self, error: Diagnostic) {
-        if !self.errors.contains(&error) {
-            self.errors.push(error);
+    fn report(&mut self, stage: usize, node: usize, error: Diagnostic) {
+        let same = |known: &&mut Reported| {
+            known.stage == stage
+                && known.error.span == error.span
+                && (!known.nodes.contains(&node) || known.error == error)
+        };
+        match self.reported.iter_mut().find(same) {
+            Some(known) => {
+                known.nodes.insert(node);
+            }
+            None => self.reported.push(Reported { error, stage, nodes: BTreeSet::from([node]) }),
         }
+    }
+
+    fn into_errors(self) -> Vec<Diagnostic> {
+        let told = |reported: Reported| match reported.nodes.len() {
+            1 => reported.error,
+            nodes => {
+                let stage = &self.file.stages[reported.stage].name.name;
+                reported.error.hint(format!("this concerns {nodes} nodes of `{stage}`"))
+            }
+        };
+        in_order(self.errors.into_iter().chain(self.reported.into_iter().map(told)).collect())
+    }
+
+    /// Adds what is wrong within stages to what is wrong between them, as far as it can be told.
+    fn with_config_errors(&mut self, variants: &Variants, errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        for (at, stage) in self.file.stages.iter().enumerate() {
+            if unknown_params(stage, variants, self.source).is_empty() {
+                let built = self.build(stage, &variants.all[0].choices);
+                built.err().into_iter().flatten().for_each(|error| self.report(at, at, error));
+            }
+        }
+        let more = self.reported.drain(..).map(|reported| reported.error);
+        in_order(errors.into_iter().chain(more).collect())
     }
 
     fn add_nodes(&mut self, at: usize, axes: &[String], variants: &Variants) {
@@ -269,7 +376,8 @@ impl Expansion<'_> {
         };
         let params = mentioned.into_iter().map(value).collect();
         let work = self.build(stage, &variant.choices).unwrap_or_else(|errors| {
-            errors.into_iter().for_each(|error| self.report(error));
+            let node = self.nodes.len();
+            errors.into_iter().for_each(|error| self.report(at, node, error));
             Work::Broken
         });
         self.nodes.push(DraftNode { name, info: NodeInfo { stage: at, assignment, params }, work });
@@ -278,86 +386,118 @@ impl Expansion<'_> {
     fn build(&self, stage: &StageDeclaration, choices: &Choices) -> Result<Work, Vec<Diagnostic>> {
         match &stage.work {
             WorkDeclaration::Uses(kind, span) => {
-                let Some(entry) = catalog::find(kind) else {
-                    let names: Vec<&str> = catalog::KINDS.iter().map(|kind| kind.name).collect();
-                    let unknown = Diagnostic::new(format!("there is no kind `{kind}`"));
-                    return Err(vec![unknown.at(span.clone(), "").suggest(kind, names, "kinds")]);
-                };
-                let config = substitute_config(&stage.config, choices).map_err(|error| vec![error])?;
-                let built = (entry.build)(&config, self.project);
-                built.map(Work::Kind).map_err(|error| vec![error.into_diagnostic(stage.name.span.clone())])
+                self.build_kind(stage, kind, span, choices).map_err(|error| vec![error])
             }
             WorkDeclaration::Run(run) => {
-                if let Some(wire) = stage.wires.first() {
-                    let error = Diagnostic::new("a command stage has no inputs: it reads files, which are its `deps`");
-                    let hint = format!("write: deps = [{{ from = \"{}\", as = \"PATH\" }}]", wire.stage);
-                    return Err(vec![error.at(wire.span.clone(), "").hint(hint)]);
-                }
                 let style = if run.as_text().is_some() { Style::Shell } else { Style::Text };
-                let run = substitute(run, choices, style).map_err(|error| vec![error])?;
-                let config = substitute(&stage.config, choices, Style::Text).map_err(|error| vec![error])?;
+                let run = substitute(run, choices, style, self.source).map_err(|error| vec![error])?;
+                let config =
+                    substitute(&stage.config, choices, Style::Text, self.source).map_err(|error| vec![error])?;
                 Command::read(&run, &config, self.project).map(Work::Command)
             }
         }
     }
 
+    fn build_kind(
+        &self,
+        stage: &StageDeclaration,
+        kind: &str,
+        span: &Span,
+        choices: &Choices,
+    ) -> Result<Work, Diagnostic> {
+        let Some(entry) = catalog::find(kind) else {
+            let names: Vec<&str> = catalog::KINDS.iter().map(|kind| kind.name).collect();
+            let unknown = Diagnostic::new(format!("there is no kind `{kind}`"));
+            return Err(unknown.at(span.clone(), "").suggest(kind, names, "kinds"));
+        };
+        let config = substitute_config(&stage.config, choices, self.source)?;
+        let built = (entry.build)(&config, self.project).map_err(|error| {
+            let error = error.also_known(&config, &STAGE_KEYS);
+            self.with_param(error.into_diagnostic(stage.name.span.clone(), self.source), choices)
+        })?;
+        match stage.wires.iter().find(|wire| takes_no(wire, &built)) {
+            Some(wire) => Err(no_input(stage, kind, wire, &built)),
+            None => Ok(Work::Kind(built)),
+        }
+    }
+
+    /// Says which value a param has that is mentioned at the place of an error.
+    fn with_param(&self, mut error: Diagnostic, choices: &Choices) -> Diagnostic {
+        let Some(span) = error.span.clone().filter(|_| error.label.is_empty()) else { return error };
+        let value = Value { datum: Datum::Text(self.source.get(span.clone()).unwrap_or_default().into()), span };
+        let said = |(name, _): (String, Span)| Some(format!("`{name}` is {}", choices.get(&name)?.label));
+        let said: Vec<String> = mentions(&value, self.source).into_iter().filter_map(said).collect();
+        error.label = said.join(", ");
+        error
+    }
+
     /// Every file that nodes write, checked against each other.
     fn outs(&mut self) -> Outs {
-        let (mut outs, mut errors) = (Outs::default(), Vec::new());
+        let (mut outs, mut errors) = (Outs::default(), Vec::<Diagnostic>::new());
         for (node, draft) in self.nodes.iter().enumerate() {
             let Work::Command(command) = &draft.work else { continue };
             for (path, span) in &command.outs {
-                if let Some((other, out)) = outs.around(path).or_else(|| outs.within(path).next()) {
-                    errors.push(self.clash(path, span, node, other, out));
-                }
-                outs.0.entry(path.clone()).or_insert(Out { node, span: span.clone() });
+                let other = outs.around(path).or_else(|| outs.within(path).next());
+                let clash = other.map(|(other, out)| self.clash(path, span, node, other, out));
+                errors.extend(clash.filter(|clash| errors.iter().all(|known| known.span != clash.span)));
+                outs.0.entry(path.clone()).or_insert(Out { node });
             }
         }
-        errors.into_iter().for_each(|error| self.report(error));
+        self.errors.extend(errors);
         outs
     }
 
     fn clash(&self, path: &Path, span: &Span, node: usize, other_path: &Path, other: &Out) -> Diagnostic {
         let (mine, theirs) = (&self.nodes[node], &self.nodes[other.node]);
-        if mine.info.stage != theirs.info.stage || node == other.node {
-            let stage = &self.file.stages[theirs.info.stage].name.name;
-            let text = format!("the out `{}` overlaps the out `{}` of `{stage}`", path.display(), other_path.display());
-            return Diagnostic::new(text).at(span.clone(), "").hint("give each stage outs of its own");
+        let stage = &self.file.stages[theirs.info.stage].name.name;
+        if mine.info.stage == theirs.info.stage && node != other.node {
+            return self.shared_out(span, node, &path.display().to_string());
         }
-        let axes: Vec<String> = mine.info.assignment.iter().map(|(axis, _)| format!("${{{axis}}}")).collect();
-        let written = self.source.get(other.span.clone()).unwrap_or_default().trim_matches(['"', '\'']);
-        let missing: Vec<&String> = axes.iter().filter(|axis| !written.contains(axis.as_str())).collect();
-        let folder = missing.iter().fold(String::new(), |folder, axis| format!("{folder}{axis}/"));
-        let proposal = match Path::new(written).parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(parent) => {
-                let file = Path::new(written).file_name().unwrap_or_default().to_string_lossy();
-                format!("{}/{folder}{file}", parent.display())
-            }
-            None => format!("{folder}{written}"),
+        let (mine, theirs) = (path.display(), other_path.display());
+        let text = match (path == other_path, path.starts_with(other_path)) {
+            (true, _) => format!("`{mine}` is an out of `{stage}` already"),
+            (false, true) => format!("the out `{mine}` lies inside the out `{theirs}` of `{stage}`"),
+            (false, false) => format!("the out `{mine}` contains the out `{theirs}` of `{stage}`"),
         };
-        let stage = &self.file.stages[mine.info.stage].name.name;
-        Diagnostic::new(format!("the nodes of `{stage}` would all write `{}`", path.display()))
-            .at(span.clone(), "must mention every axis of its stage")
-            .hint(format!("write: outs = [\"{proposal}\"]"))
+        Diagnostic::new(text).at(span.clone(), "").hint("a file has one writer: give each out a path of its own")
+    }
+
+    /// Nodes of one stage write the same file: its path does not tell them apart.
+    fn shared_out(&self, span: &Span, node: usize, path: &str) -> Diagnostic {
+        let info = &self.nodes[node].info;
+        let stage = &self.file.stages[info.stage];
+        let text = Diagnostic::new(format!("several nodes of `{}` would write `{path}`", stage.name.name));
+        let written = self.source.get(span.clone()).unwrap_or_default().trim_matches(['"', '\'']);
+        let value = Value { datum: Datum::Text(written.into()), span: span.clone() };
+        let mentioned: Vec<String> = mentions(&value, self.source).into_iter().map(|(name, _)| name).collect();
+        let axes = info.assignment.iter().map(|(axis, _)| axis);
+        let missing: Vec<String> =
+            axes.filter(|axis| !mentioned.contains(axis)).map(|axis| format!("${{{axis}}}")).collect();
+        if missing.is_empty() {
+            return text.at(span.clone(), "").hint("the values run together: put a `-` or a `/` between the params");
+        }
+        let label = format!("does not mention {}", missing.join(" and "));
+        text.at(span.clone(), label).hint(format!("write: \"{}\"", with_folder(written, &missing.join("/"))))
     }
 
     /// The engine's nodes, and the place of each wire.
-    fn wire(&mut self, outs: &Outs) -> (Vec<Node>, Vec<Vec<Span>>) {
+    fn wire(&mut self, outs: &Outs) -> (Vec<Node>, Vec<Vec<Place>>) {
         let index = NodeIndex::new(&self.nodes);
         let (mut nodes, mut places) = (Vec::new(), Vec::new());
         for at in 0..self.nodes.len() {
             let draft = &self.nodes[at];
             let declared = &self.file.stages[draft.info.stage];
-            let mut wires: Vec<(Wire, Span)> = Vec::new();
+            let mut wires: Vec<(Wire, Place)> = Vec::new();
             for wire in &declared.wires {
-                wires.push((self.stage_wire(wire, &draft.info, &index), wire.span.clone()));
+                wires.push((self.stage_wire(wire, &draft.info, &index), Place::of(wire)));
             }
             let stage = match &draft.work {
                 Work::Broken => continue,
                 Work::Kind(built) => {
                     for (port, path) in &built.files {
                         let span = declared.config.get(port).map_or(declared.name.span.clone(), |v| v.span.clone());
-                        wires.push((Wire { port: Some(port.clone()), from: file_wire(Path::new(path), outs) }, span));
+                        let from = file_wire(Path::new(path), outs);
+                        wires.push((Wire { port: Some(port.clone()), from }, Place::at(span)));
                     }
                     built.stage.clone()
                 }
@@ -371,7 +511,7 @@ impl Expansion<'_> {
                 }
             };
             let stage_name = declared.name.name.clone();
-            let (wires, spans): (Vec<Wire>, Vec<Span>) = wires.into_iter().unzip();
+            let (wires, spans): (Vec<Wire>, Vec<Place>) = wires.into_iter().unzip();
             nodes.push(Node { name: draft.name.clone(), stage_name, stage, wires });
             places.push(spans);
         }
@@ -403,7 +543,7 @@ impl Expansion<'_> {
         info: &NodeInfo,
         index: &NodeIndex<'_>,
         outs: &Outs,
-    ) -> Vec<(Wire, Span)> {
+    ) -> Vec<(Wire, Place)> {
         let port = |path: &Path| Some(path.to_string_lossy().into_owned());
         let wire = |path: &Path| Wire { port: port(path), from: file_wire(path, outs) };
         let mut wires = Vec::new();
@@ -411,20 +551,21 @@ impl Expansion<'_> {
             match dep {
                 Dep::Mount { reference, path } => {
                     let (stage, output) = super::file::split_reference(reference);
-                    let (port, span) = (port(path), span.clone());
-                    let declared = WireDeclaration { port, stage, output, gather: None, span: span.clone() };
-                    wires.push((self.stage_wire(&declared, info, index), span));
+                    let (port, span, port_span) = (port(path), span.clone(), span.clone());
+                    let declared = WireDeclaration { port, stage, output, gather: None, span, port_span };
+                    wires.push((self.stage_wire(&declared, info, index), Place::of(&declared)));
                 }
                 Dep::Path(path) => {
-                    wires.push((wire(path), span.clone()));
-                    wires.extend(outs.within(path).map(|(out, _)| (wire(out), span.clone())));
+                    let place = || Place::at(span.clone());
+                    wires.push((wire(path), place()));
+                    wires.extend(outs.within(path).map(|(out, _)| (wire(out), place())));
                 }
             }
         }
         let is_given = |path: &Path| command.deps.iter().any(|(dep, _)| path.starts_with(dep.path()));
         let is_there = |path: &Path| outs.around(path).is_some() || self.project.root.join(path).is_file();
         if let Some((path, span)) = command.program.as_ref().filter(|(path, _)| is_there(path) && !is_given(path)) {
-            wires.push((wire(path), span.clone()));
+            wires.push((wire(path), Place::at(span.clone())));
         }
         wires
     }
@@ -451,11 +592,11 @@ pub fn normal(path: &Path) -> PathBuf {
 }
 
 /// A stage's text: configuration as text, its `query` as SQL.
-fn substitute_config(config: &Value, choices: &Choices) -> Result<Value, Diagnostic> {
+fn substitute_config(config: &Value, choices: &Choices, source: &str) -> Result<Value, Diagnostic> {
     let entries = config.as_table().unwrap_or_default().iter();
     let put = |(key, value): &(super::value::Key, Value)| {
         let style = if key.name == "query" { Style::Sql } else { Style::Text };
-        Ok((key.clone(), substitute(value, choices, style)?))
+        Ok((key.clone(), substitute(value, choices, style, source)?))
     };
     Ok(Value { datum: Datum::Table(entries.map(put).collect::<Result<_, _>>()?), span: config.span.clone() })
 }
@@ -469,10 +610,13 @@ fn node_name(stage: &str, assignment: &[(String, String)]) -> String {
     format!("{stage}[{}]", labels.join(","))
 }
 
+/// A node's axes and their labels.
+type Labels<'a> = &'a [(String, String)];
+
 /// The nodes of each stage by their assignments, to find those that agree with another without a scan a node.
 struct NodeIndex<'a> {
     of_stage: BTreeMap<usize, Vec<NodeId>>,
-    exact: BTreeMap<(usize, &'a [(String, String)]), NodeId>,
+    exact: BTreeMap<(usize, Labels<'a>), NodeId>,
     nodes: &'a [DraftNode],
 }
 
@@ -499,65 +643,4 @@ impl<'a> NodeIndex<'a> {
         let agrees = |id: &&NodeId| shared.iter().all(|pair| self.nodes[id.0].info.assignment.contains(pair));
         all.iter().filter(agrees).copied().collect()
     }
-}
-
-/// The engine's wiring errors with places and hints, one for all nodes of a stage.
-fn wiring_diagnostics(
-    file: &PipelineFile,
-    nodes: &[DraftNode],
-    wired: &[Vec<Span>],
-    errors: Vec<WiringError>,
-) -> Vec<Diagnostic> {
-    let mut diagnostics: Vec<Diagnostic> = Vec::new();
-    for error in errors {
-        let stage = |id: NodeId| &file.stages[nodes[id.0].info.stage];
-        let span = match (error.node(), error.wire()) {
-            (Some(node), Some(wire)) => wired[node.0][wire].clone(),
-            (Some(node), None) => stage(node).name.span.clone(),
-            (None, _) => Span::default(),
-        };
-        let plain = Diagnostic::new(error.to_string()).at(span, "");
-        let diagnostic = match &error {
-            WiringError::UnknownOutput { output, available, .. } => {
-                plain.suggest(output, available.iter().map(String::as_str), "outputs")
-            }
-            WiringError::UnknownPort { port, available, .. } => {
-                plain.suggest(port, available.iter().map(String::as_str), "inputs")
-            }
-            WiringError::Ambiguous { from, available, .. } => {
-                plain.hint(format!("name one output: {}", references(from, available)))
-            }
-            WiringError::NothingFits { from, available, ports, .. } => plain
-                .hint(format!("the outputs are: {}", references(from, available)))
-                .hint(format!("the inputs are: {}", ports.join(", "))),
-            WiringError::TypeMismatch { from, found, expected, .. } => {
-                plain.hint(format!("`{from}` is a {found}; wire an output that is a {expected}"))
-            }
-            WiringError::MissingInput { port, type_name, .. } => {
-                plain.hint(format!("wire it: inputs = {{ {port} = \"STAGE.OUTPUT\" }} ({type_name})"))
-            }
-            WiringError::NoInputs { .. } => plain.hint("wire it: input = \"STAGE\", or inputs = { NAME = \"STAGE\" }"),
-            WiringError::NeedsGather { .. } => plain.hint("write: gather = \"STAGE\""),
-            WiringError::GatherNotTaken { .. } => plain.hint("write: input = \"STAGE\""),
-            WiringError::WiredTwice { .. } => plain.hint("wire each input once"),
-            WiringError::Cycle { nodes } => cycle(stage, nodes),
-        };
-        if !diagnostics.contains(&diagnostic) {
-            diagnostics.push(diagnostic);
-        }
-    }
-    diagnostics
-}
-
-fn cycle<'a>(stage: impl Fn(NodeId) -> &'a StageDeclaration, nodes: &[NodeId]) -> Diagnostic {
-    let names: BTreeSet<&str> = nodes.iter().map(|id| stage(*id).name.name.as_str()).collect();
-    let names: Vec<&str> = names.into_iter().collect();
-    Diagnostic::new(format!("the stages form a cycle through their files: {}", names.join(", ")))
-        .at(stage(nodes[0]).name.span.clone(), "")
-        .hint("a command cannot depend, directly or through others, on a file that it writes")
-}
-
-fn references(stage: &str, outputs: &[String]) -> String {
-    let names: Vec<String> = outputs.iter().map(|output| format!("{stage}.{output}")).collect();
-    names.join(", ")
 }

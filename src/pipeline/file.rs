@@ -43,6 +43,8 @@ pub struct WireDeclaration {
     pub output: Option<String>,
     pub gather: Option<Gather>,
     pub span: Span,
+    /// Where the port is named; the same as `span` if it is not.
+    pub port_span: Span,
 }
 
 /// What a `gather` collapses.
@@ -93,7 +95,7 @@ fn table(value: Option<&Value>, name: &str, errors: &mut Vec<Diagnostic>) -> Vec
     let Some(value) = value else { return Vec::new() };
     if value.as_table().is_none() {
         let text = format!("`{name}` is {}, expected a table", value.describe());
-        errors.push(Diagnostic::new(text).at(value.span.clone(), ""));
+        errors.push(Diagnostic::new(text).at(value.span.clone(), "").hint(format!("write: [{name}]")));
     }
     value.as_table().unwrap_or_default().to_vec()
 }
@@ -130,7 +132,7 @@ fn exclusions(value: Value, errors: &mut Vec<Diagnostic>) -> Vec<Value> {
 }
 
 fn read_variant(key: Key, value: &Value, errors: &mut Vec<Diagnostic>) -> (Key, Vec<(Key, Value)>) {
-    let settings = table(Some(value), &key.name, errors);
+    let settings = table(Some(value), &format!("variants.{}", key.name), errors);
     (key, settings)
 }
 
@@ -146,24 +148,28 @@ fn check_name(key: &Key, errors: &mut Vec<Diagnostic>) {
 fn read_stage(name: Key, value: Value, errors: &mut Vec<Diagnostic>) -> Option<StageDeclaration> {
     check_name(&name, errors);
     let span = value.span.clone();
-    let entries = table(Some(&value), &name.name, errors);
+    let entries = table(Some(&value), &format!("stages.{}", name.name), errors);
+    value.as_table()?;
     let (mut config, mut wires, mut works, mut over) = (Vec::new(), Vec::new(), Vec::new(), None);
     for (key, value) in entries {
         match key.name.as_str() {
-            "uses" => match value.as_text() {
-                Some(kind) => works.push(WorkDeclaration::Uses(kind.to_owned(), value.span.clone())),
-                None => errors.push(expected(&value, "uses", "the name of a kind")),
-            },
+            "uses" => {
+                if value.as_text().is_none() {
+                    errors.push(expected(&value, "uses", "the name of a kind"));
+                }
+                let kind = value.as_text().unwrap_or_default().to_owned();
+                works.push(WorkDeclaration::Uses(kind, value.span.clone()));
+            }
             "run" => works.push(WorkDeclaration::Run(value)),
             "input" => wires.extend(read_wire(None, &value, false, errors)),
             "inputs" => wires.extend(read_wires(&value, errors)),
             "gather" => wires.extend(read_wire(None, &value, true, errors)),
-            "over" => over = Some(read_over(&value, errors)),
+            "over" => over = Some((key.span.clone(), read_over(&value, errors))),
             _ => config.push((key, value)),
         }
     }
-    if let Some(axes) = over {
-        set_over(&name, axes, &mut wires, errors);
+    if let Some((place, axes)) = over {
+        set_over(&name, place, axes, &mut wires, errors);
     }
     let config = Value { datum: Datum::Table(config), span };
     match (works.pop(), works.pop()) {
@@ -191,28 +197,27 @@ fn read_wires(value: &Value, errors: &mut Vec<Diagnostic>) -> Vec<WireDeclaratio
         errors.push(expected(value, "inputs", "a table of ports").hint(hint));
         return Vec::new();
     };
-    entries.iter().filter_map(|(port, value)| read_wire(Some(port.name.clone()), value, false, errors)).collect()
+    entries.iter().filter_map(|(port, value)| read_wire(Some(port), value, false, errors)).collect()
 }
 
-fn read_wire(
-    port: Option<String>,
-    value: &Value,
-    gather: bool,
-    errors: &mut Vec<Diagnostic>,
-) -> Option<WireDeclaration> {
-    let key = port.clone().unwrap_or_else(|| if gather { "gather".into() } else { "input".into() });
+fn read_wire(port: Option<&Key>, value: &Value, gather: bool, errors: &mut Vec<Diagnostic>) -> Option<WireDeclaration> {
+    let key = port.map_or(if gather { "gather" } else { "input" }, |port| port.name.as_str());
     let Some(text) = value.as_text() else {
-        errors.push(expected(value, &key, "the name of a stage, or stage.output"));
+        let wrong = expected(value, key, "the name of a stage, or stage.output");
+        errors.push(wrong.hint(format!("write: {key} = \"STAGE\"")));
         return None;
     };
     if text.contains("${") {
         let text = format!("`{key}` names a stage and cannot hold a param");
-        errors.push(Diagnostic::new(text).at(value.span.clone(), ""));
+        let hint = "name the stage alone: of its nodes each node takes those that agree with it on the axes";
+        errors.push(Diagnostic::new(text).at(value.span.clone(), "").hint(hint));
         return None;
     }
     let (stage, output) = split_reference(text);
     let gather = gather.then_some(Gather::AllAxes);
-    Some(WireDeclaration { port, stage, output, gather, span: value.span.clone() })
+    let port_span = port.map_or_else(|| value.span.clone(), |port| port.span.clone());
+    let port = port.map(|port| port.name.clone());
+    Some(WireDeclaration { port, stage, output, gather, span: value.span.clone(), port_span })
 }
 
 /// `stage.output` or `stage`.
@@ -231,16 +236,24 @@ fn read_over(value: &Value, errors: &mut Vec<Diagnostic>) -> Vec<(String, Span)>
         _ => None,
     };
     texts.unwrap_or_else(|| {
-        errors.push(expected(value, "over", "an array of axis names"));
+        errors.push(expected(value, "over", "an array of axis names").hint("write: over = [\"AXIS\"]"));
         Vec::new()
     })
 }
 
-fn set_over(name: &Key, axes: Vec<(String, Span)>, wires: &mut [WireDeclaration], errors: &mut Vec<Diagnostic>) {
+fn set_over(
+    name: &Key,
+    place: Span,
+    axes: Vec<(String, Span)>,
+    wires: &mut [WireDeclaration],
+    errors: &mut Vec<Diagnostic>,
+) {
     let mut gathers = wires.iter_mut().filter_map(|wire| wire.gather.as_mut()).peekable();
     if gathers.peek().is_none() {
         let text = format!("stage `{}` has `over` without `gather`", name.name);
-        errors.push(Diagnostic::new(text).at(name.span.clone(), "").hint("add: gather = \"STAGE\""));
+        errors.push(
+            Diagnostic::new(text).at(place, "").hint("`over` says which axes a gather collapses: gather = \"STAGE\""),
+        );
     }
     for gather in gathers {
         *gather = Gather::Over(axes.clone());

@@ -37,39 +37,43 @@ enum Piece<'a> {
 /// The names of the params that a value mentions, with where.
 pub fn mentions(value: &Value, source: &str) -> Vec<(String, Span)> {
     match &value.datum {
-        Datum::Text(text) => pieces(text)
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|piece| match piece {
-                Piece::Param(name) => Some(((*name).to_owned(), place(name, value, source))),
+        Datum::Text(text) => {
+            let pieces = pieces(text).unwrap_or_default();
+            let names = pieces.iter().filter_map(|piece| match piece {
+                Piece::Param(name) => Some(*name),
                 Piece::Text(_) | Piece::Dollar => None,
-            })
-            .collect(),
+            });
+            names.enumerate().map(|(nth, name)| (name.to_owned(), place(nth, value, source))).collect()
+        }
         Datum::List(values) => values.iter().flat_map(|value| mentions(value, source)).collect(),
         Datum::Table(entries) => entries.iter().flat_map(|(_, value)| mentions(value, source)).collect(),
         Datum::Bool(_) | Datum::Integer(_) | Datum::Float(_) => Vec::new(),
     }
 }
 
-/// The range of `${name}` within its string.
-fn place(name: &str, value: &Value, source: &str) -> Span {
-    let wanted = format!("${{{name}}}");
-    let within = source.get(value.span.clone()).and_then(|text| text.find(&wanted));
-    within.map_or_else(|| value.span.clone(), |at| value.span.start + at..value.span.start + at + wanted.len())
+/// The range of the n-th mention within its string, counted from 0; to the end of its line if it is not closed.
+fn place(nth: usize, value: &Value, source: &str) -> Span {
+    let Some(written) = source.get(value.span.clone()) else { return value.span.clone() };
+    let literal = |at: usize| written[..at].ends_with('$');
+    let mut opened = written.match_indices("${").map(|(at, _)| at).filter(|at| !literal(*at));
+    let Some(at) = opened.nth(nth) else { return value.span.clone() };
+    let line = written[at..].find('\n').map_or(written.len(), |end| at + end);
+    let end = written[at..].find('}').map_or(line, |end| at + end + 1);
+    value.span.start + at..value.span.start + end.min(line)
 }
 
 /// Puts params in. All of them must be known, which the caller has checked.
 ///
 /// # Errors
 /// A mention that is not closed, stands inside quotes, or cannot be written in this style.
-pub fn substitute(value: &Value, choices: &Choices, style: Style) -> Result<Value, Diagnostic> {
+pub fn substitute(value: &Value, choices: &Choices, style: Style, source: &str) -> Result<Value, Diagnostic> {
     let datum = match &value.datum {
-        Datum::Text(text) => substitute_text(text, value, choices, style)?,
+        Datum::Text(text) => substitute_text(text, value, choices, style, source)?,
         Datum::List(values) => {
-            Datum::List(values.iter().map(|value| substitute(value, choices, style)).collect::<Result<_, _>>()?)
+            Datum::List(values.iter().map(|value| substitute(value, choices, style, source)).collect::<Result<_, _>>()?)
         }
         Datum::Table(entries) => {
-            let put = |(key, value): &(_, Value)| Ok((Clone::clone(key), substitute(value, choices, style)?));
+            let put = |(key, value): &(_, Value)| Ok((Clone::clone(key), substitute(value, choices, style, source)?));
             Datum::Table(entries.iter().map(put).collect::<Result<_, _>>()?)
         }
         plain => plain.clone(),
@@ -77,37 +81,62 @@ pub fn substitute(value: &Value, choices: &Choices, style: Style) -> Result<Valu
     Ok(Value { datum, span: value.span.clone() })
 }
 
-fn substitute_text(text: &str, value: &Value, choices: &Choices, style: Style) -> Result<Datum, Diagnostic> {
-    let wrong = |message: String| Diagnostic::new(message).at(value.span.clone(), "");
-    let pieces =
-        pieces(text).ok_or_else(|| wrong("`${` without its `}`".into()).hint("for a literal `${` write `$${`"))?;
+fn substitute_text(
+    text: &str,
+    value: &Value,
+    choices: &Choices,
+    style: Style,
+    source: &str,
+) -> Result<Datum, Diagnostic> {
+    let pieces = pieces(text).map_err(|closed| {
+        Diagnostic::new("`${` without its `}`")
+            .at(place(closed, value, source), "")
+            .hint("for a literal `${` write `$${`")
+    })?;
     if let ([Piece::Param(name)], Style::Text) = (pieces.as_slice(), style)
         && let Some(choice) = choices.get(*name)
     {
         return Ok(choice.value.datum.clone());
     }
-    let mut written = String::new();
+    let (mut written, mut nth) = (String::new(), 0);
     for piece in pieces {
         match piece {
             Piece::Text(text) => written.push_str(text),
             Piece::Dollar => written.push_str("${"),
             Piece::Param(name) => {
-                let Some(choice) = choices.get(name) else { return Err(wrong(format!("unknown param `{name}`"))) };
-                if style != Style::Text && inside_quotes(&written, style) {
-                    let text = format!("`${{{name}}}` stands inside quotes, but is quoted by Headwater already");
-                    return Err(wrong(text).hint("remove the quotes"));
-                }
-                let literal = write_choice(choice, style);
-                written.push_str(&literal.map_err(|why| wrong(format!("`${{{name}}}` cannot be put here: {why}")))?);
+                let put = put_in(&written, name, choices, style);
+                written.push_str(&put.map_err(|error| error.at(place(nth, value, source), ""))?);
+                nth += 1;
             }
         }
     }
     Ok(Datum::Text(written))
 }
 
-/// Splits a text at its mentions; `None` if one is not closed.
-fn pieces(text: &str) -> Option<Vec<Piece<'_>>> {
-    let mut pieces = Vec::new();
+/// What stands for a param behind the text so far.
+fn put_in(before: &str, name: &str, choices: &Choices, style: Style) -> Result<String, Diagnostic> {
+    let choice = choices.get(name).ok_or_else(|| Diagnostic::new(format!("unknown param `{name}`")))?;
+    if style != Style::Text && inside_quotes(before, style) {
+        let text = format!("`${{{name}}}` stands inside quotes, but is quoted by Headwater already");
+        return Err(Diagnostic::new(text).hint("remove the quotes"));
+    }
+    write_choice(choice, style).map_err(|why| {
+        let unfit = Diagnostic::new(format!("`${{{name}}}` cannot be put here: {why}"));
+        match (&choice.value.datum, style) {
+            (Datum::List(_), Style::Text | Style::Shell) => {
+                unfit.hint("an array fits into a query, or stands alone as the value of a key")
+            }
+            _ => unfit,
+        }
+    })
+}
+
+/// Splits a text at its mentions.
+///
+/// # Errors
+/// How many mentions are closed, if the one behind them is not.
+fn pieces(text: &str) -> Result<Vec<Piece<'_>>, usize> {
+    let (mut pieces, mut closed) = (Vec::new(), 0_usize);
     let mut rest = text;
     while let Some(at) = rest.find("${") {
         if rest[..at].ends_with('$') {
@@ -119,14 +148,15 @@ fn pieces(text: &str) -> Option<Vec<Piece<'_>>> {
         if at > 0 {
             pieces.push(Piece::Text(&rest[..at]));
         }
-        let end = rest[at..].find('}')? + at;
+        let end = rest[at..].find('}').ok_or(closed)? + at;
         pieces.push(Piece::Param(rest[at + 2..end].trim()));
+        closed += 1;
         rest = &rest[end + 1..];
     }
     if !rest.is_empty() || pieces.is_empty() {
         pieces.push(Piece::Text(rest));
     }
-    Some(pieces)
+    Ok(pieces)
 }
 
 fn write_choice(choice: &Choice, style: Style) -> Result<String, &'static str> {
@@ -175,11 +205,18 @@ pub fn shell_argument(text: &str) -> String {
 /// Whether the text so far ends inside a quoted string.
 fn inside_quotes(text: &str, style: Style) -> bool {
     let mut chars = text.chars().peekable();
-    let mut open = None;
+    let (mut open, mut last) = (None, None);
     while let Some(char) = chars.next() {
+        let before = last.replace(char);
         match (open, char) {
             (None, '\'' | '"') => open = Some(char),
             (None, '-') if style == Style::Sql && chars.peek() == Some(&'-') => {
+                chars.find(|c| *c == '\n');
+            }
+            (None, '/') if style == Style::Sql && chars.peek() == Some(&'*') => {
+                while chars.find(|c| *c == '*').is_some() && chars.peek() != Some(&'/') {}
+            }
+            (None, '#') if style == Style::Shell && before.is_none_or(char::is_whitespace) => {
                 chars.find(|c| *c == '\n');
             }
             (None | Some('"'), '\\') if style == Style::Shell => {
@@ -216,7 +253,7 @@ mod tests {
 
     fn put(text: &str, style: Style) -> Result<Datum, String> {
         let value = value(Datum::Text(text.into()));
-        substitute(&value, &choices(), style).map(|value| value.datum).map_err(|error| error.message)
+        substitute(&value, &choices(), style, "").map(|value| value.datum).map_err(|error| error.message)
     }
 
     fn text(text: &str) -> Result<Datum, String> {
@@ -234,11 +271,13 @@ mod tests {
         assert_eq!(put("a > ${n} and b = ${name}", Style::Sql), text("a > 15 and b = 'O''Hare it''s'"));
         assert_eq!(put("a in ${list}", Style::Sql), text("a in ('a', 'b')"));
         assert_eq!(put("-- it's a comment\n${n}", Style::Sql), text("-- it's a comment\n15"));
+        assert_eq!(put("/* it's a **/ ${n}", Style::Sql), text("/* it's a **/ 15"));
     }
 
     #[test]
     fn in_a_command_it_is_one_argument() {
         assert_eq!(put("echo ${name}", Style::Shell), text(r"echo 'O'\''Hare it'\''s'"));
+        assert_eq!(put("echo # it's\necho ${n}", Style::Shell), text("echo # it's\necho 15"));
     }
 
     #[test]

@@ -3,18 +3,22 @@
 //! | file | |
 //! |---|---|
 //! | [`value`] | what stands in the file, with places, and a serde deserializer over it |
+//! | [`blame`] | what is wrong with a value, and the search for the text to underline |
 //! | [`file`] | the tables of the file, checked for shape |
 //! | [`interpolate`] | `${param}` |
 //! | [`variants`] | params, matrix and named variants -> variants and axes |
 //! | [`expand`] | stages and variants -> nodes and wires |
+//! | [`wiring`] | what the engine finds wrong with the wires, in the words of the file |
 //!
 //! Invariant: all errors of one pass are reported together, each with its place.
 
+pub mod blame;
 pub mod expand;
 pub mod file;
 pub mod interpolate;
 pub mod value;
 pub mod variants;
+pub mod wiring;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,6 +102,10 @@ impl Pipeline {
             return Ok(vec![id]);
         }
         let (stage, wanted) = parse_node(word);
+        if word.contains('[') && (wanted.is_empty() || !word.ends_with(']')) {
+            let hint = "write: STAGE, or STAGE[AXIS=VALUE,…]".into();
+            return Err(CommandError::Usage(format!("`{word}` names no node"), vec![hint]));
+        }
         let agrees = |id: &NodeId| {
             let assignment = &self.nodes[id.0].assignment;
             self.graph.node(*id).stage_name == stage && wanted.iter().all(|pair| assignment.contains(pair))
@@ -117,7 +125,8 @@ impl Pipeline {
         } else {
             hints.push(format!("its nodes are: {}", shorten(&of_stage)));
         }
-        CommandError::Usage(format!("there is no node `{word}`"), hints)
+        let what = if word.contains('[') { "node" } else { "stage" };
+        CommandError::Usage(format!("there is no {what} `{word}`"), hints)
     }
 
     /// The line at which a param gets its value, if that is in the file.
@@ -151,7 +160,8 @@ pub fn parse_node(word: &str) -> (String, Vec<(String, String)>) {
 }
 
 fn setting(text: &str) -> Result<(String, Value), CommandError> {
-    let (name, value) = text.split_once('=').ok_or_else(|| {
+    let parts = text.split_once('=').filter(|(name, _)| !name.trim().is_empty());
+    let (name, value) = parts.ok_or_else(|| {
         CommandError::Usage(format!("--set takes NAME=VALUE, found `{text}`"), vec!["write: --set seed=7".into()])
     })?;
     Ok((name.trim().to_owned(), Value::parse_setting(value.trim())))

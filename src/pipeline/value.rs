@@ -1,16 +1,19 @@
-//! `Value`: what stands in the pipeline file, with its place, and a serde deserializer that never loses that place.
+//! `Value`: what stands in the pipeline file, with its place, and a serde deserializer over it.
 //!
 //! It does not know what any key means. Invariant: every value and every key has the byte range of the text it came
 //! from; a value that a param was put into keeps the range of the text that mentions the param.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{self, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
+use serde::Deserialize;
+use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::error::{Diagnostic, nearest};
+use crate::error::{Diagnostic, line_of};
+use crate::pipeline::blame::ConfigError;
 
 /// A byte range of the pipeline file.
 pub type Span = Range<usize>;
@@ -49,7 +52,7 @@ impl Value {
     pub fn parse(source: &str) -> Result<Self, Vec<Diagnostic>> {
         let (table, errors) = DeTable::parse_recoverable(source);
         if !errors.is_empty() {
-            return Err(errors.iter().map(syntax_error).collect());
+            return Err(syntax_errors(source, &errors));
         }
         let span = table.span();
         let datum = read_table(table.into_inner()).map_err(|error| vec![error])?;
@@ -62,6 +65,29 @@ impl Value {
         let parsed = DeValue::parse(text).ok().and_then(|value| read_value(value).ok());
         let datum = parsed.map_or_else(|| Datum::Text(text.to_owned()), |value| value.datum);
         Self { datum, span }
+    }
+
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// What does not fit, with its place.
+    pub fn read<'de, T: Deserialize<'de>>(&'de self) -> Result<T, ConfigError> {
+        T::deserialize(self).map_err(|error| error.within(self))
+    }
+
+    /// Whether both say the same, wherever they stand.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.datum, &other.datum) {
+            (Datum::List(ours), Datum::List(theirs)) => {
+                ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| a.is_same(b))
+            }
+            (Datum::Table(ours), Datum::Table(_)) => {
+                let same = |(key, value): &(Key, Self)| other.get(&key.name).is_some_and(|its| value.is_same(its));
+                other.as_table().is_some_and(|theirs| theirs.len() == ours.len()) && ours.iter().all(same)
+            }
+            (Datum::Float(ours), Datum::Float(theirs)) => ours.to_bits() == theirs.to_bits(),
+            (ours, theirs) => ours == theirs,
+        }
     }
 
     /// The text, if it is one.
@@ -124,8 +150,20 @@ impl fmt::Display for Value {
     }
 }
 
-fn syntax_error(error: &toml::de::Error) -> Diagnostic {
-    Diagnostic::new(format!("the file is not valid TOML: {}", error.message())).at(error.span().unwrap_or(0..0), "")
+/// In the order of the file. What follows an error in its line is mostly its consequence, so one a line.
+fn syntax_errors(source: &str, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
+    let mut by_line = BTreeMap::new();
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        let first = by_line.entry(line_of(source, span.start)).or_insert((span.clone(), error));
+        if span.start < first.0.start {
+            *first = (span, error);
+        }
+    }
+    let diagnostic = |(span, error): (Span, &toml::de::Error)| {
+        Diagnostic::new(format!("the file is not valid TOML: {}", error.message())).at(span, "")
+    };
+    by_line.into_values().map(diagnostic).collect()
 }
 
 fn read_table(table: DeTable<'_>) -> Result<Datum, Diagnostic> {
@@ -154,94 +192,6 @@ fn read_value(value: Spanned<DeValue<'_>>) -> Result<Value, Diagnostic> {
         DeValue::Table(table) => read_table(table)?,
     };
     Ok(Value { datum, span })
-}
-
-/// An error of deserialization, with the place where it arose.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ConfigError {
-    message: String,
-    label: String,
-    hints: Vec<String>,
-    /// A key within the value at hand that is to blame, until its place is known.
-    blamed: Option<String>,
-    span: Option<Span>,
-}
-
-impl ConfigError {
-    fn message(message: String) -> Self {
-        Self { message, label: String::new(), hints: Vec::new(), blamed: None, span: None }
-    }
-
-    /// Fixes the place, unless a deeper one is known already.
-    fn within(mut self, value: &Value) -> Self {
-        if let Some(name) = &self.blamed {
-            let key = value.as_table().and_then(|table| table.iter().find(|(key, _)| key.name == *name));
-            if let Some((key, _)) = key {
-                self.span = Some(key.span.clone());
-                self.blamed = None;
-            }
-        }
-        self.span.get_or_insert_with(|| value.span.clone());
-        self
-    }
-
-    /// As the program shows it; `fallback` is the place if none is known.
-    pub fn into_diagnostic(self, fallback: Span) -> Diagnostic {
-        let mut diagnostic = Diagnostic::new(self.message).at(self.span.unwrap_or(fallback), self.label);
-        diagnostic.hints = self.hints;
-        diagnostic
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-impl de::Error for ConfigError {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::message(message.to_string())
-    }
-
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::message(format!("found {found}, expected {expected}"))
-    }
-
-    fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::message(format!("found {found}, expected {expected}"))
-    }
-
-    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        let mut error = Self::message(format!("unknown key `{field}`"));
-        error.hints = suggestions(field, expected, "keys");
-        error.blamed = Some(field.to_owned());
-        error
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let mut error = Self::message(format!("unknown value `{variant}`"));
-        error.hints = suggestions(variant, expected, "values");
-        error
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        let mut error = Self::message(format!("the key `{field}` is missing"));
-        error.label = format!("needs `{field}`");
-        error
-    }
-}
-
-/// "did you mean", and the list of what there is.
-fn suggestions(found: &str, known: &[&str], what: &str) -> Vec<String> {
-    let mut hints = Vec::new();
-    hints.extend(nearest(found, known.iter().copied()).map(|name| format!("did you mean `{name}`?")));
-    if !known.is_empty() {
-        hints.push(format!("the {what} here are: {}", known.join(", ")));
-    }
-    hints
 }
 
 impl<'de> de::Deserializer<'de> for &'de Value {
@@ -281,11 +231,7 @@ impl<'de> de::Deserializer<'de> for &'de Value {
             Datum::Text(text) => visitor.visit_enum(text.as_str().into_deserializer()),
             Datum::Table(entries) if entries.len() == 1 => visitor
                 .visit_enum(de::value::MapAccessDeserializer::new(Entries { entries: entries.iter(), value: None })),
-            _ => Err(ConfigError::message(format!(
-                "found {}, expected one of: {}",
-                self.describe(),
-                variants.join(", ")
-            ))),
+            _ => Err(ConfigError::of(format!("found {}, expected one of: {}", self.describe(), variants.join(", ")))),
         };
         visited.map_err(|error| error.within(self))
     }
@@ -320,10 +266,7 @@ impl<'de> de::MapAccess<'de> for Entries<'de> {
         let name: de::value::BorrowedStrDeserializer<'de, ConfigError> =
             de::value::BorrowedStrDeserializer::new(&key.name);
         let seeded = seed.deserialize(name);
-        seeded.map(Some).map_err(|mut error| {
-            error.span.get_or_insert_with(|| key.span.clone());
-            error
-        })
+        seeded.map(Some).map_err(|error| error.at_key(key))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ConfigError> {
@@ -354,7 +297,7 @@ mod tests {
 
     fn fail(source: &str) -> (String, String, Vec<String>) {
         let value = Value::parse(source).expect("valid TOML");
-        let error = Outer::deserialize(&value).expect_err("an error").into_diagnostic(0..0);
+        let error = value.read::<Outer>().expect_err("an error").into_diagnostic(0..0, source);
         let span = error.span.expect("a place");
         (error.message, source[span].to_owned(), error.hints)
     }
@@ -363,7 +306,7 @@ mod tests {
     fn an_unknown_key_is_underlined_and_the_nearest_named() {
         let (message, text, hints) = fail("rat = 1.0");
         assert_eq!((message.as_str(), text.as_str()), ("unknown key `rat`", "rat"));
-        assert_eq!(hints, ["did you mean `rate`?", "the keys here are: rate, model"]);
+        assert_eq!(hints, ["did you mean `rate`?", "the keys are: rate, model"]);
     }
 
     #[test]
@@ -375,14 +318,14 @@ mod tests {
     #[test]
     fn a_value_of_the_wrong_type_is_underlined() {
         let (message, text, _) = fail("rate = \"fast\"");
-        assert_eq!((message.as_str(), text.as_str()), ("found string \"fast\", expected f64", "\"fast\""));
+        assert_eq!((message.as_str(), text.as_str()), ("found the string \"fast\", expected a number", "\"fast\""));
     }
 
     #[test]
     fn an_unknown_algorithm_names_the_known_ones() {
         let (message, _, hints) = fail("model = { algorithm = \"logistics\" }");
         assert_eq!(message, "unknown value `logistics`");
-        assert_eq!(hints, ["did you mean `logistic`?", "the values here are: logistic, tree"]);
+        assert_eq!(hints, ["did you mean `logistic`?", "the values are: logistic, tree"]);
     }
 
     #[test]

@@ -40,10 +40,7 @@ impl Variants {
         let matrix = read_matrix(file, root, &mut errors);
         check_settings(file, &matrix, settings, &mut errors);
         check_exclusions(file, &matrix, &mut errors);
-        let size = matrix.iter().try_fold(1usize, |size, (_, choices)| size.checked_mul(choices.len()));
-        if size.is_none_or(|size| size > LIMIT) {
-            errors.push(Diagnostic::new(format!("the matrix has more than {LIMIT} combinations")));
-        }
+        check_size(file, &matrix, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -84,8 +81,8 @@ impl Variants {
             }
         }
         let varies = |name: &&str| {
-            let label = |variant: &Variant| variant.choices.get(*name).map(|choice| choice.label.clone());
-            self.all.iter().any(|variant| label(variant) != label(&self.all[0]))
+            let first = self.all.first().and_then(|variant| variant.choices.get(*name));
+            self.all.iter().any(|variant| !is_same(variant.choices.get(*name), first))
         };
         names.into_iter().filter(varies).map(str::to_owned).collect()
     }
@@ -94,26 +91,73 @@ impl Variants {
     fn check(&self, file: &PipelineFile) -> Result<(), Vec<Diagnostic>> {
         let mut errors = Vec::new();
         if self.all.is_empty() {
-            errors.push(Diagnostic::new("no variant is left: `exclude` takes every combination of the matrix"));
+            let none = Diagnostic::new("no variant is left: `exclude` takes every combination of the matrix");
+            let rules = file.exclude.first().zip(file.exclude.last());
+            errors.push(match rules {
+                Some((first, last)) => none.at(first.span.start..last.span.end, ""),
+                None => none,
+            });
         }
         for axis in &self.axes {
-            let mut seen: BTreeMap<&str, &Value> = BTreeMap::new();
-            for variant in &self.all {
-                let Some(choice) = variant.choices.get(axis) else {
-                    let name = variant.name.clone().unwrap_or_else(|| "the matrix".into());
-                    let text = format!("variant `{name}` leaves `{axis}` without a value");
-                    errors.push(Diagnostic::new(text).hint(format!("give `{axis}` a value in [params]")));
-                    break;
-                };
-                let first = seen.entry(&choice.label).or_insert(&choice.value);
-                if first.to_string() != choice.value.to_string() {
-                    let text = format!("axis `{axis}` has two different values with the label `{}`", choice.label);
-                    errors.push(Diagnostic::new(text).at(place_of(file, axis, &choice.value), ""));
-                    break;
-                }
-            }
+            errors.extend(self.gap(file, axis).or_else(|| self.clash(file, axis)));
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// A variant that has no value for an axis.
+    fn gap(&self, file: &PipelineFile, axis: &str) -> Option<Diagnostic> {
+        let without = self.all.iter().find(|variant| !variant.choices.contains_key(axis))?;
+        let named = |(key, _): &&(Key, _)| Some(&key.name) == without.name.as_ref();
+        let settings = file.variants.iter().flat_map(|(_, settings)| settings);
+        let (text, place) = match file.variants.iter().find(named) {
+            Some((key, _)) => (format!("variant `{}` has no value for the param `{axis}`", key.name), &key.span),
+            None => {
+                let (key, _) = settings.clone().find(|(key, _)| key.name == axis)?;
+                (format!("the variants of the matrix have no value for the param `{axis}`"), &key.span)
+            }
+        };
+        let hint = format!("set `{axis}` in [params]: variants that leave it out take that value");
+        Some(Diagnostic::new(text).at(place.clone(), "").hint(hint))
+    }
+
+    /// Two values of an axis that no name could tell apart.
+    fn clash(&self, file: &PipelineFile, axis: &str) -> Option<Diagnostic> {
+        let mut seen: BTreeMap<&str, &Value> = BTreeMap::new();
+        let choices = self.all.iter().filter_map(|variant| variant.choices.get(axis));
+        for choice in choices {
+            let first = seen.entry(&choice.label).or_insert(&choice.value);
+            if !first.is_same(&choice.value) {
+                let text = format!("the axis `{axis}` has two different values with the label `{}`", choice.label);
+                let text = Diagnostic::new(text).at(place_of(file, axis, &choice.value), "");
+                return Some(text.hint("labels tell nodes apart: write the values so that their texts differ"));
+            }
+        }
+        None
+    }
+}
+
+fn is_same(one: Option<&Choice>, other: Option<&Choice>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.label == other.label && one.value.is_same(&other.value),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
+fn check_size(file: &PipelineFile, matrix: &Matrix, errors: &mut Vec<Diagnostic>) {
+    let mut size = 1usize;
+    for (axis, choices) in matrix {
+        size = size.saturating_mul(choices.len());
+        let key = file.matrix.iter().map(|(key, _)| key).find(|key| key.name == *axis);
+        if let (Some(key), true) = (key, size > LIMIT) {
+            let text = format!("the matrix has more than {LIMIT} combinations");
+            let label = "it is too many with this axis";
+            errors.push(
+                Diagnostic::new(text)
+                    .at(key.span.clone(), label)
+                    .hint("`exclude` does not count here: give axes fewer values"),
+            );
+            return;
+        }
     }
 }
 
@@ -142,7 +186,7 @@ type Matrix = Vec<(String, Vec<Choice>)>;
 fn read_matrix(file: &PipelineFile, root: &Path, errors: &mut Vec<Diagnostic>) -> Matrix {
     let mut matrix = Vec::new();
     for (key, value) in &file.matrix {
-        match read_axis(value, root) {
+        match read_axis(&key.name, value, root) {
             Ok(choices) => matrix.push((key.name.clone(), choices)),
             Err(error) => errors.push(error),
         }
@@ -150,60 +194,87 @@ fn read_matrix(file: &PipelineFile, root: &Path, errors: &mut Vec<Diagnostic>) -
     matrix
 }
 
-fn read_axis(value: &Value, root: &Path) -> Result<Vec<Choice>, Diagnostic> {
+fn read_axis(name: &str, value: &Value, root: &Path) -> Result<Vec<Choice>, Diagnostic> {
     let wrong = |text: String| Diagnostic::new(text).at(value.span.clone(), "");
     match &value.datum {
         Datum::List(values) if values.is_empty() => Err(wrong("an axis needs at least one value".into())),
-        Datum::List(values) => values.iter().map(read_scalar).collect(),
-        Datum::Table(_) if value.get("glob").is_some() => read_glob(value, root),
-        Datum::Table(entries) if value.get("below").is_some() => read_range(value, entries),
+        Datum::Table(entries) if entries.is_empty() => Err(wrong("an axis needs at least one value".into())),
+        Datum::List(values) => values.iter().map(|value| read_scalar(name, value)).collect(),
+        Datum::Table(entries) if is_set(value, "glob") => read_glob(value, entries, root),
+        Datum::Table(entries) if is_set(value, "below") || is_set(value, "from") => read_range(value, entries),
         Datum::Table(entries) if entries.iter().all(|(_, value)| value.as_table().is_some()) => {
             let choice = |(key, value): &(Key, Value)| Choice { label: key.name.clone(), value: value.clone() };
             Ok(entries.iter().map(choice).collect())
         }
-        _ => Err(wrong(format!("an axis is an array, a range, a glob or labelled tables, not {}", value.describe()))
-            .hint("write: lr = [0.1, 0.01], or fold = { from = 0, below = 5 }, or model.NAME = { … }")),
+        Datum::Table(_) => Err(wrong(format!("a table as a value of the axis `{name}` needs a label"))
+            .hint(format!("write: {name}.LABEL = {{ … }}"))),
+        _ => Err(wrong(format!(
+            "`{name}` is {}, expected an array, a range, a glob or labelled tables",
+            value.describe()
+        ))
+        .hint("write: lr = [0.1, 0.01], or fold = { from = 0, below = 5 }, or model.LABEL = { … }")),
     }
 }
 
-fn read_scalar(value: &Value) -> Result<Choice, Diagnostic> {
+/// Whether a table has a key that is no label of an axis.
+fn is_set(value: &Value, name: &str) -> bool {
+    value.get(name).is_some_and(|value| value.as_table().is_none())
+}
+
+fn read_scalar(axis: &str, value: &Value) -> Result<Choice, Diagnostic> {
+    let wrong = |text: String| Diagnostic::new(text).at(value.span.clone(), "");
     match value.datum {
-        Datum::Table(_) | Datum::List(_) => Err(Diagnostic::new("a table value of an axis needs a label")
-            .at(value.span.clone(), "")
-            .hint("write it as: AXIS.LABEL = { … }")),
+        Datum::Table(_) => Err(wrong(format!("a table as a value of the axis `{axis}` needs a label"))
+            .hint(format!("write: {axis}.LABEL = {{ … }}"))),
+        Datum::List(_) => Err(wrong(format!("a value of the axis `{axis}` is an array, expected one value"))
+            .hint("a param of a named variant may be an array: [variants.NAME]")),
         _ => Ok(Choice { label: value.to_string(), value: value.clone() }),
     }
 }
 
+fn check_keys(entries: &[(Key, Value)], known: &[&str], what: &str) -> Result<(), Diagnostic> {
+    let Some((key, _)) = entries.iter().find(|(key, _)| !known.contains(&key.name.as_str())) else { return Ok(()) };
+    let unknown = Diagnostic::new(format!("unknown key `{}` in {what}", key.name)).at(key.span.clone(), "");
+    Err(unknown.hint(format!("the keys are: {}", known.join(", "))))
+}
+
 fn read_range(value: &Value, entries: &[(Key, Value)]) -> Result<Vec<Choice>, Diagnostic> {
-    if let Some((key, _)) = entries.iter().find(|(key, _)| key.name != "from" && key.name != "below") {
-        let unknown = Diagnostic::new(format!("unknown key `{}` in a range", key.name));
-        return Err(unknown.at(key.span.clone(), "").hint("the keys are: from, below"));
-    }
+    check_keys(entries, &["from", "below"], "a range")?;
+    let wrong = |text: String| Diagnostic::new(text).at(value.span.clone(), "");
     let bound = |name: &str| match value.get(name) {
         None if name == "from" => Ok(0),
+        None => Err(wrong("the key `below` of a range is missing".into()).hint("write: { from = 0, below = 5 }")),
         Some(Value { datum: Datum::Integer(number), .. }) => Ok(*number),
-        other => {
-            let span = other.map_or_else(|| value.span.clone(), |value| value.span.clone());
-            Err(Diagnostic::new(format!("`{name}` of a range is an integer")).at(span, ""))
+        Some(other) => {
+            let text = format!("`{name}` of a range is {}, expected an integer", other.describe());
+            Err(Diagnostic::new(text).at(other.span.clone(), ""))
         }
     };
     let (from, below) = (bound("from")?, bound("below")?);
-    if below <= from || below - from > LIMIT as i64 {
-        let text = format!("the range from {from} below {below} has no values, or too many");
-        return Err(Diagnostic::new(text).at(value.span.clone(), ""));
+    if below <= from {
+        return Err(wrong(format!("the range from {from} below {below} has no values")));
+    }
+    if below.checked_sub(from).is_none_or(|size| size > LIMIT as i64) {
+        return Err(wrong(format!("the range from {from} below {below} has more than {LIMIT} values")));
     }
     let integer = |number: i64| Value { datum: Datum::Integer(number), span: value.span.clone() };
     Ok((from..below).map(|number| Choice { label: number.to_string(), value: integer(number) }).collect())
 }
 
-fn read_glob(value: &Value, root: &Path) -> Result<Vec<Choice>, Diagnostic> {
-    let wrong = |text: String| Diagnostic::new(text).at(value.span.clone(), "");
-    let pattern =
-        value.get("glob").and_then(Value::as_text).ok_or_else(|| wrong("`glob` is a pattern of paths".into()))?;
+fn read_glob(value: &Value, entries: &[(Key, Value)], root: &Path) -> Result<Vec<Choice>, Diagnostic> {
+    check_keys(entries, &["glob"], "a glob")?;
+    let span = value.get("glob").map_or_else(|| value.span.clone(), |pattern| pattern.span.clone());
+    let wrong = |text: String| Diagnostic::new(text).at(span.clone(), "");
+    let pattern = value.get("glob").unwrap_or(value);
+    let unfit = || wrong(format!("`glob` is {}, expected a pattern of paths", pattern.describe()));
+    let pattern = pattern.as_text().ok_or_else(unfit)?;
+    let invalid = |error: &glob::PatternError| {
+        wrong(format!("`{pattern}` is no pattern: {} at character {}", error.msg, error.pos + 1))
+    };
+    glob::Pattern::new(pattern).map_err(|error| invalid(&error))?;
     // The project's own path may hold characters that a pattern would read.
     let full = format!("{}/{pattern}", glob::Pattern::escape(&root.to_string_lossy()));
-    let found = glob::glob(&full).map_err(|error| wrong(format!("`{pattern}` is no pattern: {error}")))?;
+    let found = glob::glob(&full).map_err(|error| invalid(&error))?;
     let mut choices = Vec::new();
     for path in found {
         let path = path.map_err(|error| wrong(error.to_string()))?;
@@ -212,7 +283,8 @@ fn read_glob(value: &Value, root: &Path) -> Result<Vec<Choice>, Diagnostic> {
         choices.push(Choice { label: relative, value: Value { datum, span: value.span.clone() } });
     }
     if choices.is_empty() {
-        return Err(wrong(format!("no file matches `{pattern}`")));
+        let hint = "patterns are relative to the folder of the pipeline file";
+        return Err(wrong(format!("no file matches `{pattern}`")).hint(hint));
     }
     Ok(choices)
 }
@@ -222,7 +294,7 @@ fn check_settings(file: &PipelineFile, matrix: &Matrix, settings: &[(String, Val
     let named = file.variants.iter().flat_map(|(_, settings)| settings.iter().map(|(key, _)| key.name.as_str()));
     let known: Vec<&str> = params.chain(matrix.iter().map(|(name, _)| name.as_str())).chain(named).collect();
     for (name, _) in settings.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
-        let unknown = Diagnostic::new(format!("--set names the param `{name}`, which there is not"));
+        let unknown = Diagnostic::new(format!("--set names an unknown param `{name}`"));
         errors.push(unknown.suggest(name, known.iter().copied(), "params"));
     }
 }
@@ -231,8 +303,7 @@ fn check_exclusions(file: &PipelineFile, matrix: &Matrix, errors: &mut Vec<Diagn
     for (key, value) in file.exclude.iter().flat_map(|value| value.as_table().unwrap_or_default()) {
         match matrix.iter().find(|(name, _)| *name == key.name) {
             None => {
-                let unknown =
-                    Diagnostic::new(format!("`exclude` names the axis `{}`, which the matrix has not", key.name));
+                let unknown = Diagnostic::new(format!("`exclude` names an unknown axis `{}`", key.name));
                 let names = matrix.iter().map(|(name, _)| name.as_str());
                 errors.push(unknown.at(key.span.clone(), "").suggest(&key.name, names, "axes"));
             }
@@ -300,9 +371,12 @@ fn named(name: &Key, settings: &[(Key, Value)], matrix: &Matrix, defaults: &Choi
 
 fn distinct(all: Vec<Variant>) -> Vec<Variant> {
     let mut seen = std::collections::BTreeSet::new();
-    let labels = |variant: &Variant| -> Vec<(String, String, String)> {
-        let label = |(name, choice): (&String, &Choice)| (name.clone(), choice.label.clone(), choice.value.to_string());
-        variant.choices.iter().map(label).collect()
+    // 1 and "1" are written alike but are not the same.
+    let identity = |variant: &Variant| -> Vec<(String, String, String)> {
+        let of = |(name, choice): (&String, &Choice)| {
+            (name.clone(), choice.label.clone(), format!("{} {}", choice.value.describe(), choice.value))
+        };
+        variant.choices.iter().map(of).collect()
     };
-    all.into_iter().filter(|variant| seen.insert(labels(variant))).collect()
+    all.into_iter().filter(|variant| seen.insert(identity(variant))).collect()
 }

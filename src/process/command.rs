@@ -19,7 +19,7 @@ use crate::project::{Project, STATE};
 /// Raised when command stages work differently for the same declaration.
 const VERSION: u32 = 1;
 
-const KEYS: [&str; 5] = ["deps", "outs", "env", "tools", "environment"];
+const KEYS: [&str; 6] = ["run", "deps", "outs", "env", "tools", "environment"];
 
 /// One node's command.
 #[derive(Debug, Clone)]
@@ -91,8 +91,7 @@ impl Command {
         for (key, _) in config.as_table().unwrap_or_default() {
             if !KEYS.contains(&key.name.as_str()) {
                 let unknown = Diagnostic::new(format!("unknown key `{}` of a command stage", key.name));
-                let known = KEYS.into_iter().chain(["run"]).collect::<Vec<_>>();
-                errors.push(unknown.at(key.span.clone(), "").suggest(&key.name, known, "keys"));
+                errors.push(unknown.at(key.span.clone(), "").suggest(&key.name, KEYS, "keys"));
             }
         }
         let line = read_line(run).unwrap_or_else(|error| {
@@ -232,12 +231,19 @@ fn read_line(run: &Value) -> Result<CommandLine, Diagnostic> {
         Datum::Text(line) => Ok(CommandLine::Shell(line.clone())),
         Datum::List(words) if !words.is_empty() => {
             let word = |word: &Value| match word.datum {
-                Datum::List(_) | Datum::Table(_) => Err(wrong("each word of `run` is text or a number")),
+                Datum::List(_) | Datum::Table(_) => {
+                    let text = format!("a word of `run` is {}, expected a string or a number", word.describe());
+                    Err(Diagnostic::new(text).at(word.span.clone(), ""))
+                }
                 _ => Ok(word.to_string()),
             };
             Ok(CommandLine::Program(words.iter().map(word).collect::<Result<_, _>>()?))
         }
-        _ => Err(wrong("`run` is a command line, or an array with a program and its arguments")),
+        Datum::List(_) => Err(wrong("`run` is empty")),
+        _ => {
+            let text = format!("`run` is {}, expected a command line, or an array of words", run.describe());
+            Err(wrong(&text).hint("write: run = \"python train.py\", or run = [\"python\", \"train.py\"]"))
+        }
     }
 }
 
@@ -247,7 +253,11 @@ fn items<'a>(config: &'a Value, key: &str, errors: &mut Vec<Diagnostic>) -> &'a 
         Some(Value { datum: Datum::List(values), .. }) => values,
         Some(other) => {
             let text = format!("`{key}` is {}, expected an array", other.describe());
-            errors.push(Diagnostic::new(text).at(other.span.clone(), ""));
+            let wrong = Diagnostic::new(text).at(other.span.clone(), "");
+            errors.push(match other.as_text() {
+                Some(text) => wrong.hint(format!("write: {key} = [{text:?}]")),
+                None => wrong,
+            });
             &[]
         }
     }
@@ -259,7 +269,7 @@ fn texts(config: &Value, key: &str, errors: &mut Vec<Diagnostic>) -> Vec<String>
         match item.as_text() {
             Some(text) => texts.push(text.to_owned()),
             None => {
-                let text = format!("`{key}` holds {}, expected strings", item.describe());
+                let text = format!("`{key}` holds {}, expected a string", item.describe());
                 errors.push(Diagnostic::new(text).at(item.span.clone(), ""));
             }
         }

@@ -72,6 +72,8 @@ fn numbers(place: &str, role: &str, column: &Column, expected: &str, advice: &st
                     Some(value) if value.is_nan() => "NaN",
                     Some(_) => "infinite",
                 };
+                // No step takes an infinite value away.
+                let advice = if found == "infinite" { "leave such rows out" } else { advice };
                 let detail = format!("{place}: {role} `{}` is {found} in row {}; {advice}", column.name(), row + 1);
                 return Err(StageError::Data { detail });
             }
@@ -117,7 +119,7 @@ mod tests {
         let advice = "put a `prepare` stage with `impute` before `train`";
         assert_eq!(text("d"), format!("train: column `d` is null in row 2; {advice}"));
         assert_eq!(text("e"), format!("train: column `e` is NaN in row 3; {advice}"));
-        assert_eq!(text("f"), format!("train: column `f` is infinite in row 1; {advice}"));
+        assert_eq!(text("f"), "train: column `f` is infinite in row 1; leave such rows out");
         assert_eq!(text("g"), "train: there is no column `g`; the columns are `a`, `b`, `c`, `d`, `e`, `f`");
         let target = values("train", &frame(), "d").unwrap_err().to_string();
         assert_eq!(target, "train: target `d` is null in row 2; leave such rows out");

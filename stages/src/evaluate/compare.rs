@@ -123,7 +123,8 @@ pub fn compare(config: &CompareConfig, nodes: &[Node]) -> Result<Table, StageErr
     let axes: BTreeSet<&String> = nodes.iter().flat_map(|node| node.variant.keys()).collect();
     if let Some(unknown) = config.repeats.iter().find(|axis| !axes.contains(axis)) {
         let axes: Vec<String> = axes.into_iter().cloned().collect();
-        let detail = format!("compare: `repeats` names `{unknown}`; the axes are {}", list(&axes));
+        let known = if axes.is_empty() { "there are no axes".into() } else { format!("the axes are {}", list(&axes)) };
+        let detail = format!("compare: `repeats` names `{unknown}`; {known}");
         return Err(StageError::Config { detail });
     }
     let by = sort_metric(config, nodes)?;
@@ -147,7 +148,8 @@ fn sort_metric(config: &CompareConfig, nodes: &[Node]) -> Result<Metric, StageEr
     };
     let Some(node) = lacking(&by) else { return Ok(by) };
     let has: Vec<String> = node.metrics.keys().cloned().collect();
-    let detail = format!("compare: {} has no metric `{}`; it has {}", shown(&node.variant), by.name(), list(&has));
+    let whose = if node.variant.is_empty() { "the evaluation".into() } else { shown(&node.variant) };
+    let detail = format!("compare: {whose} has no metric `{}`; it has {}", by.name(), list(&has));
     Err(StageError::Data { detail })
 }
 

@@ -76,7 +76,7 @@ impl TryFrom<RawPrepare> for PrepareConfig {
             return Err("`features` is empty; leave it out to take all but the target".into());
         }
         match steps.iter().position(|step| step.named().contains(&target)) {
-            Some(at) => Err(format!("step {} names `{target}`, which is the target", at + 1)),
+            Some(at) => Err(format!("`steps` names `{target}` in step {}, which is the target", at + 1)),
             None => Ok(Self { target, features, steps }),
         }
     }
@@ -520,7 +520,7 @@ mod tests {
             (json!({"target": "y", "features": []}), "`features` is empty; leave it out to take all but the target"),
             (
                 json!({"target": "y", "steps": [{"scale": "minmax"}, {"drop": ["y"]}]}),
-                "step 2 names `y`, which is the target",
+                "`steps` names `y` in step 2, which is the target",
             ),
         ] {
             assert_eq!(config(value).expect_err("refused"), text);

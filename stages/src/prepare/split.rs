@@ -239,7 +239,7 @@ fn assign(config: &SplitConfig, rows: u32, mut groups: Vec<Group>) -> Result<Vec
 fn check_sizes(config: &SplitConfig, rows: u32, groups: &[Group]) -> Result<(), StageError> {
     let TestPart::Fold { folds, .. } = config.part else {
         return match rows {
-            0 | 1 => Err(StageError::Data { detail: format!("split: {rows} rows cannot be split; 2 are needed") }),
+            0 | 1 => Err(StageError::Data { detail: format!("split: 2 rows are needed, {rows} is there") }),
             _ => Ok(()),
         };
     };
@@ -356,7 +356,7 @@ mod tests {
         let text = "split: class `b` of `label` has 1 row, fewer than the 2 folds";
         assert_eq!(told(json!({"stratify": "label", "folds": 2, "fold": 0}), &input), text);
         assert_eq!(told(json!({"folds": 6, "fold": 0}), &input), "split: 5 rows are fewer than the 6 folds");
-        assert_eq!(told(json!({}), &labels(&[None])), "split: 1 rows cannot be split; 2 are needed");
+        assert_eq!(told(json!({}), &labels(&[None])), "split: 2 rows are needed, 1 is there");
         let floats = DataFrame::new(2, vec![Series::new("f".into(), [1.0, 2.0]).into()]).expect("one column");
         let floats = Draft::tree(artifact::FRAME, frame::encode(&floats).expect("encodes"));
         let text = "split: stratify: column `f` is f64, expected text, whole numbers or booleans";

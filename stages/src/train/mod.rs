@@ -81,7 +81,12 @@ impl Kind for Train {
         let mut reads: Selections = schemas.keys().map(|port| (port.clone(), Selection::All)).collect();
         let target = config.target.iter().filter(|_| !config.clusters()).cloned();
         if let Some(features) = config.features.as_ref().filter(|_| config.target.is_some() || config.clusters()) {
-            reads.insert("train".into(), Selection::Only(features.iter().cloned().chain(target).collect()));
+            let names: Vec<String> = features.iter().cloned().chain(target).collect();
+            let available = schemas.get("train").map(Schema::names).unwrap_or_default();
+            // With a column that is not there everything is read, so that the error can list what is.
+            if names.iter().all(|name| available.contains(name)) {
+                reads.insert("train".into(), Selection::Only(names));
+            }
         }
         reads
     }

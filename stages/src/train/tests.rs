@@ -7,7 +7,7 @@ use polars::prelude::{Column, DataFrame, DataType};
 
 use super::*;
 use crate::deploy::predict;
-use crate::io::{Draft, Stored};
+use crate::io::{Draft, EntryHead, Stored};
 use crate::model::Predictions;
 
 /// 24 rows of two features and a score, as the reference script makes them:
@@ -398,13 +398,19 @@ fn wiring_and_data_that_cannot_be_trained_on_are_refused() {
 
 #[test]
 fn a_selection_holds_what_is_named_and_all_else() {
-    let schemas = BTreeMap::from([("train".to_owned(), Schema { rows: 1, columns: Vec::new() })]);
+    let schema = |names: &[&str]| {
+        let head = |name: &&str| EntryHead { name: (*name).into(), type_name: "f64".into() };
+        BTreeMap::from([("train".to_owned(), Schema { rows: 1, columns: names.iter().map(head).collect() })])
+    };
+    let schemas = schema(&["a", "b", "c", "late"]);
     let named = Selection::Only(vec!["a".into(), "b".into(), "late".into()]);
     assert_eq!(Train::reads(&config(LOGISTIC), &schemas)["train"], named);
     let open = config(r#"{"target": "late", "model": {"algorithm": "logistic"}}"#);
     assert_eq!(Train::reads(&open, &schemas)["train"], Selection::All);
     let unknown_target = config(r#"{"features": ["a"], "model": {"algorithm": "logistic"}}"#);
     assert_eq!(Train::reads(&unknown_target, &schemas)["train"], Selection::All);
+    let without_b = Train::reads(&config(LOGISTIC), &schema(&["a", "c", "late"]));
+    assert_eq!(without_b["train"], Selection::All, "so that the error can list what is there");
 }
 
 #[test]
