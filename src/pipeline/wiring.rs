@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use headwater_engine::{InputPorts, Node, NodeId, Presence, Stage, WireFrom, WiringError};
+use headwater_engine::{InputPorts, Node, NodeId, Presence, Stage, WiringError};
 
 use crate::error::Diagnostic;
 use crate::pipeline::file::{PipelineFile, StageDeclaration, WireDeclaration, WorkDeclaration};
@@ -45,7 +45,6 @@ struct Wired {
     stage: usize,
     work: Stage,
     places: Vec<Place>,
-    gathers: Vec<bool>,
 }
 
 impl<'a> Facts<'a> {
@@ -56,10 +55,8 @@ impl<'a> Facts<'a> {
         stages: impl Iterator<Item = usize>,
         places: Vec<Vec<Place>>,
     ) -> Self {
-        let wired = |((node, stage), places): ((&Node, usize), Vec<Place>)| {
-            let gathers = node.wires.iter().map(|wire| matches!(wire.from, WireFrom::Gather { .. })).collect();
-            Wired { stage, work: node.stage.clone(), places, gathers }
-        };
+        let wired =
+            |((node, stage), places): ((&Node, usize), Vec<Place>)| Wired { stage, work: node.stage.clone(), places };
         let mut outputs = Vec::new();
         for node in nodes {
             let one = node.stage.outputs.len() == 1;
@@ -140,13 +137,8 @@ impl<'a> Facts<'a> {
     }
 
     fn nothing_fits(&self, error: &WiringError, from: &str, available: &[String], ports: &[String]) -> Diagnostic {
-        let collects = self.wired(error).is_some_and(|wired| gathers(&wired.work));
-        let gathered = self.wired(error).zip(error.wire()).is_some_and(|(wired, wire)| wired.gathers[wire]);
-        let text = |text: &str| self.at_source(error, format!("stage `{}` {text}", self.name(error)));
-        match (collects, gathered) {
-            (true, false) => text("collects several nodes").hint(format!("write: gather = {}", self.reference(error))),
-            (false, true) => text("takes no `gather`").hint(format!("write: input = {}", self.reference(error))),
-            _ if ports.len() == 1 => self.several(error, from, &ports[0], available),
+        match ports {
+            [port] => self.several(error, from, port, available),
             _ => self
                 .at_source(error, format!("no output of `{from}` is named as an input of `{}`", self.name(error)))
                 .hint(format!("the outputs are: {}", references(from, available)))
