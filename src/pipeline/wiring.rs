@@ -137,7 +137,11 @@ impl<'a> Facts<'a> {
     }
 
     fn nothing_fits(&self, error: &WiringError, from: &str, available: &[String], ports: &[String]) -> Diagnostic {
+        let collects = self.wired(error).is_some_and(|wired| gathers(&wired.work));
         match ports {
+            _ if collects => self
+                .at_source(error, format!("stage `{}` collects several nodes", self.name(error)))
+                .hint(format!("write: gather = {}", self.reference(error))),
             [port] => self.several(error, from, port, available),
             _ => self
                 .at_source(error, format!("no output of `{from}` is named as an input of `{}`", self.name(error)))
