@@ -9,8 +9,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use headwater_cache::Digest;
-use headwater_engine::{Key, Summary};
+use headwater_cache::{Artifact, Digest, Shape};
+use headwater_engine::{Key, OutputPort, Summary};
 use serde::{Deserialize, Serialize};
 
 /// How many runs are read back in search of a node's last finish.
@@ -74,6 +74,19 @@ pub struct EndLine {
     pub saved: f64,
 }
 
+impl OutputLine {
+    /// What a port gave.
+    pub fn new(port: &OutputPort, artifact: &Artifact) -> Self {
+        Self {
+            port: port.name.clone(),
+            type_name: artifact.type_name.clone(),
+            digest: artifact.digest.to_string(),
+            bytes: artifact.bytes,
+            tree: artifact.shape == Shape::Tree,
+        }
+    }
+}
+
 impl NodeLine {
     /// Whether the node had outputs at the end.
     pub fn finished(&self) -> bool {
@@ -111,25 +124,19 @@ impl Journal {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let (file, run) = create(&folder, started)?;
         let mut journal = Self { file: BufWriter::new(file), run: run.clone() };
-        journal.write(&Line::Run(RunLine { run, started, pipeline: pipeline.to_owned(), arguments }))?;
+        journal.write(&Line::Run(RunLine { run, started, pipeline: pipeline.to_owned(), arguments }), true)?;
         Ok(journal)
     }
 
-    /// Appends a line.
+    /// Appends a line, and hands it to the system `at_once` or with a later one: what ran must be known after a kill,
+    /// what was cached is known anyway.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write(&mut self, line: &Line) -> io::Result<()> {
+    pub fn write(&mut self, line: &Line, at_once: bool) -> io::Result<()> {
         serde_json::to_writer(&mut self.file, line)?;
-        self.file.write_all(b"\n")
-    }
-
-    /// Hands what was written to the system.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.write_all(b"\n")?;
+        if at_once { self.file.flush() } else { Ok(()) }
     }
 }
 

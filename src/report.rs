@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::commands::{Format, Globals};
 use crate::journal::{EndLine, Journal, Line, NodeLine, OutputLine};
+use crate::process::staging::printable;
 use crate::reason::sentence;
 use crate::workspace::Workspace;
 
@@ -103,7 +104,7 @@ impl<'a> Reporter<'a> {
                 Ok(())
             }
         };
-        let kept = self.journal.write(&Line::Node(line));
+        let kept = self.journal.write(&Line::Node(line), finish.outcome != Outcome::Cached);
         self.note(told);
         self.note(kept);
         self.bar.inc(1);
@@ -120,13 +121,6 @@ impl<'a> Reporter<'a> {
         let pipeline = &self.workspace.pipeline;
         let node = pipeline.graph.node(finish.node);
         let ports = node.stage.outputs.iter().zip(&finish.outputs);
-        let output = |(port, artifact): (&headwater_engine::OutputPort, &headwater_cache::Artifact)| OutputLine {
-            port: port.name.clone(),
-            type_name: artifact.type_name.clone(),
-            digest: artifact.digest.to_string(),
-            bytes: artifact.bytes,
-            tree: artifact.shape == headwater_cache::Shape::Tree,
-        };
         let last = self.workspace.last.get(&node.name);
         let reason = finish.reason.as_ref().map(|reason| sentence(reason, finish.node, pipeline, last));
         NodeLine {
@@ -135,7 +129,7 @@ impl<'a> Reporter<'a> {
             key: finish.key.map(|key| key.to_string()),
             reason: reason.unwrap_or_else(|| if finish.restored { "restored".into() } else { String::new() }),
             seconds: finish.seconds,
-            outputs: ports.map(output).collect(),
+            outputs: ports.map(|(port, artifact)| OutputLine::new(port, artifact)).collect(),
             inputs: producers(&pipeline.graph, finish.node),
             params: pipeline.nodes[finish.node.0].params.iter().cloned().collect(),
             error: finish.error.clone(),
@@ -182,7 +176,7 @@ impl<'a> Reporter<'a> {
             (Outcome::Ran, None) => format!("{word:>9} {}  {}  {}", line.node, duration(line.seconds), line.reason),
             _ => format!("{word:>9} {}", line.node),
         };
-        self.bar.suspend(|| eprintln!("{}", text.trim_end()));
+        self.bar.suspend(|| tell(text.trim_end()));
     }
 
     fn show_running(&self) {
@@ -198,8 +192,7 @@ impl<'a> Reporter<'a> {
     pub fn end(mut self, summary: &Summary) -> io::Result<()> {
         self.bar.finish_and_clear();
         let seconds = self.workspace.elapsed();
-        self.journal.write(&Line::End(EndLine::new(summary, seconds)))?;
-        self.journal.flush()?;
+        self.journal.write(&Line::End(EndLine::new(summary, seconds)), true)?;
         match self.globals.format {
             Format::Json => print_json(&RunFinished {
                 event: "run_finished",
@@ -213,10 +206,23 @@ impl<'a> Reporter<'a> {
                 saved_seconds: summary.saved,
             })?,
             Format::Human if self.globals.quiet => {}
-            Format::Human => eprintln!("{}", final_line(summary, seconds)),
+            Format::Human => tell(&final_line(summary, seconds)),
         }
         self.trouble.map_or(Ok(()), Err)
     }
+}
+
+/// Prints a line on standard output.
+///
+/// # Errors
+/// If standard output is closed.
+pub fn say(line: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{line}")
+}
+
+/// Prints a line on standard error. Nobody may be reading there, which is no reason to end a run.
+pub fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Prints one object a line on standard output.
@@ -271,7 +277,7 @@ pub fn duration(seconds: f64) -> String {
 }
 
 fn indented(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(|line| format!("          {line}")).collect();
+    let lines: Vec<String> = text.lines().map(|line| format!("          {}", printable(line))).collect();
     lines.join("\n")
 }
 

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use headwater_cache::{Artifact, Digest, Ledger, Shape, Store};
-use headwater_engine::{Event, Key, NodeId, Options, Session, Summary};
+use headwater_engine::{Event, Key, NodeId, Options, Preview, Session, Summary};
 
 use crate::error::CommandError;
 use crate::journal::{History, NodeLine, OutputLine};
-use crate::pipeline::{Pipeline, parse_node};
+use crate::pipeline::Pipeline;
+use crate::pipeline::interpolate::shell_argument;
+use crate::report::tell;
 
 /// A project, open.
 pub struct Workspace {
@@ -34,7 +36,7 @@ impl Workspace {
         let store = Arc::new(Store::open(&store_path).map_err(|error| store_error(&error, &store_path))?);
         let ledger = Ledger::open(store.root()).map_err(CommandError::failed)?;
         if let Some(damage) = ledger.damage() {
-            eprintln!("warning: {damage}");
+            tell(&format!("warning: {damage}"));
         }
         let history = History::of(&pipeline.project.state);
         let last = history.last_finishes(pipeline.graph.ids().map(|id| pipeline.graph.node(id).name.as_str()));
@@ -67,6 +69,51 @@ impl Workspace {
         self.begun.elapsed().as_secs_f64()
     }
 
+    /// What a run with these options would do with each node, in the graph's order.
+    ///
+    /// # Errors
+    /// If there are no threads to be had, or the file index cannot be written.
+    pub fn previews(&self, options: &Options) -> Result<Vec<(NodeId, Previewed)>, CommandError> {
+        let mut found = vec![None; self.pipeline.graph.len()];
+        self.drive(options, &mut |event| {
+            if let Event::Previewed { node, preview, outputs, .. } = event {
+                found[node.0] = Some(Previewed { preview, outputs });
+            }
+        })?;
+        let order = self.pipeline.graph.order().iter();
+        Ok(order.filter_map(|id| Some((*id, found[id.0].take()?))).collect())
+    }
+
+    /// The outputs of nodes as they are now; of one that is not up to date, those of its last finish, which is said.
+    ///
+    /// # Errors
+    /// If a node has never finished.
+    pub fn outputs(&self, nodes: &[NodeId]) -> Result<Vec<Vec<OutputLine>>, CommandError> {
+        let options = Options { targets: nodes.to_vec(), jobs: 1, preview: true, ..Options::default() };
+        let previews: BTreeMap<NodeId, Previewed> = self.previews(&options)?.into_iter().collect();
+        nodes.iter().map(|id| self.outputs_of(*id, previews.get(id))).collect()
+    }
+
+    fn outputs_of(&self, id: NodeId, previewed: Option<&Previewed>) -> Result<Vec<OutputLine>, CommandError> {
+        let node = self.pipeline.graph.node(id);
+        if let Some(Previewed { outputs, .. }) = previewed.filter(|previewed| !previewed.outputs.is_empty()) {
+            return Ok(node
+                .stage
+                .outputs
+                .iter()
+                .zip(outputs)
+                .map(|(port, output)| OutputLine::new(port, output))
+                .collect());
+        }
+        let name = &node.name;
+        let Some(last) = self.last.get(name) else {
+            let hint = format!("run it first: headwater run {}", shell_argument(name));
+            return Err(CommandError::Usage(format!("`{name}` has not run yet"), vec![hint]));
+        };
+        tell(&format!("warning: `{name}` is not up to date; this is what it gave when it last ran"));
+        Ok(last.outputs.clone())
+    }
+
     /// The artifact that a `REF` names: `stage[axis=label,…].output`, the output left out where there is one, or a
     /// digest's prefix.
     ///
@@ -78,44 +125,11 @@ impl Workspace {
             return self.by_prefix(reference);
         }
         let (node, output) = split_output(reference);
-        let id = self.one_node(&node, output.as_deref())?;
+        let id = self.pipeline.one_node(&node)?;
         let name = &self.pipeline.graph.node(id).name;
-        let line = self.last.get(name).ok_or_else(|| {
-            let hint = format!("run it first: headwater run '{name}'");
-            CommandError::Usage(format!("`{name}` has not run yet"), vec![hint])
-        })?;
-        let artifact = self.output(name, line, output.as_deref())?;
-        let reference = format!("{name}.{}", artifact.0);
-        Ok(Found { artifact: artifact.1, reference, node: Some(id) })
-    }
-
-    fn one_node(&self, word: &str, output: Option<&str>) -> Result<NodeId, CommandError> {
-        self.pipeline.one_node(word).map_err(|error| match (error, output) {
-            (CommandError::Usage(text, hints), _) if text.contains("choose one") => {
-                let (stage, _) = parse_node(word);
-                let hint = format!("write: {stage}[AXIS=VALUE]{}", output.map(|o| format!(".{o}")).unwrap_or_default());
-                CommandError::Usage(text, hints.into_iter().chain([hint]).collect())
-            }
-            (other, _) => other,
-        })
-    }
-
-    fn output(&self, node: &str, line: &NodeLine, output: Option<&str>) -> Result<(String, Artifact), CommandError> {
-        let found = match (output, line.outputs.as_slice()) {
-            (None, [one]) => Some(one),
-            // A model's or table's evaluation is asked for more often than what stands beside it.
-            (None, several) => several.iter().find(|output| output.type_name == "metrics"),
-            (Some(name), several) => several.iter().find(|output| output.port == name),
-        };
-        let names: Vec<String> = line.outputs.iter().map(|output| format!("{node}.{}", output.port)).collect();
-        let found = found.ok_or_else(|| {
-            let text = match output {
-                Some(output) => format!("`{node}` has no output `{output}`"),
-                None => format!("`{node}` has several outputs; choose one"),
-            };
-            CommandError::Usage(text, vec![names.join(", ")])
-        })?;
-        Ok((found.port.clone(), artifact_of(found)?))
+        let outputs = self.outputs(&[id])?.remove(0);
+        let (port, artifact) = choose_output(name, &outputs, output.as_deref())?;
+        Ok(Found { artifact, reference: format!("{name}.{port}"), node: Some(id) })
     }
 
     fn by_prefix(&self, prefix: &str) -> Result<Found, CommandError> {
@@ -128,9 +142,13 @@ impl Workspace {
         found.dedup_by(|a, b| a.1.digest == b.1.digest);
         match found.as_slice() {
             [(reference, output)] => {
-                Ok(Found { artifact: artifact_of(output)?, reference: reference.clone(), node: None })
+                let node = self.pipeline.graph.find(&split_output(reference).0);
+                Ok(Found { artifact: artifact_of(output)?, reference: reference.clone(), node })
             }
-            [] => Err(CommandError::usage(format!("no stage and no artifact is named `{prefix}`"))),
+            [] => {
+                let text = format!("no stage is named `{prefix}`, and no artifact of the last runs has such a digest");
+                Err(CommandError::usage(text))
+            }
             several => {
                 let names: Vec<String> =
                     several.iter().map(|(name, output)| format!("{} {name}", output.digest)).collect();
@@ -140,6 +158,14 @@ impl Workspace {
     }
 }
 
+/// What would become of a node.
+#[derive(Debug, Clone)]
+pub struct Previewed {
+    pub preview: Preview,
+    /// In the order of the stage's output ports; empty unless it is cached.
+    pub outputs: Vec<Artifact>,
+}
+
 /// An artifact, and what it is called.
 pub struct Found {
     pub artifact: Artifact,
@@ -147,7 +173,29 @@ pub struct Found {
     pub node: Option<NodeId>,
 }
 
-fn artifact_of(output: &OutputLine) -> Result<Artifact, CommandError> {
+fn choose_output(node: &str, outputs: &[OutputLine], wanted: Option<&str>) -> Result<(String, Artifact), CommandError> {
+    let found = match (wanted, outputs) {
+        (None, [one]) => Some(one),
+        // A model's or table's evaluation is asked for more often than what stands beside it.
+        (None, several) => several.iter().find(|output| output.type_name == "metrics"),
+        (Some(name), several) => several.iter().find(|output| output.port == name),
+    };
+    let found = found.ok_or_else(|| {
+        let names: Vec<String> = outputs.iter().map(|output| format!("{node}.{}", output.port)).collect();
+        let text = match wanted {
+            Some(wanted) => format!("`{node}` has no output `{wanted}`"),
+            None => format!("`{node}` has several outputs; choose one"),
+        };
+        CommandError::Usage(text, vec![names.join(", ")])
+    })?;
+    Ok((found.port.clone(), artifact_of(found)?))
+}
+
+/// The artifact that a journal's line tells of.
+///
+/// # Errors
+/// If the line's digest is none.
+pub fn artifact_of(output: &OutputLine) -> Result<Artifact, CommandError> {
     let digest: Digest = output.digest.parse().map_err(CommandError::failed)?;
     let shape = if output.tree { Shape::Tree } else { Shape::Blob };
     Ok(Artifact { type_name: output.type_name.clone(), shape, digest, bytes: output.bytes })

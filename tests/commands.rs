@@ -169,6 +169,95 @@ fn init_makes_a_pipeline_that_runs() {
 }
 
 #[test]
+fn predict_takes_for_missing_what_training_took() {
+    let project = penguins();
+    project.ok(&["predict", MODEL, "data/penguins.csv", "-o", "own.csv"]);
+    project.ok(&["predict", MODEL, "data/penguins.csv", "--null-value", "NA", "-o", "told.csv"]);
+    assert_eq!(project.read("own.csv"), project.read("told.csv"));
+    assert_eq!(project.read("own.csv").lines().count(), 345);
+    let other = project.call(&["predict", MODEL, "data/penguins.csv", "--null-value", "?", "-o", "other.csv"]);
+    assert!(other.err.contains("column `bill_length_mm` is str, expected f64"), "{}", other.err);
+}
+
+#[test]
+fn what_is_shown_is_what_the_file_asks_for_now() {
+    let project = Project::example("penguins");
+    project.run(&["split"]).succeeded();
+    let digest = |arguments: &[&str]| {
+        let done = project.call(&[&["show", "split[fold=0].train", "--format", "json"], arguments].concat());
+        (json(&done.out)["digest"].as_str().expect("a digest").to_owned(), done.err)
+    };
+    let (seven, warning) = digest(&[]);
+    assert_eq!(warning, "");
+    project.run(&["split", "--set", "seed=8"]).succeeded();
+    assert_eq!(digest(&[]), (seven.clone(), String::new()), "not what another seed gave last");
+    project.edit("pipeline.toml", "seed = 7", "seed = 9");
+    let (shown, warning) = digest(&[]);
+    assert_ne!(shown, seven, "the last finish was that of seed 8");
+    assert_eq!(warning, "warning: `split[fold=0]` is not up to date; this is what it gave when it last ran\n");
+}
+
+#[test]
+fn a_closed_pipe_ends_a_command_quietly() {
+    let project = penguins();
+    for arguments in [&["status", "-v"][..], &["run", "--format", "json"], &["log"], &["graph"], &["schema"]] {
+        let mut child = project.command(arguments);
+        child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = child.spawn().expect("the program starts");
+        drop(child.stdout.take());
+        let done = child.wait_with_output().expect("it ends");
+        assert_eq!(
+            (done.status.code(), String::from_utf8_lossy(&done.stderr).as_ref()),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn what_ran_before_a_kill_is_known() {
+    let pipeline = "[stages.a]\nrun = 'echo a > a'\nouts = ['a']\n[stages.b]\nrun = 'cat a; sleep 60'\ndeps = ['a']\nouts = ['b']\n";
+    let project = Project::with(pipeline);
+    let mut child = project.command(&["run"]).spawn().expect("the program starts");
+    while !project.path(".headwater/logs/b.log").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().expect("a kill");
+    child.wait().expect("it ends");
+    let log = project.ok(&["log"]);
+    assert!(log.contains("did not end"), "{log}");
+    assert!(project.ok(&["show", "a"]).contains("a.a  file"));
+    assert_eq!(project.run(&["a"]).succeeded().with("cached"), ["a"]);
+}
+
+#[test]
+fn init_keeps_a_gitignore_of_any_bytes() {
+    let project = Project::empty();
+    project.write(".gitignore", b"caf\xe9/");
+    project.ok(&["init"]);
+    let bytes = std::fs::read(project.path(".gitignore")).expect("a file");
+    assert_eq!(bytes, b"caf\xe9/\n/.headwater/\n");
+}
+
+#[test]
+fn graph_does_not_replace_a_file_unasked() {
+    let project = Project::example("penguins");
+    let before = project.read("pipeline.toml");
+    let done = project.call(&["graph", "-o", "pipeline.toml", "--as", "dot"]);
+    assert_eq!((done.code, project.read("pipeline.toml")), (2, before));
+    assert!(done.err.starts_with("error: pipeline.toml is there already\n"), "{}", done.err);
+    project.ok(&["graph", "-o", "graph.dot"]);
+    project.ok(&["graph", "-o", "graph.dot", "--overwrite"]);
+}
+
+#[test]
+fn predict_checks_where_it_writes_before_it_reads() {
+    let done = penguins().call(&["predict", MODEL, "not-there.csv", "-o", "out.xlsx"]);
+    assert_eq!(done.code, 2);
+    assert!(done.err.starts_with("error: a frame cannot be written to `out.xlsx`: "), "{}", done.err);
+}
+
+#[test]
 fn the_schema_covers_every_kind() {
     let schema = json(&Project::empty().ok(&["schema"]));
     let kinds: Vec<&str> =

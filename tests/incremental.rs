@@ -241,6 +241,12 @@ fn a_forced_stage_runs_and_cuts_off() {
 }
 
 #[test]
+fn a_forced_stage_runs_beside_other_targets() {
+    let project = project_that_ran();
+    assert_eq!(project.run(&["flights", "--force", "split"]).succeeded().ran(), ["split"]);
+}
+
+#[test]
 fn a_setting_of_the_command_line_is_an_edit_for_one_run() {
     let project = project_that_ran();
     assert_eq!(project.run(&["--set", "model=small"]).succeeded().ran(), ["board"]);

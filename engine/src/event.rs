@@ -67,6 +67,9 @@ pub enum Event {
         node: NodeId,
         preview: Preview,
         key: Option<Key>,
+        /// In the order of the stage's output ports; empty unless it is cached. Trees that the engine composes are
+        /// stored by a run alone.
+        outputs: Vec<Artifact>,
     },
 }
 

@@ -642,7 +642,8 @@ impl<'s, 'e> Run<'s, 'e> {
     fn preview(&mut self, node: usize, preview: Preview) {
         self.known[node].stale = !matches!(preview, Preview::Cached | Preview::Restore);
         let key = self.known[node].key;
-        (self.emit)(Event::Previewed { node: NodeId(node), preview, key });
+        let outputs = if self.known[node].stale { Vec::new() } else { self.known[node].outputs.clone() };
+        (self.emit)(Event::Previewed { node: NodeId(node), preview, key, outputs });
         self.plan.finish(node, Outcome::Cached);
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use clap::Args;
+use headwater_engine::NodeId;
 use headwater_stages::Kind;
 use headwater_stages::evaluate::compare::{Compare as CompareKind, CompareConfig};
 use headwater_stages::io::{Content, Inputs, Outputs};
@@ -16,9 +17,8 @@ use crate::catalog;
 use crate::commands::Globals;
 use crate::commands::show::table;
 use crate::error::CommandError;
-use crate::journal::OutputLine;
 use crate::report::print_json;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, artifact_of};
 
 /// Show the variants side by side, best first
 #[derive(Debug, Args)]
@@ -59,9 +59,8 @@ impl Compare {
 
     fn stage(&self, workspace: &Workspace) -> Result<String, CommandError> {
         let graph = &workspace.pipeline.graph;
-        let has_metrics = |id: &headwater_engine::NodeId| {
-            graph.node(*id).stage.outputs.iter().any(|port| port.type_name == artifact::METRICS)
-        };
+        let has_metrics =
+            |id: &NodeId| graph.node(*id).stage.outputs.iter().any(|port| port.type_name == artifact::METRICS);
         let mut stages: Vec<&str> =
             graph.ids().filter(has_metrics).map(|id| graph.node(id).stage_name.as_str()).collect();
         stages.dedup();
@@ -87,30 +86,15 @@ impl Compare {
 fn metrics_of(workspace: &Workspace, stage: &str) -> Result<Inputs, CommandError> {
     let pipeline = &workspace.pipeline;
     let mut inputs = Inputs::default();
-    let mut missing = Vec::new();
-    for id in pipeline.graph.ids().filter(|id| pipeline.graph.node(*id).stage_name == stage) {
-        let name = &pipeline.graph.node(id).name;
-        let output = workspace.last.get(name).and_then(|line| metrics_output(&line.outputs));
-        let Some(output) = output else {
-            missing.push(name.clone());
-            continue;
-        };
-        let digest = output.digest.parse().map_err(CommandError::failed)?;
-        let (type_name, shape) = (output.type_name.clone(), headwater_cache::Shape::Blob);
-        let artifact = headwater_cache::Artifact { type_name, shape, digest, bytes: output.bytes };
+    let nodes: Vec<NodeId> = pipeline.graph.ids().filter(|id| pipeline.graph.node(*id).stage_name == stage).collect();
+    for (id, outputs) in nodes.iter().zip(workspace.outputs(&nodes)?) {
+        let metrics = outputs.iter().find(|output| output.type_name == artifact::METRICS);
+        let artifact = artifact_of(metrics.ok_or_else(|| CommandError::failed("an evaluation gave no metrics"))?)?;
         let stored = catalog::open(&workspace.store, &artifact).map_err(CommandError::failed)?;
         let label: BTreeMap<String, String> = pipeline.nodes[id.0].assignment.iter().cloned().collect();
         inputs.add("metrics", label, Arc::clone(&stored));
     }
-    if !missing.is_empty() {
-        let text = format!("{} of the variants have not run yet, the first is `{}`", missing.len(), missing[0]);
-        return Err(CommandError::Usage(text, vec![format!("run them: headwater run {stage}")]));
-    }
     Ok(inputs)
-}
-
-fn metrics_output(outputs: &[OutputLine]) -> Option<&OutputLine> {
-    outputs.iter().find(|output| output.type_name == artifact::METRICS)
 }
 
 /// The table of a `compare` stage, for people.

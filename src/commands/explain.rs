@@ -9,11 +9,11 @@ use clap::Args;
 use headwater_engine::{Change, Manifest, NodeId, Options, Preview, Reason};
 use serde::Serialize;
 
-use crate::commands::{Globals, status};
+use crate::commands::Globals;
 use crate::error::CommandError;
 use crate::journal::{History, NodeLine, PastRun};
 use crate::reason::{cause, file_name, params, port, sentence};
-use crate::report::print_json;
+use crate::report::{print_json, say};
 use crate::workspace::Workspace;
 
 /// Say why a node would run, or why it ran
@@ -46,7 +46,7 @@ impl Explain {
             if globals.json() {
                 print_json(step)?;
             } else {
-                println!("{}{} {}", "  ".repeat(step.depth), step.node, step.text);
+                say(&format!("{}{} {}", "  ".repeat(step.depth), step.node, step.text))?;
             }
         }
         Ok(())
@@ -55,7 +55,9 @@ impl Explain {
 
 fn explain(workspace: &Workspace, id: NodeId) -> Result<Vec<Step>, CommandError> {
     let options = Options { targets: vec![id], jobs: 1, preview: true, ..Options::default() };
-    let previews = status::previews(workspace, &options)?;
+    let previews = workspace.previews(&options)?;
+    let previews: Vec<(NodeId, Preview)> =
+        previews.into_iter().map(|(id, previewed)| (id, previewed.preview)).collect();
     let mut steps = Steps { workspace, steps: Vec::new(), seen: BTreeSet::new() };
     let own = previews.iter().find(|(node, _)| *node == id).map(|(_, preview)| preview);
     match own {

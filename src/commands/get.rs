@@ -42,6 +42,10 @@ impl Get {
                 let bytes = write_frame(&frame, &self.output.to_string_lossy());
                 write(&self.output, &bytes.map_err(|error| CommandError::usage(error.to_string()))?)
             }
+            (_, Shape::Tree) if self.output.read_dir().is_ok_and(|mut entries| entries.next().is_some()) => {
+                let text = format!("{} is a folder with files in it", self.output.display());
+                Err(CommandError::Usage(text, vec!["choose a path that is not there".into()]))
+            }
             (_, Shape::Tree) => write_tree(&workspace.store, artifact, &self.output).map_err(failure),
             (type_name, Shape::Blob) => {
                 let executable = type_name == "executable";
@@ -73,11 +77,18 @@ pub fn refuse_to_replace(path: &Path, overwrite: bool) -> Result<(), CommandErro
     Ok(())
 }
 
-/// Writes a file whole.
+/// Writes a file whole, or not at all: what stood there is replaced at once.
 ///
 /// # Errors
 /// If it cannot be written; the path is named.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     let failed = |error: std::io::Error| CommandError::failed(format!("{} cannot be written: {error}", path.display()));
-    std::fs::write(path, bytes).map_err(failed)
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.part", std::process::id()));
+    let part = path.with_file_name(name);
+    let written = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, path));
+    written.map_err(|error| {
+        let _ = std::fs::remove_file(&part);
+        failed(error)
+    })
 }

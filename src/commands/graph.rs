@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::commands::Globals;
+use crate::commands::get::{refuse_to_replace, write};
 use crate::drawing::{self, Drawing};
 use crate::error::CommandError;
 use crate::pipeline::Pipeline;
@@ -20,6 +21,9 @@ pub struct DrawGraph {
     /// The form, where the file's ending does not say it
     #[arg(long = "as", value_enum, value_name = "FORM")]
     form: Option<Form>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    overwrite: bool,
     /// One box a stage instead of one a node
     #[arg(long)]
     stages: bool,
@@ -47,6 +51,9 @@ impl DrawGraph {
     /// If the pipeline is wrong, or the file cannot be written.
     pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
         let pipeline = Pipeline::load(&globals.pipeline, &[])?;
+        if let Some(path) = &self.output {
+            refuse_to_replace(path, self.overwrite)?;
+        }
         let drawing = if self.stages { Drawing::of_stages(&pipeline) } else { Drawing::of_nodes(&pipeline) };
         let text = match self.form(globals)? {
             Form::Text => drawing::text(&drawing),
@@ -56,8 +63,7 @@ impl DrawGraph {
             Form::Json => return self.print(&drawing),
         };
         match &self.output {
-            Some(path) => std::fs::write(path, text)
-                .map_err(|error| CommandError::failed(format!("{} cannot be written: {error}", path.display()))),
+            Some(path) => write(path, text.as_bytes()),
             None => {
                 use std::io::Write;
                 Ok(std::io::stdout().write_all(text.as_bytes())?)
@@ -95,7 +101,7 @@ impl DrawGraph {
             }
         }
         match &self.output {
-            Some(path) => Ok(std::fs::write(path, lines.join("\n") + "\n")?),
+            Some(path) => write(path, (lines.join("\n") + "\n").as_bytes()),
             None => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::commands::Globals;
 use crate::error::CommandError;
 use crate::project::STATE;
+use crate::report::tell;
 
 /// Write a pipeline file to begin with, or a worked example
 #[derive(Debug, Args)]
@@ -54,10 +55,10 @@ impl Init {
         self.ignore_state()?;
         if !globals.quiet {
             let names: Vec<&str> = files.iter().map(|(path, _)| *path).collect();
-            eprintln!("wrote {} in {}", names.join(", "), self.folder.display());
+            tell(&format!("wrote {} in {}", names.join(", "), self.folder.display()));
             let at =
                 if self.folder == Path::new(".") { String::new() } else { format!("cd {} && ", self.folder.display()) };
-            eprintln!("next: {at}headwater run");
+            tell(&format!("next: {at}headwater run"));
         }
         Ok(())
     }
@@ -66,12 +67,18 @@ impl Init {
     fn ignore_state(&self) -> Result<(), CommandError> {
         let path = self.folder.join(".gitignore");
         let line = format!("/{STATE}/");
-        let old = fs::read_to_string(&path).unwrap_or_default();
-        if old.lines().any(|known| known.trim() == line) {
+        let mut bytes = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(|error| CommandError::failed(format!("{}: {error}", path.display())))?,
+        };
+        if bytes.split(|byte| *byte == b'\n').any(|known| known.trim_ascii() == line.as_bytes()) {
             return Ok(());
         }
-        let gap = if old.is_empty() || old.ends_with('\n') { "" } else { "\n" };
-        write(&path, format!("{old}{gap}{line}\n").as_bytes())
+        if !bytes.is_empty() && !bytes.ends_with(b"\n") {
+            bytes.push(b'\n');
+        }
+        bytes.extend_from_slice(format!("{line}\n").as_bytes());
+        write(&path, &bytes)
     }
 }
 

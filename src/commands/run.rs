@@ -37,13 +37,10 @@ impl Run {
     pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
         let workspace = Workspace::open(&globals.pipeline, &self.settings)?;
         let forced = if self.force.is_empty() { Vec::new() } else { workspace.pipeline.targets(&self.force)? };
-        let options = Options {
-            targets: workspace.pipeline.targets(&self.targets)?,
-            forced,
-            jobs: self.jobs(),
-            keep_going: self.keep_going,
-            preview: self.dry_run,
-        };
+        let mut targets = workspace.pipeline.targets(&self.targets)?;
+        targets.extend(&forced);
+        let options =
+            Options { targets, forced, jobs: self.jobs(), keep_going: self.keep_going, preview: self.dry_run };
         if self.dry_run {
             return status::preview(&workspace, &options, globals);
         }

@@ -49,7 +49,7 @@ fn properties(object: &Json, schema: &Json, without: &[&str]) -> String {
         if without.contains(&key.as_str()) {
             continue;
         }
-        let own = if value["anyOf"][1]["pattern"].is_string() { &value["anyOf"][0] } else { value };
+        let own = without_param(value);
         let required = object["required"].as_array().is_some_and(|keys| keys.iter().any(|name| name == key));
         let default = if required { "required".into() } else { own["default"].to_string().replace("null", "") };
         let description = own["description"].as_str().map(one_line).unwrap_or_default();
@@ -87,8 +87,13 @@ fn resolve<'a>(value: &'a Json, schema: &'a Json) -> &'a Json {
     }
 }
 
+/// The type of a value that a param may stand for.
+fn without_param(value: &Json) -> &Json {
+    if value["anyOf"][1]["pattern"].is_string() { &value["anyOf"][0] } else { value }
+}
+
 fn type_text(value: &Json, schema: &Json) -> String {
-    let value = resolve(value, schema);
+    let value = resolve(without_param(value), schema);
     if let Some(names) = value["enum"].as_array() {
         return join(names.iter().filter(|name| !name.is_null()).map(|name| format!("`{}`", plain(name))));
     }
@@ -174,9 +179,7 @@ fn kind_schema(name: &str, mut schema: Json) -> (Json, Map<String, Json>) {
         _ => Map::new(),
     };
     for value in properties.values_mut() {
-        // A param may stand for any value.
-        let own = value.take();
-        *value = json!({ "anyOf": [own, { "type": "string", "pattern": "\\$\\{[^}]+\\}" }] });
+        *value = or_param(value.take());
     }
     properties.insert("uses".into(), json!({ "const": name }));
     properties.extend(wiring());
@@ -188,7 +191,28 @@ fn kind_schema(name: &str, mut schema: Json) -> (Json, Map<String, Json>) {
     if let Some(description) = schema.get("description") {
         stage["description"] = description.clone();
     }
-    (rename(stage, name), inner.into_iter().map(|(key, value)| (key, rename(value, name))).collect())
+    (rename(stage, name), inner.into_iter().map(|(key, value)| (key, rename(within(value), name))).collect())
+}
+
+/// A param may stand for any value, at any depth; what tells alternatives apart excepted.
+fn or_param(value: Json) -> Json {
+    if value.get("const").is_some() {
+        return value;
+    }
+    json!({ "anyOf": [within(value), { "type": "string", "pattern": "\\$\\{[^}]+\\}" }] })
+}
+
+fn within(value: Json) -> Json {
+    let Json::Object(map) = value else { return value };
+    let entry = |(key, value): (String, Json)| match (key.as_str(), value) {
+        ("properties", Json::Object(inner)) => {
+            (key, Json::Object(inner.into_iter().map(|(name, value)| (name, or_param(value))).collect()))
+        }
+        ("anyOf" | "oneOf", Json::Array(several)) => (key, Json::Array(several.into_iter().map(within).collect())),
+        ("items", value) => (key, or_param(value)),
+        (_, value) => (key, value),
+    };
+    Json::Object(map.into_iter().map(entry).collect())
 }
 
 /// The keys that wire a stage to others.
@@ -230,7 +254,7 @@ fn command_schema() -> Json {
     properties.insert(
         "run".into(),
         json!({
-            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }],
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": ["string", "number", "boolean"] }, "minItems": 1 }],
             "description": "A command line for `sh -c`, or a program and its arguments.",
         }),
     );

@@ -1,14 +1,14 @@
 //! `headwater status`: what a run would do, node by node. Writes nothing but the file index.
 
 use clap::Args;
-use headwater_engine::{Event, NodeId, Options, Preview};
+use headwater_engine::{NodeId, Options, Preview};
 use serde::Serialize;
 
 use crate::commands::Globals;
 use crate::error::CommandError;
 use crate::reason::sentence;
-use crate::report::print_json;
-use crate::workspace::Workspace;
+use crate::report::{print_json, say};
+use crate::workspace::{Previewed, Workspace};
 
 /// Say what a run would do, node by node, and why
 #[derive(Debug, Args)]
@@ -44,40 +44,25 @@ impl Status {
 /// # Errors
 /// If output cannot be written, or an input file cannot be read.
 pub fn preview(workspace: &Workspace, options: &Options, globals: &Globals) -> Result<(), CommandError> {
-    let previews = previews(workspace, options)?;
+    let previews = workspace.previews(options)?;
     let mut counts = [0usize; 5];
-    for (id, preview) in &previews {
+    for (id, Previewed { preview, .. }) in &previews {
         let (state, reason) = describe(workspace, *id, preview);
         counts[rank(preview)] += 1;
         let node = &workspace.pipeline.graph.node(*id).name;
         if globals.json() {
             print_json(&NodeStatus { event: "node_status", node, state, reason: &reason })?;
         } else if !globals.quiet && (globals.verbose > 0 || !matches!(preview, Preview::Cached)) {
-            println!("{state:>9} {node}  {reason}");
+            say(format!("{state:>9} {node}  {reason}").trim_end())?;
         }
     }
     if !globals.json() {
         let words = ["cached", "to restore", "to run", "may run", "cannot run"];
         let parts: Vec<String> =
             words.iter().zip(counts).filter(|(_, n)| *n > 0).map(|(w, n)| format!("{n} {w}")).collect();
-        println!("{}", parts.join(", "));
+        say(&parts.join(", "))?;
     }
     if counts[4] > 0 { Err(CommandError::RunFailed) } else { Ok(()) }
-}
-
-/// The previews of all nodes wanted, in the graph's order.
-///
-/// # Errors
-/// If there are no threads to be had, or the file index cannot be written.
-pub fn previews(workspace: &Workspace, options: &Options) -> Result<Vec<(NodeId, Preview)>, CommandError> {
-    let mut found = vec![None; workspace.pipeline.graph.len()];
-    workspace.drive(options, &mut |event| {
-        if let Event::Previewed { node, preview, .. } = event {
-            found[node.0] = Some(preview);
-        }
-    })?;
-    let order = workspace.pipeline.graph.order().iter();
-    Ok(order.filter_map(|id| Some((*id, found[id.0].take()?))).collect())
 }
 
 fn rank(preview: &Preview) -> usize {
@@ -98,6 +83,6 @@ fn describe(workspace: &Workspace, id: NodeId, preview: &Preview) -> (&'static s
         Preview::Restore => ("restore", "an out is not in place".into()),
         Preview::Stale(reason) => ("stale", sentence(reason, id, pipeline, last)),
         Preview::Maybe(reason) => ("maybe", sentence(reason, id, pipeline, last)),
-        Preview::Failed(error) => ("stale", error.clone()),
+        Preview::Failed(error) => ("failed", error.clone()),
     }
 }

@@ -92,7 +92,8 @@ impl Pipeline {
             several => {
                 let names: Vec<&str> = several.iter().map(|id| self.graph.node(*id).name.as_str()).collect();
                 let text = format!("`{word}` names {} nodes; choose one", names.len());
-                Err(CommandError::Usage(text, vec![shorten(&names)]))
+                let (stage, _) = parse_node(word);
+                Err(CommandError::Usage(text, vec![shorten(&names), format!("write: {stage}[AXIS=VALUE,…]")]))
             }
         }
     }

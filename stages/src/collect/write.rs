@@ -14,16 +14,27 @@ use super::read::{Format, KNOWN_EXTENSIONS, format_of};
 use crate::StageError;
 use crate::frame;
 
-/// Encodes a frame in the format of the path's extension.
+/// Whether a frame can be written to a path of this name.
 ///
 /// # Errors
-/// [`StageError::Config`] if the extension is not known (a compressed file is not written), otherwise
-/// [`StageError::Encode`] or [`StageError::UnsupportedType`].
-pub fn write_frame(frame: &DataFrame, path: &str) -> Result<Vec<u8>, StageError> {
+/// [`StageError::Config`] if the extension is not known (a compressed file is not written).
+pub fn check_path(path: &str) -> Result<(), StageError> {
+    format_to_write(path).map(|_| ())
+}
+
+fn format_to_write(path: &str) -> Result<Format, StageError> {
     let unknown = || StageError::Config {
         detail: format!("a frame cannot be written to `{path}`: the extensions known are {KNOWN_EXTENSIONS}"),
     };
-    match format_of(path).ok_or_else(unknown)? {
+    format_of(path).ok_or_else(unknown)
+}
+
+/// Encodes a frame in the format of the path's extension.
+///
+/// # Errors
+/// As [`check_path`], [`StageError::Encode`] or [`StageError::UnsupportedType`].
+pub fn write_frame(frame: &DataFrame, path: &str) -> Result<Vec<u8>, StageError> {
+    match format_to_write(path)? {
         Format::Csv => delimited(frame, ','),
         Format::Tsv => delimited(frame, '\t'),
         Format::Jsonl => json_lines(frame),
