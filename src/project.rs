@@ -57,7 +57,10 @@ impl Project {
     pub fn store_path(&self, declared: Option<&str>) -> PathBuf {
         match (std::env::var_os("HEADWATER_STORE"), declared) {
             (Some(path), _) if !path.is_empty() => PathBuf::from(path),
-            (_, Some(path)) => self.root.join(path),
+            (_, Some(path)) => match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
+                (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+                _ => self.root.join(path),
+            },
             _ => self.state.join("store"),
         }
     }

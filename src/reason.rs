@@ -47,7 +47,7 @@ pub fn params(id: NodeId, pipeline: &Pipeline, last: Option<&NodeLine>) -> Vec<S
     let mut changed = Vec::new();
     for (name, value) in &pipeline.nodes[id.0].params {
         let Some(old) = last.params.get(name).filter(|old| *old != value) else { continue };
-        let place = pipeline.param_line(name).map(|line| format!(" ({}:{line})", file_name(pipeline)));
+        let place = pipeline.param_line(id, name).map(|line| format!(" ({}:{line})", file_name(pipeline)));
         changed.push(format!("param {name} {} -> {}{}", shown(old), shown(value), place.unwrap_or_default()));
     }
     changed

@@ -82,6 +82,23 @@ fn a_frame_is_copied_out_in_the_form_of_the_ending() {
 }
 
 #[test]
+fn a_table_is_not_written_as_what_it_is_not() {
+    let project = penguins();
+    let done = project.call(&["get", "leaderboard", "-o", "board.csv"]);
+    assert_eq!(
+        (done.code, done.err.as_str()),
+        (
+            2,
+            "error: `leaderboard.table` is written as JSON, not as board.csv\n  help: choose a path that ends in .json\n"
+        )
+    );
+    project.ok(&["get", "leaderboard", "-o", "board.json"]);
+    assert_eq!(json(&project.read("board.json"))["by"], "f1");
+    project.ok(&["get", "prepare[fold=0].transform", "-o", "transform.json"]);
+    assert!(json(&project.read("transform.json")).is_object());
+}
+
+#[test]
 fn show_previews_every_type() {
     let project = penguins();
     let shown = |reference: &str| json(&project.ok(&["show", reference, "--format", "json"]));

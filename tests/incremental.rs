@@ -119,7 +119,7 @@ fn a_hyper_parameter_runs_its_variant_alone() {
     let reason = run.node("train[model=large]")["reason"].as_str().expect("a reason").to_owned();
     assert_eq!(
         reason,
-        "param model { algorithm = decision_tree, max_depth = 3 } -> { algorithm = decision_tree, max_depth = 2 } (pipeline.toml:7)"
+        "param model { algorithm = decision_tree, max_depth = 3 } -> { algorithm = decision_tree, max_depth = 2 } (pipeline.toml:8)"
     );
 }
 

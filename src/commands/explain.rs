@@ -172,7 +172,7 @@ impl Steps<'_> {
         let changes = manifest_now.changes_since(&manifest_then);
         for (param, value) in &now.params {
             if let Some(old) = then.params.get(param).filter(|old| *old != value) {
-                let line = self.workspace.pipeline.param_line(param);
+                let line = self.workspace.pipeline.param_line(id, param);
                 let place = line.map(|line| format!(" ({}:{line})", file_name(&self.workspace.pipeline)));
                 self.say(depth, id, format!("param {param} {old} -> {value}{}", place.unwrap_or_default()));
             }

@@ -7,6 +7,7 @@ use headwater_cache::Shape;
 use headwater_stages::collect::write::write_frame;
 use headwater_stages::frame;
 use headwater_stages::kind::artifact;
+use headwater_stages::transform::Transform;
 
 use crate::commands::Globals;
 use crate::commands::show::open;
@@ -19,7 +20,7 @@ use crate::workspace::Workspace;
 pub struct Get {
     /// stage[axis=value,…].output, or the beginning of a digest
     reference: String,
-    /// The file to write; for a frame .csv, .tsv, .parquet, .arrow or .jsonl
+    /// The file to write; for a frame .csv, .tsv, .parquet, .arrow or .jsonl, for metrics and tables .json
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
     /// Replace the file if it is there
@@ -42,6 +43,15 @@ impl Get {
                 let bytes = write_frame(&frame, &self.output.to_string_lossy());
                 write(&self.output, &bytes.map_err(|error| CommandError::usage(error.to_string()))?)
             }
+            (artifact::METRICS | artifact::REPORT | artifact::TRANSFORM, _) if !self.is_json() => {
+                let text = format!("`{}` is written as JSON, not as {}", found.reference, self.output.display());
+                Err(CommandError::Usage(text, vec!["choose a path that ends in .json".into()]))
+            }
+            (artifact::TRANSFORM, _) => {
+                let bytes = open(&workspace, &found)?.blob().map_err(CommandError::failed)?;
+                let transform = Transform::decode(&bytes).map_err(CommandError::failed)?;
+                write(&self.output, transform.describe().as_bytes())
+            }
             (_, Shape::Tree) if self.output.read_dir().is_ok_and(|mut entries| entries.next().is_some()) => {
                 let text = format!("{} is a folder with files in it", self.output.display());
                 Err(CommandError::Usage(text, vec!["choose a path that is not there".into()]))
@@ -52,6 +62,12 @@ impl Get {
                 workspace.store.restore(&artifact.digest, &self.output, executable).map_err(CommandError::failed)
             }
         }
+    }
+}
+
+impl Get {
+    fn is_json(&self) -> bool {
+        self.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
     }
 }
 

@@ -1,5 +1,7 @@
 //! `headwater run`: brings targets up to date.
 
+use std::num::NonZeroUsize;
+
 use clap::Args;
 use headwater_engine::Options;
 
@@ -19,7 +21,7 @@ pub struct Run {
     settings: Vec<String>,
     /// How many nodes run at once [default: the number of cores]
     #[arg(short, long, value_name = "N")]
-    jobs: Option<usize>,
+    jobs: Option<NonZeroUsize>,
     /// After a failure, go on with what does not need it
     #[arg(long)]
     keep_going: bool,
@@ -53,6 +55,6 @@ impl Run {
     }
 
     fn jobs(&self) -> usize {
-        self.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into))
+        self.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, Into::into)
     }
 }

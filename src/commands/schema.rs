@@ -28,8 +28,8 @@ impl PrintSchema {
 /// The reference of kinds in the documentation.
 fn reference(schema: &Json) -> String {
     let mut text = String::from(
-        "# Kinds of stages\n\nMade by `headwater schema --markdown`. Every stage also takes `input`, `inputs`, `gather` and \
-         `over`.\n",
+        "# Kinds of stages\n\nMade by `headwater schema --markdown`. Every kind but `read` also takes `input` or \
+         `inputs`; `compare` takes `gather` and `over` in their place.\n",
     );
     let definitions = schema["$defs"].as_object().into_iter().flatten();
     for (name, stage) in definitions.filter_map(|(key, stage)| Some((key.strip_prefix("stage.")?, stage))) {

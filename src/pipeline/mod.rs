@@ -28,7 +28,7 @@ use headwater_engine::{Graph, NodeId};
 use crate::error::{CommandError, Diagnostic, line_of, nearest};
 use crate::pipeline::expand::{NodeInfo, expand};
 use crate::pipeline::file::PipelineFile;
-use crate::pipeline::value::Value;
+use crate::pipeline::value::{Key, Value};
 use crate::pipeline::variants::Variants;
 use crate::project::Project;
 
@@ -130,11 +130,23 @@ impl Pipeline {
         CommandError::Usage(format!("there is no {what} `{word}`"), hints)
     }
 
-    /// The line at which a param gets its value, if that is in the file.
-    pub fn param_line(&self, name: &str) -> Option<usize> {
-        let settings = self.file.variants.iter().flat_map(|(_, settings)| settings);
-        let mut declared = self.file.matrix.iter().chain(&self.file.params).chain(settings);
-        declared.find(|(key, _)| key.name == name).map(|(key, _)| line_of(&self.source, key.span.start))
+    /// The line at which a param gets the value that a node has, if that is in the file.
+    pub fn param_line(&self, id: NodeId, name: &str) -> Option<usize> {
+        let label = self.nodes[id.0].assignment.iter().find(|(axis, _)| axis == name).map(|(_, label)| label.as_str());
+        let own = |(key, value): &(Key, Value)| {
+            // A table's label is its key on the matrix, or the name of its variant.
+            let labelled =
+                value.as_table().and_then(|table| table.iter().find(|(key, _)| Some(key.name.as_str()) == label));
+            labelled.map_or(key.span.start, |(key, _)| key.span.start)
+        };
+        let named = self.file.variants.iter().filter(|(variant, settings)| {
+            let sets = |(key, value): &(Key, Value)| key.name == name && Some(value.to_string().as_str()) == label;
+            label == Some(variant.name.as_str()) || settings.iter().any(sets)
+        });
+        let settings = named.flat_map(|(_, settings)| settings);
+        let mut declared =
+            settings.chain(&self.file.matrix).chain(&self.file.params).filter(|(key, _)| key.name == name);
+        declared.next().map(|entry| line_of(&self.source, own(entry)))
     }
 
     /// The line of a config field of a node's stage; the stage's own if it is a default.

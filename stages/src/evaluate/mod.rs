@@ -29,8 +29,9 @@ const PLACE: &str = "evaluate";
 /// The kind `evaluate`.
 pub struct Evaluate;
 
-/// Scores a `model` on the frame `data`, prepared as the model's training data were. Outputs `metrics` and
-/// `predictions`.
+/// Scores a `model` on the frame `data`, prepared as the model's training data were. Of more than two classes,
+/// precision, recall and f1 are means over the classes, and roc_auc is the mean of one class against the rest. Outputs
+/// `metrics` and `predictions`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateConfig {
