@@ -7,31 +7,39 @@
 //! clock, so a digest is trusted only if both times were at least two seconds old when hashing began, and only
 //! while the clock is not behind that moment.
 //!
+//! A power cut may leave a file with the times of a change and without its bytes. So the index says during which boot
+//! it was saved, and after another one forgets the files that were changed shortly before they were hashed.
+//!
 //! Invariants: a digest is returned only if the file had one fingerprint, on one open file, before and after it
 //! was read; nothing but a regular file is opened; a damaged, unreadable or unknown index file is an empty index.
 
 use std::collections::HashMap;
-use std::fs::Metadata;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
 use crate::digest::Digest;
-use crate::disk::{self, DiskError, Links, Opened, Temp, failed};
+use crate::disk::{self, Disk, DiskError, Links, Meta, Opened, RealDisk, Temp, failed};
 
 const MAGIC: [u8; 4] = *b"HWFI";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The most bytes that an index may have: some three million files.
 const MAX_BYTES: usize = 512 << 20;
 /// Length of the BLAKE3 checksum at the end of the index file.
 const CHECKSUM: usize = 32;
 /// How old a file's times must be when it is hashed: the coarsest clock among file systems ticks every two seconds.
 const MARGIN_SECONDS: i64 = 2;
+/// How old a file's times must be when it is hashed to be sure that its bytes are on the drive, though nobody synced
+/// them: the kernel writes them back within a minute, unless it is told to take longer.
+const SETTLED_SECONDS: i64 = 600;
+/// Where Linux says which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// More than the name of a boot ever has.
+const MAX_BOOT_ID: u64 = 64;
 /// How often a file that changed while it was read is read again.
 const RETRIES: usize = 3;
 /// The bit that makes a file executable for its owner.
@@ -99,8 +107,8 @@ impl Moment {
         Moment { seconds, nanos }
     }
 
-    fn plus_margin(self) -> Moment {
-        let seconds = self.seconds.saturating_add(MARGIN_SECONDS);
+    fn plus(self, seconds: i64) -> Moment {
+        let seconds = self.seconds.saturating_add(seconds);
         Moment { seconds, ..self }
     }
 }
@@ -117,14 +125,15 @@ struct Fingerprint {
 }
 
 impl Fingerprint {
-    fn of(metadata: &Metadata) -> Fingerprint {
+    fn of(found: &Meta) -> Fingerprint {
+        let moment = |(seconds, nanos)| Moment { seconds, nanos };
         Fingerprint {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: Moment { seconds: metadata.mtime(), nanos: metadata.mtime_nsec() },
-            changed: Moment { seconds: metadata.ctime(), nanos: metadata.ctime_nsec() },
-            mode: metadata.mode(),
+            device: found.device,
+            inode: found.inode,
+            size: found.bytes,
+            modified: moment(found.modified),
+            changed: moment(found.changed),
+            mode: found.mode,
         }
     }
 }
@@ -140,10 +149,13 @@ struct Hashed {
 impl Hashed {
     /// Whether a file with this fingerprint certainly still has this digest.
     fn is_trusted(&self, fingerprint: &Fingerprint, now: Moment) -> bool {
-        *fingerprint == self.fingerprint
-            && fingerprint.modified.plus_margin() <= self.hashed_at
-            && fingerprint.changed.plus_margin() <= self.hashed_at
-            && self.hashed_at <= now
+        *fingerprint == self.fingerprint && self.was_older_than(MARGIN_SECONDS) && self.hashed_at <= now
+    }
+
+    /// Whether the file had not changed for so many seconds when it was hashed.
+    fn was_older_than(&self, seconds: i64) -> bool {
+        let last = self.fingerprint.modified.max(self.fingerprint.changed);
+        last.plus(seconds) <= self.hashed_at
     }
 
     fn state(&self) -> FileState {
@@ -165,6 +177,7 @@ struct Known {
 /// Digests of files by absolute path. Used from many threads at once.
 #[derive(Debug)]
 pub struct FileIndex {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     known: RwLock<Known>,
 }
@@ -172,9 +185,15 @@ pub struct FileIndex {
 impl FileIndex {
     /// The index kept at `path`; an empty one if there is none, or none that can be read.
     pub fn open(path: &Path) -> FileIndex {
-        let files = load(path).unwrap_or_default();
+        FileIndex::open_on(Arc::new(RealDisk), path)
+    }
+
+    /// [`FileIndex::open`] on another disk than that of the operating system.
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> FileIndex {
+        let files = load(&*disk, path).unwrap_or_default();
         let changed = false;
         FileIndex {
+            disk,
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             known: RwLock::new(Known { files, changed }),
         }
@@ -191,7 +210,7 @@ impl FileIndex {
             return Ok(state);
         }
         for _ in 0..=RETRIES {
-            if let Some(hashed) = hash(&path)? {
+            if let Some(hashed) = hash(&*self.disk, &path)? {
                 self.remember(path, hashed);
                 return Ok(hashed.state());
             }
@@ -223,7 +242,7 @@ impl FileIndex {
         let Some(lines) = self.take_changes() else {
             return Ok(());
         };
-        let saved = store(&self.path, &lines);
+        let saved = store(&self.disk, &self.path, &lines);
         if saved.is_err() {
             self.known.write().unwrap_or_else(PoisonError::into_inner).changed = true;
         }
@@ -235,8 +254,8 @@ impl FileIndex {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let hashed = *known.files.get(path)?;
         drop(known);
-        let metadata = std::fs::metadata(path).ok()?;
-        let trusted = hashed.is_trusted(&Fingerprint::of(&metadata), Moment::now());
+        let found = disk::look(&*self.disk, path, Links::Follow).ok()??;
+        let trusted = hashed.is_trusted(&Fingerprint::of(&found), Moment::now());
         trusted.then(|| hashed.state())
     }
 
@@ -260,48 +279,59 @@ impl FileIndex {
 }
 
 /// Reads and hashes a file; `None` if it changed meanwhile.
-fn hash(path: &Path) -> Result<Option<Hashed>, FileError> {
+fn hash(disk: &dyn Disk, path: &Path) -> Result<Option<Hashed>, FileError> {
     // Before the file is opened: a change after this moment must look too young.
     let hashed_at = Moment::now();
-    let (mut file, metadata) = match disk::open_regular(path, Links::Follow)? {
-        Opened::Regular(file, metadata) => (file, metadata),
+    let (file, found) = match disk::open_regular(disk, path, Links::Follow)? {
+        Opened::Regular(file, found) => (file, found),
         Opened::Other(kind) => return Err(FileError::NotRegular { path: path.to_owned(), kind }),
         Opened::Missing => return Err(FileError::Missing { path: path.to_owned() }),
     };
-    let fingerprint = Fingerprint::of(&metadata);
+    let fingerprint = Fingerprint::of(&found);
     // One byte more than there should be: a file that grows for ever is not followed.
     let limit = fingerprint.size.saturating_add(1);
-    let (digest, bytes) = disk::hash_into(&mut file, path, limit, |_| Ok(()))?;
-    let after = file.metadata().map_err(failed("stat", path))?;
+    let (digest, bytes) = disk::hash_into(&*file, path, limit, |_| Ok(()))?;
+    let after = disk::look_at(&*file, path)?;
     let unchanged = Fingerprint::of(&after) == fingerprint && bytes == fingerprint.size;
     Ok(unchanged.then_some(Hashed { fingerprint, hashed_at, digest }))
 }
 
 /// The index file at `path`, if it is whole and of this version.
-fn load(path: &Path) -> Option<HashMap<PathBuf, Hashed>> {
-    let Ok(Opened::Regular(mut file, metadata)) = disk::open_regular(path, Links::Follow) else {
+fn load(disk: &dyn Disk, path: &Path) -> Option<HashMap<PathBuf, Hashed>> {
+    let Ok(Opened::Regular(file, found)) = disk::open_regular(disk, path, Links::Follow) else {
         return None;
     };
-    if metadata.len() > MAX_BYTES as u64 {
+    if found.bytes > MAX_BYTES as u64 {
         return None;
     }
-    let bytes = disk::read(&mut file, path, metadata.len()).ok()?;
+    let bytes = disk::read(&*file, path, found.bytes).ok()?;
     let (body, checksum) = bytes.split_last_chunk::<CHECKSUM>()?;
     if Digest::of(body).as_bytes() != checksum {
         return None;
     }
-    let lines: Vec<(Vec<u8>, Hashed)> = codec::decode::<MAX_BYTES, _>(MAGIC, VERSION, body).ok()?;
+    let (boot, lines): (Vec<u8>, Vec<(Vec<u8>, Hashed)>) = codec::decode::<MAX_BYTES, _>(MAGIC, VERSION, body).ok()?;
+    let same_boot = !boot.is_empty() && boot == boot_id(disk);
+    let lines = lines.into_iter().filter(|(_, hashed)| same_boot || hashed.was_older_than(SETTLED_SECONDS));
     let file = |(path, hashed)| (PathBuf::from(std::ffi::OsString::from_vec(path)), hashed);
-    Some(lines.into_iter().map(file).collect())
+    Some(lines.map(file).collect())
 }
 
-fn store(path: &Path, lines: &[(Vec<u8>, Hashed)]) -> Result<(), FileError> {
-    let mut bytes = codec::encode::<{ MAX_BYTES - CHECKSUM }>(MAGIC, VERSION, &lines)?;
+/// What this boot is called; empty if that cannot be told, and then it is never the same boot.
+fn boot_id(disk: &dyn Disk) -> Vec<u8> {
+    let path = Path::new(BOOT_ID);
+    match disk::open_regular(disk, path, Links::Refuse) {
+        Ok(Opened::Regular(file, _)) => disk::read(&*file, path, MAX_BOOT_ID).unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+fn store(disk: &Arc<dyn Disk>, path: &Path, lines: &[(Vec<u8>, Hashed)]) -> Result<(), FileError> {
+    let mut bytes = codec::encode::<{ MAX_BYTES - CHECKSUM }>(MAGIC, VERSION, &(boot_id(&**disk), lines))?;
     bytes.extend_from_slice(Digest::of(&bytes).as_bytes());
     let folder = disk::parent(path);
-    disk::create_dirs(folder, 0o700)?;
-    disk::sweep(folder);
-    let mut temp = Temp::create(folder, 0o600)?;
+    disk::create_dirs(&**disk, folder, 0o700)?;
+    disk::sweep(&**disk, folder);
+    let mut temp = Temp::create(disk, folder, 0o600)?;
     temp.write(&bytes)?;
     temp.sync()?;
     Ok(temp.replace(path)?)
@@ -310,6 +340,7 @@ fn store(path: &Path, lines: &[(Vec<u8>, Hashed)]) -> Result<(), FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::{Access, ForgetfulDisk};
     use std::fs::{self, FileTimes, OpenOptions, Permissions};
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
@@ -341,7 +372,7 @@ mod tests {
     }
 
     fn fingerprint(path: &Path) -> Fingerprint {
-        Fingerprint::of(&fs::metadata(path).unwrap())
+        Fingerprint::of(&RealDisk.look(path, Links::Follow).unwrap())
     }
 
     /// Makes the index believe a wrong digest, hashed `seconds` after the file's last change.
@@ -356,7 +387,7 @@ mod tests {
 
     fn wait_until_old(path: &Path) {
         let print = fingerprint(path);
-        while print.modified.max(print.changed).plus_margin() > Moment::now() {
+        while print.modified.max(print.changed).plus(MARGIN_SECONDS) > Moment::now() {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -550,6 +581,54 @@ mod tests {
     }
 
     #[test]
+    fn an_edit_that_a_power_cut_undid_is_seen_though_its_times_survived() {
+        let disk = ForgetfulDisk::at(Moment::now().seconds - 60);
+        let write = |bytes: &[u8]| {
+            let file = disk.open(Path::new("/file"), Access::Edit(0o644)).unwrap();
+            file.write_at(bytes, 0).unwrap();
+        };
+        write(b"before");
+        disk.sync_all();
+        write(b"after!");
+        let index = FileIndex::open_on(Arc::new(disk.clone()), Path::new("/files.idx"));
+        assert_eq!(index.digest(Path::new("/file")).unwrap().digest, Digest::of(b"after!"));
+        index.save().unwrap();
+        for crashed in disk.crashes(64, 0) {
+            let file = disk::open(&crashed, Path::new("/file"), Access::Read(Links::Follow)).unwrap();
+            let content = disk::read(&*file, Path::new("/file"), 6).unwrap();
+            let index = FileIndex::open_on(Arc::new(crashed), Path::new("/files.idx"));
+            assert_eq!(index.digest(Path::new("/file")).unwrap().digest, Digest::of(&content));
+        }
+    }
+
+    #[test]
+    fn a_file_that_had_settled_is_known_after_another_boot() {
+        let disk = ForgetfulDisk::at(Moment::now().seconds - SETTLED_SECONDS - 60);
+        drop(disk.open(Path::new("/file"), Access::Edit(0o644)).unwrap());
+        let index = FileIndex::open_on(Arc::new(disk.clone()), Path::new("/files.idx"));
+        index.digest(Path::new("/file")).unwrap();
+        index.save().unwrap();
+        let again = FileIndex::open_on(Arc::new(disk), Path::new("/files.idx"));
+        assert!(again.recall(Path::new("/file")).is_some());
+    }
+
+    #[test]
+    fn a_crash_while_the_index_is_saved_leaves_the_old_one_or_the_new_one() {
+        let disk = ForgetfulDisk::at(Moment::now().seconds - SETTLED_SECONDS - 60);
+        let index = FileIndex::open_on(Arc::new(disk.clone()), Path::new("/files.idx"));
+        for name in ["/one", "/two"] {
+            drop(disk.open(Path::new(name), Access::Edit(0o644)).unwrap());
+            disk.sync_all();
+            index.digest(Path::new(name)).unwrap();
+            index.save().unwrap();
+            for crashed in disk.crashes(64, 0) {
+                let again = FileIndex::open_on(Arc::new(crashed), Path::new("/files.idx"));
+                assert!(again.recall(Path::new("/one")).is_some(), "after {name}");
+            }
+        }
+    }
+
+    #[test]
     fn a_damaged_index_is_an_empty_index() {
         let bench = Bench::new();
         let index = bench.index();
@@ -574,12 +653,12 @@ mod tests {
     #[test]
     fn an_index_of_another_version_is_an_empty_index() {
         let bench = Bench::new();
-        let lines: Vec<(Vec<u8>, Hashed)> = Vec::new();
+        let lines: (Vec<u8>, Vec<(Vec<u8>, Hashed)>) = Default::default();
         let mut bytes = codec::encode::<MAX_BYTES>(MAGIC, VERSION + 1, &lines).unwrap();
         bytes.extend_from_slice(Digest::of(&bytes).as_bytes());
         fs::create_dir(bench.path("state")).unwrap();
         bench.write("state/files.idx", &bytes);
-        assert!(load(&bench.path("state/files.idx")).is_none());
+        assert!(load(&RealDisk, &bench.path("state/files.idx")).is_none());
     }
 
     #[test]

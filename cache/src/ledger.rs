@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
 use crate::digest::Digest;
+use crate::disk::{Disk, RealDisk};
 use crate::segment::{Kind, MAX_PAYLOAD, Segment, SegmentError};
 use crate::tree::Artifact;
 
@@ -63,7 +64,16 @@ impl Ledger {
     /// # Errors
     /// If the file cannot be read, or is of a newer format. Damage is reported by [`Ledger::damage`].
     pub fn open(root: &Path) -> Result<Ledger, LedgerError> {
-        let ledger = Ledger { segment: Mutex::new(Segment::new(root.join(FILE), SEGMENT)), records: RwLock::default() };
+        Ledger::open_on(Arc::new(RealDisk), root)
+    }
+
+    /// [`Ledger::open`] on another disk than that of the operating system.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Ledger, LedgerError> {
+        let segment = Segment::new(disk, root.join(FILE), SEGMENT);
+        let ledger = Ledger { segment: Mutex::new(segment), records: RwLock::default() };
         ledger.refresh()?;
         Ok(ledger)
     }
@@ -148,12 +158,14 @@ fn collect(payload: &[u8], fresh: &mut Vec<(Digest, Arc<Record>)>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk};
     use crate::tree::Shape;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::fs;
     use std::io::Write;
     use std::path::PathBuf;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()
@@ -308,7 +320,7 @@ mod tests {
     #[test]
     fn an_intact_entry_that_is_no_record_is_skipped_and_reported() {
         let root = filled(&["a"]);
-        let mut segment = Segment::new(file(&root), SEGMENT);
+        let mut segment = Segment::new(Arc::new(RealDisk), file(&root), SEGMENT);
         segment.append(b"HWRC\x02\0\0\0 of the future", &mut |_| true).unwrap();
         let ledger = Ledger::open(root.path()).unwrap();
         assert_eq!(ledger.len(), 1);
@@ -368,6 +380,98 @@ mod tests {
         assert!(error.starts_with("the record cannot be written: the data has 67108"), "{error}");
         assert!(error.ends_with(" bytes, the limit is 67108864"), "{error}");
         assert!(!file(&root).exists());
+    }
+
+    const STORE: &str = "/store";
+
+    /// A disk in memory with a ledger of these records.
+    fn in_memory(names: &[&str]) -> ForgetfulDisk {
+        let disk = ForgetfulDisk::new();
+        let ledger = Ledger::open_on(Arc::new(disk.clone()), Path::new(STORE)).unwrap();
+        names.iter().for_each(|name| ledger.append(&key(name), &record(name)).unwrap());
+        disk
+    }
+
+    /// The same disk, where syncs of the ledger's file have this fault, from the first write on or from the start.
+    fn unsyncable(disk: &ForgetfulDisk, fault: Fault, after_a_write: bool) -> Ledger {
+        let written = AtomicBool::new(!after_a_write);
+        let decide = move |call: &Call| {
+            let ours = call.path.ends_with("records-v1.seg");
+            written.fetch_or(ours && call.operation == "write_at", Ordering::SeqCst);
+            (ours && call.operation == "sync" && written.load(Ordering::SeqCst)).then_some(fault)
+        };
+        let failing = FailingDisk::new(Arc::new(disk.clone()), decide);
+        let segment = Segment::new(Arc::new(failing), Path::new(STORE).join(FILE), SEGMENT);
+        Ledger { segment: Mutex::new(segment), records: RwLock::default() }
+    }
+
+    fn refusal(done: Result<(), LedgerError>) -> String {
+        done.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_failed_sync_of_the_ledger_is_final_and_leaves_no_record() {
+        let disk = in_memory(&["a"]);
+        let ledger = unsyncable(&disk, Fault::Error(libc::EIO), true);
+        let path = format!("{STORE}/{FILE}");
+        let first = refusal(ledger.append(&key("b"), &record("b")));
+        assert_eq!(first, format!("cannot sync {path}: Input/output error (os error 5)"));
+        let later = refusal(ledger.append(&key("c"), &record("c")));
+        assert_eq!(later, format!("{path} takes no more entries: an earlier sync failed"));
+        assert_eq!((ledger.len(), ledger.get(&key("b"))), (1, None));
+        assert_eq!(Ledger::open_on(Arc::new(disk), Path::new(STORE)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_reader_whose_sync_failed_believes_nothing_later() {
+        let disk = in_memory(&["a"]);
+        let ledger = unsyncable(&disk, Fault::Error(libc::EIO), false);
+        for _ in 0..2 {
+            assert!(ledger.refresh().is_err());
+            assert_eq!(ledger.get(&key("a")), None);
+        }
+        assert!(refusal(ledger.append(&key("b"), &record("b"))).ends_with("an earlier sync failed"));
+    }
+
+    #[test]
+    fn a_record_that_a_killed_process_did_not_sync_is_not_found_before_it_is_durable() {
+        let disk = in_memory(&["a"]);
+        let reader = Ledger::open_on(Arc::new(disk.clone()), Path::new(STORE)).unwrap();
+        assert!(unsyncable(&disk, Fault::Killed, true).append(&key("b"), &record("b")).is_err());
+        let failing = unsyncable(&disk, Fault::Error(libc::EIO), false);
+        assert!(failing.append(&key("c"), &record("c")).is_err());
+        assert_eq!(failing.get(&key("b")), None, "an append must not believe what it could not sync");
+        reader.append(&key("d"), &record("d")).unwrap();
+        assert_eq!(*reader.get(&key("b")).unwrap(), record("b"));
+        for crashed in disk.crashes(64, 0) {
+            assert_eq!(Ledger::open_on(Arc::new(crashed), Path::new(STORE)).unwrap().len(), 3);
+        }
+    }
+
+    #[test]
+    fn a_record_in_a_folder_that_a_killed_process_made_survives_a_crash() {
+        let disk = ForgetfulDisk::new();
+        disk.create_dir(Path::new(STORE), 0o700).unwrap();
+        disk.sync_all();
+        disk.create_dir(Path::new("/store/ledger"), 0o700).unwrap();
+        let ledger = Ledger::open_on(Arc::new(disk.clone()), Path::new(STORE)).unwrap();
+        ledger.append(&key("a"), &record("a")).unwrap();
+        assert!(disk.crashes(64, 0).all(|disk| Ledger::open_on(Arc::new(disk), Path::new(STORE)).unwrap().len() == 1));
+    }
+
+    #[test]
+    fn no_descriptor_left_to_sync_the_folder_with_is_no_failed_sync() {
+        let disk = ForgetfulDisk::new();
+        let seen = AtomicBool::new(false);
+        let decide = move |call: &Call| {
+            let chosen = call.operation == "open" && call.path.ends_with("ledger");
+            (chosen && !seen.swap(true, Ordering::SeqCst)).then_some(Fault::Error(libc::EMFILE))
+        };
+        let failing = FailingDisk::new(Arc::new(disk.clone()), decide);
+        let ledger = Ledger::open_on(Arc::new(failing), Path::new(STORE)).unwrap();
+        assert!(ledger.append(&key("a"), &record("a")).is_err());
+        ledger.append(&key("a"), &record("a")).unwrap();
+        assert!(disk.crashes(64, 0).all(|disk| Ledger::open_on(Arc::new(disk), Path::new(STORE)).unwrap().len() == 1));
     }
 
     fn any_artifact() -> impl Strategy<Value = Artifact> {

@@ -35,36 +35,48 @@
 //! **Ledger entry** (a payload): `HWRC`, version `1` as a `u32`, then bincode of the key's 32 bytes and the record:
 //! outputs (port, artifact), manifest, seconds.
 //!
-//! **File index**: `HWFI`, version `1` as a `u32`, bincode of its lines in the order of their paths, and 32 bytes
-//! of BLAKE3 of all that precedes.
+//! **File index**: `HWFI`, version `2` as a `u32`, bincode of the name of the boot and of its lines in the order of
+//! their paths, and 32 bytes of BLAKE3 of all that precedes.
 //!
 //! # What survives a crash
 //!
 //! Everything that was reported as done: a blob once [`Store::put`] has returned, a record once [`Ledger::append`] has,
 //! a restored file once [`Store::restore`] has. The order is always: write to a temp, hash while writing,
-//! sync it, give it its name, sync the folder (and the folders just made); only then the call returns.
+//! sync it, give it its name, sync the folder (and the folders just made); only then the call returns. Nothing is made
+//! in a folder before the name of that folder is durable, whichever process made it.
 //!
 //! | killed, or power lost | what is left |
 //! |---|---|
 //! | while a blob is written | a temp; nobody holds its lock, so the next [`Store::open`] removes it |
 //! | after it has its name, before the folder is synced | the whole blob, or a temp, or nothing; the next put syncs the folder again |
 //! | while a record is appended | a torn tail; readers skip it, the next append cuts it off |
+//! | after a record was written, before it was synced | the whole record, or a torn tail, or nothing; readers sync it before they believe it |
 //! | while a file is restored | the old file, and a temp that the next restore into that folder removes |
 //! | while the file index is saved | the old index |
 //!
-//! A sync that failed is final: the store, or the ledger, takes nothing more in this process.
+//! A sync that failed is final: of a temp, for that temp; of a folder of the store, or of the ledger, for the store or
+//! the ledger in this process, which takes nothing more and believes nothing new. Reading goes on. No call is otherwise
+//! the last: whatever fails, the same call may succeed later, and a call that a signal interrupted is repeated at once.
+//!
+//! A blob that the medium cannot give back (`EIO`, `EUCLEAN`, `EBADMSG`, twice) is damaged, as is one whose bytes have
+//! another digest: it is moved to `quarantine/` and can be made again. Any other failure to read it is an error and no
+//! damage.
+//!
+//! All of this is tested on simulated disks, see [`disk`]: failing at every call, killed before every call, and left by
+//! a power cut in the states that a file system may leave.
 //!
 //! # What is assumed
 //!
-//! A file system with hard links (a blob gets its name by one, as that never replaces), atomic rename and kernel locks.
-//! A blob that is there with the right length is not hashed by a put; damage inside it is found by the next read.
+//! A file system with hard links (a blob gets its name by one, as that never replaces), atomic rename and kernel locks,
+//! on a drive that has what it says is synced. A blob that is there with the right length is not hashed by a put;
+//! damage inside it is found by the next read.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod codec;
 mod digest;
-mod disk;
+pub mod disk;
 mod files;
 mod ledger;
 mod segment;

@@ -19,18 +19,18 @@
 //! | +40 | length | payload |
 //! | | 0-7 | zeros up to a multiple of 8 |
 //!
-//! Invariants: an entry counts only where it was written, because its offset is in its checksum: bytes that look
-//! like an entry inside another's payload are never taken for one. Appends hold the kernel's exclusive lock on the
-//! file from before they look at its end until the sync is done, and readers hold the shared lock and sync before
-//! they believe, so that what is read is durable. Damage is stepped over, 8 bytes at a time, until the next
-//! entry that checks. Only bytes after the last good entry are ever cut off, and only by a writer that holds the lock.
+//! Invariants: an entry counts only where it was written, because its offset is in its checksum: bytes that look like
+//! an entry inside another's payload are never taken for one. Appends hold the kernel's exclusive lock on the file from
+//! before they look at its end until the sync is done, and readers hold the shared lock; both sync before they believe
+//! what another process appended, so that what is read is durable. Damage is stepped over, 8 bytes at a time, until the
+//! next entry that checks. Only bytes after the last good entry are ever cut off, and only by a writer that holds the
+//! lock.
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::disk::{self, DiskError, Links, Opened, failed};
+use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Opened, failed};
 
 /// Length of the file's header.
 const HEADER: usize = 16;
@@ -78,7 +78,7 @@ pub enum SegmentError {
         /// The limit.
         limit: usize,
     },
-    /// An earlier sync failed: what is on disk is not known any more.
+    /// An earlier sync failed: what is on disk is not known any more, so nothing is appended or newly believed.
     #[error("{path} takes no more entries: an earlier sync failed", path = path.display())]
     SyncFailed {
         /// The file.
@@ -97,6 +97,7 @@ pub(crate) struct Kind {
 /// what lets go of the lock.
 #[derive(Debug)]
 pub(crate) struct Segment {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     kind: Kind,
     /// End of the last good entry; 0 before the header is known to be there.
@@ -116,8 +117,9 @@ pub(crate) type Visit<'v> = dyn FnMut(&[u8]) -> bool + 'v;
 
 impl Segment {
     /// The segment at `path`, of which nothing has been read and which need not exist.
-    pub(crate) fn new(path: PathBuf, kind: Kind) -> Segment {
+    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf, kind: Kind) -> Segment {
         Segment {
+            disk,
             path,
             kind,
             end: 0,
@@ -140,27 +142,25 @@ impl Segment {
 
     /// Visits the entries that were appended since the last look, by whatever process.
     pub(crate) fn catch_up(&mut self, visit: &mut Visit) -> Result<(), SegmentError> {
-        let file = match disk::open_regular(&self.path, Links::Refuse)? {
+        let file = match disk::open_regular(&*self.disk, &self.path, Links::Refuse)? {
             Opened::Regular(file, _) => file,
             Opened::Missing => return Ok(()),
             Opened::Other(_) => return Err(self.foreign()),
         };
-        disk::lock_shared(&file, &self.path)?;
-        // A writer that died between write and sync leaves entries that are whole and not durable.
-        file.sync_data().map_err(failed("sync", &self.path))?;
-        self.scan(&file, visit)
+        disk::lock(&*file, &self.path, Lock::Shared)?;
+        self.scan(&*file, visit)
     }
 
     /// Appends an entry and makes it durable; visits what other processes appended before it.
     pub(crate) fn append(&mut self, payload: &[u8], visit: &mut Visit) -> Result<(), SegmentError> {
         self.check_can_append(payload)?;
         let file = self.open_for_append()?;
-        disk::lock_exclusive(&file, &self.path)?;
-        self.scan(&file, visit)?;
+        disk::lock(&*file, &self.path, Lock::Exclusive)?;
         self.make_name_durable()?;
-        self.mend(&file)?;
+        self.scan(&*file, visit)?;
+        self.mend(&*file)?;
         let entry = entry(self.kind, self.end, payload);
-        self.write_durably(&file, &entry)?;
+        self.write_durably(&*file, &entry)?;
         self.end += entry.len() as u64;
         Ok(())
     }
@@ -170,6 +170,10 @@ impl Segment {
         if bytes > limit {
             return Err(SegmentError::TooLarge { bytes, limit });
         }
+        self.check_synced()
+    }
+
+    fn check_synced(&self) -> Result<(), SegmentError> {
         if self.sync_failed {
             let path = self.path.clone();
             return Err(SegmentError::SyncFailed { path });
@@ -177,64 +181,67 @@ impl Segment {
         Ok(())
     }
 
-    fn open_for_append(&self) -> Result<File, SegmentError> {
-        disk::create_dirs(disk::parent(&self.path), 0o700)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&self.path)
-            .map_err(failed("open", &self.path))?;
-        Ok(file)
+    fn open_for_append(&self) -> Result<Box<dyn Handle>, SegmentError> {
+        disk::create_dirs(&*self.disk, disk::parent(&self.path), 0o700)?;
+        Ok(disk::open(&*self.disk, &self.path, Access::Edit(0o600))?)
     }
 
     /// The file or its folder may have been made by a process that died before it could sync their names.
     fn make_name_durable(&mut self) -> Result<(), SegmentError> {
         if !self.name_is_durable {
-            let folder = disk::parent(&self.path);
-            let synced = disk::sync_dir(folder).and_then(|()| disk::sync_dir(disk::parent(folder)));
-            self.sync_failed |= synced.is_err();
-            synced?;
+            let folder = disk::parent(&self.path).to_owned();
+            for folder in [disk::parent(&folder), &folder] {
+                // No descriptor left is no failed sync: it may be tried again.
+                let handle = disk::open(&*self.disk, folder, Access::Read(Links::Follow))?;
+                self.sync(&*handle, folder, "sync directory")?;
+            }
             self.name_is_durable = true;
         }
         Ok(())
     }
 
+    /// Syncs a file or folder. After a failure nothing is read or appended any more: a second sync would succeed and
+    /// mean nothing.
+    fn sync(&mut self, handle: &dyn Handle, path: &Path, operation: &'static str) -> Result<(), SegmentError> {
+        self.check_synced()?;
+        let synced = handle.sync();
+        self.sync_failed |= synced.is_err();
+        Ok(synced.map_err(failed(operation, path))?)
+    }
+
     /// Writes a missing or damaged header and cuts off what a dead writer left, so that the next entry follows the
     /// last good one.
-    fn mend(&mut self, file: &File) -> Result<(), SegmentError> {
+    fn mend(&mut self, file: &dyn Handle) -> Result<(), SegmentError> {
         if self.end == 0 || !self.header_is_good {
-            file.write_all_at(&header(self.kind), 0).map_err(failed("write", &self.path))?;
+            disk::write(file, &self.path, &header(self.kind), 0)?;
             self.header_is_good = true;
             self.end = self.end.max(HEADER as u64);
         }
         if self.tail > 0 {
-            file.set_len(self.end).map_err(failed("truncate", &self.path))?;
+            disk::set_len(file, &self.path, self.end)?;
             self.skipped += self.tail;
             self.tail = 0;
         }
         Ok(())
     }
 
-    fn write_durably(&mut self, file: &File, entry: &[u8]) -> Result<(), SegmentError> {
-        let written = file.write_all_at(entry, self.end).map_err(failed("write", &self.path));
-        let synced = written.and_then(|()| {
-            let synced = file.sync_data();
-            self.sync_failed |= synced.is_err();
-            synced.map_err(failed("sync", &self.path))
-        });
+    fn write_durably(&mut self, file: &dyn Handle, entry: &[u8]) -> Result<(), SegmentError> {
+        let path = self.path.clone();
+        let written = disk::write(file, &path, entry, self.end).map_err(SegmentError::from);
+        let synced = written.and_then(|()| self.sync(file, &path, "sync"));
         if synced.is_err() {
             // Nobody may find an entry that was reported as failed. If this fails too, the checksum decides.
-            let _ = file.set_len(self.end);
+            let _ = disk::set_len(file, &path, self.end);
         }
-        Ok(synced?)
+        synced
     }
 
-    fn scan(&mut self, file: &File, visit: &mut Visit) -> Result<(), SegmentError> {
-        let length = file.metadata().map_err(failed("stat", &self.path))?.len();
+    fn scan(&mut self, file: &dyn Handle, visit: &mut Visit) -> Result<(), SegmentError> {
+        let length = disk::look_at(file, &self.path)?.bytes;
+        if length != self.end {
+            // A writer that died between write and sync leaves entries that are whole and not durable.
+            self.sync(file, &self.path.clone(), "sync")?;
+        }
         let mut window = Window::new(file, length);
         let scanned = self.scan_header(&mut window)?;
         if scanned {
@@ -345,7 +352,7 @@ fn checksum(kind: Kind, at: u64, payload: &[u8]) -> [u8; 32] {
 
 /// A part of a file in memory that moves on as it is asked for what lies outside of it.
 struct Window<'f> {
-    file: &'f File,
+    file: &'f dyn Handle,
     /// Length of the file when the lock was taken: nothing beyond it is looked at.
     length: u64,
     start: u64,
@@ -353,7 +360,7 @@ struct Window<'f> {
 }
 
 impl<'f> Window<'f> {
-    fn new(file: &'f File, length: u64) -> Window<'f> {
+    fn new(file: &'f dyn Handle, length: u64) -> Window<'f> {
         let (start, bytes) = (0, Vec::new());
         Window { file, length, start, bytes }
     }
@@ -394,14 +401,18 @@ impl<'f> Window<'f> {
         self.bytes.clear();
         self.bytes.resize(count.max(WINDOW).min(left), 0);
         self.start = at;
-        self.file.read_exact_at(&mut self.bytes, at)
+        match disk::fill(self.file, &mut self.bytes, at)? == self.bytes.len() {
+            true => Ok(()),
+            false => Err(ErrorKind::UnexpectedEof.into()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use crate::disk::RealDisk;
+    use std::fs::{self, OpenOptions};
 
     const KIND: Kind = Kind { name: *b"HWTESTSG", version: 1 };
 
@@ -419,7 +430,7 @@ mod tests {
         }
 
         fn segment(&self) -> Segment {
-            Segment::new(self.path(), KIND)
+            Segment::new(Arc::new(RealDisk), self.path(), KIND)
         }
 
         fn append(&self, payloads: &[&[u8]]) {

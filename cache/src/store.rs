@@ -9,16 +9,14 @@
 //! and the check before it hold a kernel lock, so a good blob that has just taken the place of a damaged one stays.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::codec::CodecError;
 use crate::digest::{self, Digest};
-use crate::disk::{self, DiskError, Links, Opened, Temp, failed};
+use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Meta, Opened, RealDisk, Temp, failed};
 use crate::tree::{Artifact, MAX_TREE_BYTES, Shape, Tree, TreeError};
 
 /// The version of the layout that this program reads and writes.
@@ -102,6 +100,7 @@ pub enum StoreError {
 /// A folder of blobs under their digests. Used from many threads, and from many processes, at once.
 #[derive(Debug)]
 pub struct Store {
+    disk: Arc<dyn Disk>,
     root: PathBuf,
     /// Trees that were read and verified; they cannot change.
     trees: RwLock<HashMap<Digest, Arc<Tree>>>,
@@ -118,18 +117,27 @@ impl Store {
     /// # Errors
     /// If the folder cannot be made or read, or has another format; nothing is touched then.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
+        Store::open_on(Arc::new(RealDisk), root)
+    }
+
+    /// [`Store::open`] on another disk than that of the operating system.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Store, StoreError> {
         let root = std::path::absolute(root).map_err(failed("resolve", root))?;
-        let fresh = !check_format(&root)?;
+        let fresh = !check_format(&*disk, &root)?;
         for folder in ["tmp", "blobs", "quarantine"] {
-            disk::create_dirs(&root.join(folder), 0o700)?;
+            disk::create_dirs(&*disk, &root.join(folder), 0o700)?;
         }
         if fresh {
-            write_format(&root)?;
+            write_format(&disk, &root)?;
         }
         // Another process may have made these names and died before it could sync them.
-        disk::sync_dir(&root)?;
-        disk::sweep(&root.join("tmp"));
+        disk::sync_dir(&*disk, &root)?;
+        disk::sweep(&*disk, &root.join("tmp"));
         Ok(Store {
+            disk,
             root,
             trees: RwLock::default(),
             folders: [const { AtomicBool::new(false) }; 256],
@@ -151,7 +159,7 @@ impl Store {
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         self.check_can_put()?;
         let digest = Digest::of(bytes);
-        if self.is_present(&digest, bytes.len() as u64)? {
+        if self.is_intact(&digest, bytes.len() as u64)? {
             self.make_name_durable(&digest)?;
             return Ok(digest);
         }
@@ -168,9 +176,9 @@ impl Store {
     /// If it is no regular file, cannot be read, or its copy cannot be written and synced.
     pub fn put_file(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
         self.check_can_put()?;
-        let mut file = open_source(path)?;
+        let file = open_source(&*self.disk, path)?;
         let mut temp = self.temp()?;
-        let (digest, bytes) = disk::hash_into(&mut file, path, u64::MAX, |chunk| temp.write(chunk))?;
+        let (digest, bytes) = disk::hash_into(&*file, path, u64::MAX, |chunk| temp.write(chunk))?;
         self.publish(&temp, &digest, bytes)?;
         Ok((digest, bytes))
     }
@@ -185,20 +193,16 @@ impl Store {
 
     /// The bytes of a blob, verified.
     ///
+    /// A medium that cannot give back the bytes, asked twice, is damage as much as one that gives back others.
+    ///
     /// # Errors
     /// [`StoreError::Missing`]; [`StoreError::Damaged`], which also moves the blob to `quarantine/`; or a failed
     /// file operation.
     pub fn get(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
-        let path = self.blob_path(digest);
-        for _ in 0..ATTEMPTS {
-            let (mut file, seen) = self.open_blob(digest)?;
-            let bytes = disk::read(&mut file, &path, seen.len())?;
-            if Digest::of(&bytes) == *digest {
-                return Ok(bytes);
-            }
-            self.condemn(digest, &seen)?;
-        }
-        Err(StoreError::Missing { digest: *digest })
+        self.read_verified(digest, |file, path, length| {
+            let bytes = disk::read(file, path, length)?;
+            Ok((Digest::of(&bytes), bytes))
+        })
     }
 
     /// A tree, verified; read once in the life of the store value.
@@ -218,7 +222,7 @@ impl Store {
 
     /// Whether there is a blob of this digest. Its bytes are not looked at.
     pub fn contains(&self, digest: &Digest) -> bool {
-        matches!(disk::look(&self.blob_path(digest)), Ok(Some(found)) if found.is_file())
+        matches!(self.look(digest), Ok(Some(found)) if found.is_file())
     }
 
     /// Whether an artifact can be produced as far as names and lengths tell: every blob is there with its length,
@@ -255,20 +259,14 @@ impl Store {
     pub fn restore(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
         let folder = disk::parent(dest);
         let mode = if executable { 0o777 } else { 0o666 };
-        for _ in 0..ATTEMPTS {
-            let (mut file, seen) = self.open_blob(digest)?;
+        let temp = self.read_verified(digest, |file, path, length| {
             self.prepare_folder(folder)?;
-            let mut temp = Temp::create(folder, mode)?;
-            let path = self.blob_path(digest);
-            let (found, _) = disk::hash_into(&mut file, &path, seen.len(), |chunk| temp.write(chunk))?;
-            if found == *digest {
-                temp.sync()?;
-                return Ok(temp.replace(dest)?);
-            }
-            drop(temp);
-            self.condemn(digest, &seen)?;
-        }
-        Err(StoreError::Missing { digest: *digest })
+            let mut temp = Temp::create(&self.disk, folder, mode)?;
+            let (found, _) = disk::hash_into(file, path, length, |chunk| temp.write(chunk))?;
+            Ok((found, temp))
+        })?;
+        temp.sync()?;
+        Ok(temp.replace(dest)?)
     }
 
     /// The digests of all blobs whose text begins with `hex`, in order. None if `hex` is no lower-case hexadecimal
@@ -283,11 +281,11 @@ impl Store {
         }
         let blobs = self.root.join("blobs");
         let first = &hex[..hex.len().min(2)];
-        for folder in disk::names(&blobs)? {
+        for folder in disk::names(&*self.disk, &blobs)? {
             if folder.len() != 2 || !folder.starts_with(first) {
                 continue;
             }
-            for rest in disk::names(&blobs.join(&folder))? {
+            for rest in disk::names(&*self.disk, &blobs.join(&folder))? {
                 let text = format!("{folder}{rest}");
                 found.extend(text.parse::<Digest>().ok().filter(|_| text.starts_with(hex)));
             }
@@ -302,7 +300,7 @@ impl Store {
     }
 
     fn temp(&self) -> Result<Temp, StoreError> {
-        Ok(Temp::create(&self.root.join("tmp"), 0o600)?)
+        Ok(Temp::create(&self.disk, &self.root.join("tmp"), 0o600)?)
     }
 
     fn check_can_put(&self) -> Result<(), StoreError> {
@@ -315,8 +313,25 @@ impl Store {
 
     /// Whether a regular file of this length lies in the place of the blob.
     fn is_present(&self, digest: &Digest, bytes: u64) -> Result<bool, StoreError> {
-        let found = disk::look(&self.blob_path(digest))?;
-        Ok(found.is_some_and(|found| is_blob(&found, bytes)))
+        Ok(self.look(digest)?.is_some_and(|found| is_blob(&found, bytes)))
+    }
+
+    /// Whether the blob is there with the right bytes. A put that trusted a damaged one would leave its maker running
+    /// again and again; what is damaged is moved to `quarantine/`.
+    fn is_intact(&self, digest: &Digest, bytes: u64) -> Result<bool, StoreError> {
+        if !self.is_present(digest, bytes)? {
+            return Ok(false);
+        }
+        match self.read_verified(digest, |file, path, length| disk::hash_into(file, path, length, |_| Ok(()))) {
+            Ok(_) => Ok(true),
+            Err(StoreError::Missing { .. } | StoreError::Damaged { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What lies in the place of a blob.
+    fn look(&self, digest: &Digest) -> Result<Option<Meta>, StoreError> {
+        Ok(disk::look(&*self.disk, &self.blob_path(digest), Links::Refuse)?)
     }
 
     /// Gives a written temp its place among the blobs, unless the blob is there already.
@@ -324,11 +339,11 @@ impl Store {
         temp.set_mode(0o444)?;
         temp.sync()?;
         let path = self.blob_path(digest);
-        if disk::create_dir(disk::parent(&path), 0o700)? {
+        if disk::create_dir(&*self.disk, disk::parent(&path), 0o700)? {
             self.name_of_folder(digest).store(false, Ordering::Release);
         }
         for _ in 0..ATTEMPTS {
-            if temp.publish(&path)? || self.is_present(digest, bytes)? {
+            if temp.publish(&path)? || self.is_intact(digest, bytes)? {
                 return self.make_name_durable(digest);
             }
             self.set_aside(digest, |found| !is_blob(found, bytes))?;
@@ -341,17 +356,23 @@ impl Store {
     /// died before syncing it.
     fn make_name_durable(&self, digest: &Digest) -> Result<(), StoreError> {
         let path = self.blob_path(digest);
+        self.sync_dir(disk::parent(&path))?;
         let known = self.name_of_folder(digest);
-        let mut synced = disk::sync_dir(disk::parent(&path));
-        if synced.is_ok() && !known.load(Ordering::Acquire) {
-            synced = disk::sync_dir(&self.root.join("blobs"));
-            known.store(synced.is_ok(), Ordering::Release);
+        if !known.load(Ordering::Acquire) {
+            self.sync_dir(&self.root.join("blobs"))?;
+            known.store(true, Ordering::Release);
         }
-        if synced.is_err() {
+        Ok(())
+    }
+
+    /// Syncs a folder of the store. No descriptor left is no failed sync: it may be tried again.
+    fn sync_dir(&self, folder: &Path) -> Result<(), StoreError> {
+        let handle = disk::open(&*self.disk, folder, Access::Read(Links::Follow))?;
+        handle.sync().map_err(|error| {
             // The kernel reports a lost write once: a second sync would succeed and mean nothing.
             self.sync_failed.store(true, Ordering::Release);
-        }
-        Ok(synced?)
+            failed("sync directory", folder)(error).into()
+        })
     }
 
     /// Whether the name of the folder that holds the blob is known to be durable.
@@ -360,9 +381,9 @@ impl Store {
     }
 
     /// Opens a blob for reading; what is no regular file is damage.
-    fn open_blob(&self, digest: &Digest) -> Result<(File, Metadata), StoreError> {
+    fn open_blob(&self, digest: &Digest) -> Result<(Box<dyn Handle>, Meta), StoreError> {
         for _ in 0..ATTEMPTS {
-            match disk::open_regular(&self.blob_path(digest), Links::Refuse)? {
+            match disk::open_regular(&*self.disk, &self.blob_path(digest), Links::Refuse)? {
                 Opened::Regular(file, metadata) => return Ok((file, metadata)),
                 Opened::Missing => break,
                 Opened::Other(_) => {
@@ -376,6 +397,26 @@ impl Store {
         Err(StoreError::Missing { digest: *digest })
     }
 
+    /// What `read` makes of a blob's bytes, once it has found them to have the right digest.
+    fn read_verified<T>(
+        &self,
+        digest: &Digest,
+        read: impl Fn(&dyn Handle, &Path, u64) -> Result<(Digest, T), DiskError>,
+    ) -> Result<T, StoreError> {
+        let path = self.blob_path(digest);
+        for attempt in 0..ATTEMPTS {
+            let (file, seen) = self.open_blob(digest)?;
+            match read(&*file, &path, seen.bytes) {
+                Ok((found, value)) if found == *digest => return Ok(value),
+                Err(error) if !is_unreadable(&error, &path) => return Err(error.into()),
+                // A fault that passes is no damage.
+                Err(_) if attempt == 0 => {}
+                Ok(_) | Err(_) => self.condemn(digest, &seen)?,
+            }
+        }
+        Err(StoreError::Missing { digest: *digest })
+    }
+
     fn read_tree(&self, digest: &Digest) -> Result<Tree, StoreError> {
         self.check_tree_length(digest)?;
         let bytes = self.get(digest)?;
@@ -384,24 +425,22 @@ impl Store {
 
     /// A blob too long to be a tree is hashed without being held in memory: it is either damaged or no tree.
     fn check_tree_length(&self, digest: &Digest) -> Result<(), StoreError> {
-        let (mut file, seen) = self.open_blob(digest)?;
-        let (bytes, limit) = (seen.len(), MAX_TREE_BYTES as u64);
+        let limit = MAX_TREE_BYTES as u64;
+        let bytes = self.open_blob(digest)?.1.bytes;
         if bytes <= limit {
             return Ok(());
         }
-        let path = self.blob_path(digest);
-        let (found, _) = disk::hash_into(&mut file, &path, bytes, |_| Ok(()))?;
-        if found != *digest {
-            return self.condemn(digest, &seen);
+        let bytes = self.read_verified(digest, |file, path, length| disk::hash_into(file, path, length, |_| Ok(())))?;
+        match bytes > limit {
+            true => Err(StoreError::NotATree { digest: *digest, source: CodecError::TooLarge { bytes, limit }.into() }),
+            false => Ok(()),
         }
-        let source = CodecError::TooLarge { bytes, limit }.into();
-        Err(StoreError::NotATree { digest: *digest, source })
     }
 
     /// Moves the file that was `seen` to hold wrong bytes away and reports it; `Ok` if another lies in its place by
     /// now, which deserves a look of its own.
-    fn condemn(&self, digest: &Digest, seen: &Metadata) -> Result<(), StoreError> {
-        let same = |found: &Metadata| (found.dev(), found.ino()) == (seen.dev(), seen.ino());
+    fn condemn(&self, digest: &Digest, seen: &Meta) -> Result<(), StoreError> {
+        let same = |found: &Meta| (found.device, found.inode) == (seen.device, seen.inode);
         match self.set_aside(digest, same)? {
             Some(path) => Err(StoreError::Damaged { digest: *digest, path }),
             None => Ok(()),
@@ -409,37 +448,45 @@ impl Store {
     }
 
     /// Moves what lies in the place of a blob to `quarantine/` if it `is_bad`; returns where it is then.
-    fn set_aside(&self, digest: &Digest, is_bad: impl Fn(&Metadata) -> bool) -> Result<Option<PathBuf>, StoreError> {
+    fn set_aside(&self, digest: &Digest, is_bad: impl Fn(&Meta) -> bool) -> Result<Option<PathBuf>, StoreError> {
         let folder = self.root.join("quarantine");
-        let _lock = lock(&folder.join("lock"))?;
+        let _lock = lock(&*self.disk, &folder.join("lock"))?;
         let path = self.blob_path(digest);
-        if !disk::look(&path)?.is_some_and(|found| is_bad(&found)) {
+        if !self.look(digest)?.is_some_and(|found| is_bad(&found)) {
             return Ok(None);
         }
         let place = folder.join(format!("{digest}-{}", disk::random_name()));
-        fs::rename(&path, &place).map_err(failed("quarantine", &path))?;
+        self.disk.rename(&path, &place).map_err(failed("quarantine", &path))?;
         Ok(Some(place))
     }
 
     /// Makes a folder outside of the store and, once in a process, clears it of what a killed restore left.
-    fn prepare_folder(&self, folder: &Path) -> Result<(), StoreError> {
-        disk::create_dirs(folder, 0o777)?;
+    fn prepare_folder(&self, folder: &Path) -> Result<(), DiskError> {
+        disk::create_dirs(&*self.disk, folder, 0o777)?;
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        if swept.insert(folder.to_owned()) {
-            disk::sweep(folder);
+        if !swept.contains(folder) {
+            disk::sync_name_of(&*self.disk, folder)?;
+            disk::sweep(&*self.disk, folder);
+            swept.insert(folder.to_owned());
         }
         Ok(())
     }
 }
 
+/// Whether the medium, not the way to it, is what failed: the bytes of the file at `blob` cannot be had any more.
+fn is_unreadable(error: &DiskError, blob: &Path) -> bool {
+    let errno = error.source.raw_os_error();
+    error.path == blob && matches!(errno, Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG))
+}
+
 /// Whether this is a regular file of the length that a blob must have.
-fn is_blob(found: &Metadata, bytes: u64) -> bool {
-    found.is_file() && found.len() == bytes
+fn is_blob(found: &Meta, bytes: u64) -> bool {
+    found.is_file() && found.bytes == bytes
 }
 
 /// Opens a file of the user's to be put.
-fn open_source(path: &Path) -> Result<File, StoreError> {
-    match disk::open_regular(path, Links::Follow)? {
+fn open_source(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Handle>, StoreError> {
+    match disk::open_regular(disk, path, Links::Follow)? {
         Opened::Regular(file, _) => Ok(file),
         Opened::Other(kind) => Err(StoreError::NotRegular { path: path.to_owned(), kind }),
         Opened::Missing => Err(failed("open", path)(io::Error::from_raw_os_error(libc::ENOENT)).into()),
@@ -447,27 +494,21 @@ fn open_source(path: &Path) -> Result<File, StoreError> {
 }
 
 /// Holds the kernel's lock on the file at `path` for as long as the returned file is open.
-fn lock(path: &Path) -> Result<File, DiskError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed("open", path))?;
-    disk::lock_exclusive(&file, path)?;
+fn lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Handle>, DiskError> {
+    let file = disk::open(disk, path, Access::Edit(0o600))?;
+    disk::lock(&*file, path, Lock::Exclusive)?;
     Ok(file)
 }
 
 /// Whether `root` has a format file; an error if it is not the one that this program writes.
-fn check_format(root: &Path) -> Result<bool, StoreError> {
+fn check_format(disk: &dyn Disk, root: &Path) -> Result<bool, StoreError> {
     let path = root.join("format");
-    let mut file = match disk::open_regular(&path, Links::Refuse)? {
+    let file = match disk::open_regular(disk, &path, Links::Refuse)? {
         Opened::Regular(file, _) => file,
         Opened::Missing => return Ok(false),
         Opened::Other(_) => return Err(StoreError::NotAStore { path }),
     };
-    let bytes = disk::read(&mut file, &path, MAX_FORMAT_BYTES)?;
+    let bytes = disk::read(&*file, &path, MAX_FORMAT_BYTES)?;
     match parse_format(&bytes) {
         Some(FORMAT) => Ok(true),
         Some(found) => Err(StoreError::Format { root: root.to_owned(), found, supported: FORMAT }),
@@ -482,14 +523,14 @@ fn parse_format(bytes: &[u8]) -> Option<u32> {
 }
 
 /// Writes the format file; if another process was quicker, it must have written the same.
-fn write_format(root: &Path) -> Result<(), StoreError> {
+fn write_format(disk: &Arc<dyn Disk>, root: &Path) -> Result<(), StoreError> {
     let path = root.join("format");
-    let mut temp = Temp::create(&root.join("tmp"), 0o600)?;
+    let mut temp = Temp::create(disk, &root.join("tmp"), 0o600)?;
     temp.write(format!("{FORMAT_NAME}{FORMAT}\n").as_bytes())?;
     temp.set_mode(0o444)?;
     temp.sync()?;
     if !temp.publish(&path)? {
-        check_format(root)?;
+        check_format(&**disk, root)?;
     }
     Ok(())
 }
@@ -497,9 +538,12 @@ fn write_format(root: &Path) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk};
     use crate::tree::Entry;
     use crate::tree::tests::{entry, tree};
-    use std::os::unix::fs::PermissionsExt;
+    use std::fs::{self, OpenOptions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::sync::atomic::AtomicUsize;
 
     struct Bench {
         folder: tempfile::TempDir,
@@ -527,7 +571,7 @@ mod tests {
         }
 
         fn quarantined(&self) -> Vec<String> {
-            let mut names = disk::names(&self.store.root.join("quarantine")).unwrap();
+            let mut names = disk::names(&RealDisk, &self.store.root.join("quarantine")).unwrap();
             names.retain(|name| name != "lock");
             names
         }
@@ -557,6 +601,18 @@ mod tests {
     }
 
     #[test]
+    fn a_put_replaces_a_damaged_blob_of_the_same_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let digest = store.put(b"right").unwrap();
+        let path = store.blob_path(&digest);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, b"wrong").unwrap();
+        assert_eq!(store.put(b"right").unwrap(), digest);
+        assert_eq!(store.get(&digest).unwrap(), b"right");
+    }
+
+    #[test]
     fn bytes_come_back() {
         let bench = Bench::new();
         for content in [&b""[..], b"x", &[7; 3 << 20]] {
@@ -577,7 +633,7 @@ mod tests {
         let blob = root.join("blobs").join(&text[..2]).join(&text[2..]);
         assert_eq!(mode(&blob), 0o444);
         assert_eq!(fs::metadata(&blob).unwrap().nlink(), 1);
-        assert!(disk::names(&root.join("tmp")).unwrap().is_empty());
+        assert!(disk::names(&RealDisk, &root.join("tmp")).unwrap().is_empty());
     }
 
     #[test]
@@ -831,7 +887,7 @@ mod tests {
         let error = bench.store.restore(&digest, &dest, false).unwrap_err();
         assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
         assert_eq!(fs::read(&dest).unwrap(), b"before");
-        assert_eq!(disk::names(&bench.path("dest")).unwrap(), ["file"]);
+        assert_eq!(disk::names(&RealDisk, &bench.path("dest")).unwrap(), ["file"]);
     }
 
     #[test]
@@ -882,7 +938,7 @@ mod tests {
             Store::open(folder.path()).unwrap_err().to_string(),
             format!("the store {} has format version 2, this program reads version 1", folder.path().display())
         );
-        assert_eq!(disk::names(folder.path()).unwrap(), ["format"]);
+        assert_eq!(disk::names(&RealDisk, folder.path()).unwrap(), ["format"]);
     }
 
     #[test]
@@ -935,6 +991,180 @@ mod tests {
         let error = bench.store.put_file(Path::new("/dev/null")).unwrap_err();
         assert_eq!(error.to_string(), text);
         assert_eq!(bench.store.get(&digest).unwrap(), b"before");
+    }
+
+    /// A store in memory, made before anything fails, on a disk where those calls fail that `decide` chooses.
+    fn failing(decide: impl Fn(&Call) -> Option<Fault> + Send + Sync + 'static) -> (ForgetfulDisk, Store) {
+        let memory = ForgetfulDisk::new();
+        Store::open_on(Arc::new(memory.clone()), Path::new("/store")).unwrap();
+        let disk = FailingDisk::new(Arc::new(memory.clone()), decide);
+        (memory, Store::open_on(Arc::new(disk), Path::new("/store")).unwrap())
+    }
+
+    /// Chooses the first `times` calls of this operation on a path that contains `part`.
+    fn first(times: usize, operation: &'static str, part: &'static str, errno: i32) -> impl Fn(&Call) -> Option<Fault> {
+        let seen = AtomicUsize::new(0);
+        move |call| {
+            let chosen = call.operation == operation && call.path.to_string_lossy().contains(part);
+            (chosen && seen.fetch_add(1, Ordering::SeqCst) < times).then_some(Fault::Error(errno))
+        }
+    }
+
+    #[test]
+    fn a_failed_sync_of_a_folder_is_final() {
+        let (memory, store) = failing(first(1, "sync", "/blobs/", libc::EIO));
+        let error = store.put(b"content").unwrap_err().to_string();
+        let folder = format!("/store/blobs/{}", &Digest::of(b"content").to_string()[..2]);
+        assert_eq!(error, format!("cannot sync directory {folder}: Input/output error (os error 5)"));
+        for content in [&b"content"[..], b"other"] {
+            let error = store.put(content).unwrap_err();
+            assert!(matches!(error, StoreError::SyncFailed { .. }), "{error}");
+        }
+        let again = Store::open_on(Arc::new(memory), Path::new("/store")).unwrap();
+        again.put(b"content").unwrap();
+    }
+
+    #[test]
+    fn a_failed_sync_of_a_blob_costs_that_put_and_no_other() {
+        let (memory, store) = failing(first(1, "sync", ".tmp", libc::ENOSPC));
+        assert!(store.put(b"content").is_err());
+        assert!(!store.contains(&Digest::of(b"content")));
+        assert!(disk::names(&memory, Path::new("/store/tmp")).unwrap().is_empty());
+        let digest = store.put(b"content").unwrap();
+        assert_eq!(store.get(&digest).unwrap(), b"content");
+    }
+
+    #[test]
+    fn no_descriptor_left_to_sync_a_folder_with_is_no_failed_sync() {
+        let (_, store) = failing(first(1, "open", "/blobs/", libc::EMFILE));
+        assert!(store.put(b"content").is_err());
+        let digest = store.put(b"content").unwrap();
+        assert_eq!(store.get(&digest).unwrap(), b"content");
+    }
+
+    #[test]
+    fn a_blob_that_the_medium_cannot_give_back_is_damage() {
+        for errno in [libc::EIO, libc::EUCLEAN, libc::EBADMSG] {
+            let (memory, store) = failing(first(4, "read_at", "/blobs/", errno));
+            let digest = store.put(b"content").unwrap();
+            let error = store.get(&digest).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { digest: named, .. } if named == digest), "{error}");
+            store.put(b"content").unwrap();
+            let error = store.restore(&digest, Path::new("/out/file"), false).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+            assert!(disk::names(&memory, Path::new("/out")).unwrap().is_empty());
+            store.put(b"content").unwrap();
+            assert_eq!(store.get(&digest).unwrap(), b"content");
+        }
+    }
+
+    #[test]
+    fn a_read_that_fails_once_is_no_damage() {
+        let (memory, store) = failing(first(1, "read_at", "/blobs/", libc::EIO));
+        let digest = store.put(b"content").unwrap();
+        assert_eq!(store.get(&digest).unwrap(), b"content");
+        assert!(disk::names(&memory, Path::new("/store/quarantine")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_read_that_fails_for_another_reason_is_an_error_and_no_damage() {
+        let (memory, store) = failing(first(usize::MAX, "read_at", "/blobs/", libc::ENOMEM));
+        let digest = store.put(b"content").unwrap();
+        let text = store.get(&digest).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            format!("cannot read {}: Cannot allocate memory (os error 12)", store.blob_path(&digest).display())
+        );
+        assert!(memory.look(&store.blob_path(&digest), Links::Refuse).is_ok());
+    }
+
+    #[test]
+    fn a_target_that_cannot_be_written_is_no_damage_of_the_blob() {
+        let (_, store) = failing(first(1, "write_at", "/out/", libc::EIO));
+        let digest = store.put(b"content").unwrap();
+        let error = store.restore(&digest, Path::new("/out/file"), false).unwrap_err();
+        assert!(matches!(error, StoreError::Disk(_)), "{error}");
+        assert_eq!(store.get(&digest).unwrap(), b"content");
+    }
+
+    /// The folders that a killed process made, whose names it did not sync.
+    fn left_by_the_dead(folders: &[&str]) -> ForgetfulDisk {
+        let disk = ForgetfulDisk::new();
+        folders.iter().for_each(|folder| disk.create_dir(Path::new(folder), 0o700).unwrap());
+        disk
+    }
+
+    #[test]
+    fn a_store_whose_folder_was_made_by_a_killed_process_survives_a_crash() {
+        for folders in [&["/a"][..], &["/a", "/a/store"], &["/a", "/a/store", "/a/store/tmp"]] {
+            let disk = left_by_the_dead(&folders[..1]);
+            // Whoever makes anything in a folder has made that folder's name durable: so must the dead have done.
+            for folder in &folders[1..] {
+                disk::sync_name_of(&disk, disk::parent(Path::new(folder))).unwrap();
+                disk.create_dir(Path::new(folder), 0o700).unwrap();
+            }
+            let store = Store::open_on(Arc::new(disk.clone()), Path::new("/a/store")).unwrap();
+            let digest = store.put(b"content").unwrap();
+            for crashed in disk.crashes(64, 0) {
+                let store = Store::open_on(Arc::new(crashed), Path::new("/a/store")).unwrap();
+                assert_eq!(store.get(&digest).unwrap(), b"content");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_restored_into_a_folder_that_a_killed_process_made_survives_a_crash() {
+        let disk = left_by_the_dead(&["/out"]);
+        let store = Store::open_on(Arc::new(disk.clone()), Path::new("/store")).unwrap();
+        let digest = store.put(b"content").unwrap();
+        // What opening the store synced is not what counts.
+        disk.create_dir(Path::new("/out/deep"), 0o700).unwrap();
+        store.restore(&digest, Path::new("/out/deep/file"), false).unwrap();
+        for crashed in disk.crashes(64, 0) {
+            assert!(crashed.look(Path::new("/out/deep/file"), Links::Refuse).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_file_restored_into_a_folder_that_was_made_again_survives_a_crash() {
+        let disk = ForgetfulDisk::new();
+        let store = Store::open_on(Arc::new(disk.clone()), Path::new("/store")).unwrap();
+        let digest = store.put(b"content").unwrap();
+        store.restore(&digest, Path::new("/out/file"), false).unwrap();
+        disk.rename(Path::new("/out"), Path::new("/away")).unwrap();
+        store.restore(&digest, Path::new("/out/file"), false).unwrap();
+        for crashed in disk.crashes(64, 0) {
+            assert!(crashed.look(Path::new("/out/file"), Links::Refuse).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_store_that_was_opened_says_what_it_is_after_any_crash() {
+        for number in 0.. {
+            let disk = ForgetfulDisk::new();
+            // A first process dies somewhere while it makes the store.
+            let dying = FailingDisk::failing_at(Arc::new(disk.clone()), number, Fault::Killed);
+            let lived = Store::open_on(Arc::new(dying.clone()), Path::new("/store")).is_ok();
+            Store::open_on(Arc::new(disk.clone()), Path::new("/store")).unwrap();
+            for crashed in disk.crashes(64, number) {
+                for name in ["format", "quarantine", "blobs", "tmp"] {
+                    let found = crashed.look(&Path::new("/store").join(name), Links::Refuse);
+                    assert!(found.is_ok(), "{name} is gone, killed before call {number}");
+                }
+            }
+            if lived && dying.first_failure().is_none() {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_above_that_may_not_be_read_does_not_keep_a_store_from_being_made() {
+        let deny = |call: &Call| {
+            (call.operation == "open" && call.path == Path::new("/")).then_some(Fault::Error(libc::EACCES))
+        };
+        let disk = FailingDisk::new(Arc::new(left_by_the_dead(&["/home"])), deny);
+        Store::open_on(Arc::new(disk), Path::new("/home/store")).unwrap();
     }
 
     #[test]

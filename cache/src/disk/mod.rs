@@ -1,0 +1,514 @@
+//! `Disk`: the few file operations that a store needs, as a trait, and what the rest of the crate does with them.
+//!
+//! Does not know digests' places, trees, records, or which folder is whose.
+//!
+//! Three disks implement it: [`RealDisk`] asks the kernel; [`FailingDisk`] wraps another and makes chosen calls fail;
+//! [`ForgetfulDisk`] lives in memory and knows every state that a power cut could leave behind.
+//!
+//! Invariants: everything that the crate reads from or writes to a disk goes through the trait, one system call a
+//! method, so that stopping before each call stops everywhere; a failure is an error that names operation and path; a
+//! call that was interrupted is repeated a bounded number of times, except a sync, whose failure is final, and a
+//! rename, which may have happened; no lock decides anything by existing as a file; a file is never opened in a way
+//! that can block on a fifo or follow a swapped-in link unasked; nothing is reported done before it is synced.
+
+mod failing;
+mod forgetful;
+mod real;
+mod temp;
+
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+
+pub use failing::{Call, FailingDisk, Fault};
+pub use forgetful::ForgetfulDisk;
+pub use real::RealDisk;
+pub(crate) use temp::{Temp, random_name, sweep};
+
+/// How much is read at a time.
+const CHUNK: usize = 1 << 20;
+/// After this many bytes of one file, hashing uses all threads of the current rayon pool: below, waking them costs
+/// more than it gains.
+const PARALLEL_AFTER: u64 = 64 << 20;
+/// How often an interrupted call is repeated: a profiler's signals pass, a disk that never does its work is an error.
+const INTERRUPTIONS: usize = 10_000;
+
+/// A file system, as far as the store needs one. Paths mean what they mean to the operating system.
+///
+/// Errors are the operating system's own, with their error numbers. No method repeats, hides or explains one.
+pub trait Disk: Debug + Send + Sync {
+    /// Opens a file, or a folder to sync it.
+    ///
+    /// # Errors
+    /// As `open(2)`.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn Handle>>;
+
+    /// What lies at a path.
+    ///
+    /// # Errors
+    /// As `stat(2)` or `lstat(2)`.
+    fn look(&self, path: &Path, links: Links) -> io::Result<Meta>;
+
+    /// The names in a folder, in no order.
+    ///
+    /// # Errors
+    /// As `opendir(3)` and `readdir(3)`.
+    fn names(&self, folder: &Path) -> io::Result<Vec<OsString>>;
+
+    /// Makes one folder. Its name is durable once the folder above it is synced.
+    ///
+    /// # Errors
+    /// As `mkdir(2)`.
+    fn create_dir(&self, folder: &Path, mode: u32) -> io::Result<()>;
+
+    /// Gives a file a second name; what has that name already is never replaced. Durable once the folder is synced.
+    ///
+    /// # Errors
+    /// As `link(2)`.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Moves a name, atomically; a file that has the new name is replaced. Durable once a folder of the two is synced.
+    ///
+    /// # Errors
+    /// As `rename(2)`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a name of a file, not of a folder. Durable once the folder is synced.
+    ///
+    /// # Errors
+    /// As `unlink(2)`.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+}
+
+/// An open file or folder. Dropping it closes it and lets go of its lock.
+pub trait Handle: Debug + Send + Sync {
+    /// What is open.
+    ///
+    /// # Errors
+    /// As `fstat(2)`.
+    fn look(&self) -> io::Result<Meta>;
+
+    /// Reads into `buffer` from an offset; less than was asked for is no error, nothing means the end.
+    ///
+    /// # Errors
+    /// As `pread(2)`.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes at an offset; less than was asked for is no error.
+    ///
+    /// # Errors
+    /// As `pwrite(2)`.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Cuts the file off, or fills it up with zeros.
+    ///
+    /// # Errors
+    /// As `ftruncate(2)`.
+    fn set_len(&self, length: u64) -> io::Result<()>;
+
+    /// Sets the permissions.
+    ///
+    /// # Errors
+    /// As `fchmod(2)`.
+    fn set_mode(&self, mode: u32) -> io::Result<()>;
+
+    /// Makes the content of a file, or the names in a folder, durable. The name of a file is not part of it.
+    ///
+    /// # Errors
+    /// As `fsync(2)`. What was to become durable may be lost then, and a second sync proves nothing.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Takes the kernel's lock on the file, which belongs to this handle. It goes when the handle is dropped, at the
+    /// latest when the process dies.
+    ///
+    /// # Errors
+    /// As `flock(2)`.
+    fn lock(&self, lock: Lock) -> io::Result<()>;
+}
+
+/// How a file is opened. Nothing that is opened blocks, whatever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// For reading; a folder for syncing.
+    Read(Links),
+    /// For writing, as a new file of this mode; what is there already is an error.
+    Create(u32),
+    /// For reading and writing, made with this mode if it is missing; a symbolic link is an error.
+    Edit(u32),
+}
+
+/// Whether a symbolic link at the end of a path is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// It is: the path is the user's.
+    Follow,
+    /// It is not: the path is the store's, and has no links.
+    Refuse,
+}
+
+/// A lock on an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// Waits until nobody holds it exclusively.
+    Shared,
+    /// Waits until nobody else holds it.
+    Exclusive,
+    /// Fails with [`ErrorKind::WouldBlock`] if anybody else holds it.
+    TryExclusive,
+}
+
+/// What a disk says of a file without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// What kind of file it is.
+    pub kind: FileKind,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Type and permissions, as in `st_mode`.
+    pub mode: u32,
+    /// The device that it is on.
+    pub device: u64,
+    /// Its number on that device.
+    pub inode: u64,
+    /// How many names it has.
+    pub links: u64,
+    /// When its content was changed: seconds since 1970, and nanoseconds.
+    pub modified: (i64, i64),
+    /// When anything of it was changed.
+    pub changed: (i64, i64),
+}
+
+impl Meta {
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind == FileKind::File
+    }
+}
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// Something else, by the name that people know it by.
+    Other(&'static str),
+}
+
+impl FileKind {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            FileKind::File => "regular file",
+            FileKind::Folder => "directory",
+            FileKind::Other(name) => name,
+        }
+    }
+}
+
+/// A file operation that failed.
+///
+/// The text is complete: it includes the text of `source`.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {path}: {source}", path = path.display())]
+pub struct DiskError {
+    /// What was tried, as a verb: `open`, `sync`, `rename` …
+    pub operation: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// What the operating system says.
+    pub source: io::Error,
+}
+
+/// Names operation and path of an `io::Error`.
+pub(crate) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError {
+    move |source| DiskError { operation, path: path.to_owned(), source }
+}
+
+/// The folder that holds `path`'s name.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Repeats what a signal interrupted, or what was busy for the moment. Only for calls that may happen twice.
+fn repeated<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..INTERRUPTIONS {
+        match call() {
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
+                std::thread::yield_now();
+            }
+            done => return done,
+        }
+    }
+    call()
+}
+
+/// Opens what is there, or what may be made without harm.
+pub(crate) fn open(disk: &dyn Disk, path: &Path, access: Access) -> Result<Box<dyn Handle>, DiskError> {
+    repeated(|| disk.open(path, access)).map_err(failed("open", path))
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_dir(disk: &dyn Disk, folder: &Path) -> Result<(), DiskError> {
+    let handle = open(disk, folder, Access::Read(Links::Follow))?;
+    handle.sync().map_err(failed("sync directory", folder))
+}
+
+/// Makes the name of a folder durable that was there before: whoever made it may have been killed before it could
+/// sync the folder above. A folder above that may not be read is not one that we make names in.
+pub(crate) fn sync_name_of(disk: &dyn Disk, folder: &Path) -> Result<(), DiskError> {
+    match sync_dir(disk, parent(folder)) {
+        Err(error) if error.operation == "open" && error.source.kind() == ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Makes a folder, whose name is not durable before its parent is synced; `false` if it was there.
+pub(crate) fn create_dir(disk: &dyn Disk, folder: &Path, mode: u32) -> Result<bool, DiskError> {
+    match repeated(|| disk.create_dir(folder, mode)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && is_folder(disk, folder)? => Ok(false),
+        Err(error) => Err(failed("create directory", folder)(error)),
+    }
+}
+
+/// Makes a folder and the missing ones above it. Nothing is made in a folder before that folder's own name is durable,
+/// so what has anything in it cannot vanish, whichever process made it and wherever that was killed.
+pub(crate) fn create_dirs(disk: &dyn Disk, folder: &Path, mode: u32) -> Result<(), DiskError> {
+    if is_folder(disk, folder)? {
+        return Ok(());
+    }
+    let above = parent(folder);
+    if above != folder {
+        create_dirs(disk, above, mode)?;
+        sync_name_of(disk, above)?;
+    }
+    create_dir(disk, folder, mode)?;
+    sync_dir(disk, above)
+}
+
+fn is_folder(disk: &dyn Disk, path: &Path) -> Result<bool, DiskError> {
+    let found = look(disk, path, Links::Follow)?;
+    Ok(found.is_some_and(|found| found.kind == FileKind::Folder))
+}
+
+/// What lies at `path`; `None` if nothing does.
+pub(crate) fn look(disk: &dyn Disk, path: &Path, links: Links) -> Result<Option<Meta>, DiskError> {
+    match repeated(|| disk.look(path, links)) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("stat", path)(error)),
+    }
+}
+
+/// Names in a folder, sorted; those that are not UTF-8 are nothing of ours. A missing folder holds none.
+pub(crate) fn names(disk: &dyn Disk, folder: &Path) -> Result<Vec<String>, DiskError> {
+    let names = match repeated(|| disk.names(folder)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        names => names.map_err(failed("list", folder))?,
+    };
+    let mut names: Vec<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// What [`open_regular`] found.
+pub(crate) enum Opened {
+    /// A regular file, open for reading, and what is said of it.
+    Regular(Box<dyn Handle>, Meta),
+    /// Something else, and what it is called.
+    Other(&'static str),
+    /// Nothing.
+    Missing,
+}
+
+/// Opens a regular file for reading. Anything else is named and not opened: opening a device may act.
+pub(crate) fn open_regular(disk: &dyn Disk, path: &Path, links: Links) -> Result<Opened, DiskError> {
+    match look(disk, path, links)? {
+        Some(found) if found.is_file() => {}
+        Some(found) => return Ok(Opened::Other(found.kind.name())),
+        None => return Ok(Opened::Missing),
+    }
+    // The path may have been swapped since: the handle is asked again.
+    let file = match open(disk, path, Access::Read(links)) {
+        Err(error) if error.source.kind() == ErrorKind::NotFound => return Ok(Opened::Missing),
+        file => file?,
+    };
+    let found = look_at(&*file, path)?;
+    match found.is_file() {
+        true => Ok(Opened::Regular(file, found)),
+        false => Ok(Opened::Other(found.kind.name())),
+    }
+}
+
+/// What is open.
+pub(crate) fn look_at(file: &dyn Handle, path: &Path) -> Result<Meta, DiskError> {
+    repeated(|| file.look()).map_err(failed("stat", path))
+}
+
+/// Reads at most `limit` bytes of `file`, hands each chunk to `sink`, and returns digest and count of what it read.
+pub(crate) fn hash_into(
+    file: &dyn Handle,
+    path: &Path,
+    limit: u64,
+    mut sink: impl FnMut(&[u8]) -> Result<(), DiskError>,
+) -> Result<(Digest, u64), DiskError> {
+    let size = usize::try_from(limit).unwrap_or(CHUNK).clamp(1, CHUNK);
+    let mut buffer = vec![0; size];
+    let mut hasher = blake3::Hasher::new();
+    let mut total = 0;
+    loop {
+        let left = usize::try_from(limit - total).unwrap_or(CHUNK).min(size);
+        let filled = fill(file, &mut buffer[..left], total).map_err(failed("read", path))?;
+        if filled == 0 {
+            return Ok((Digest::of_stream(&hasher), total));
+        }
+        match total < PARALLEL_AFTER {
+            true => hasher.update(&buffer[..filled]),
+            false => hasher.update_rayon(&buffer[..filled]),
+        };
+        sink(&buffer[..filled])?;
+        total += filled as u64;
+    }
+}
+
+/// Copies the file `from`, links followed, to a new file `to`, and returns the digest of what was copied. The copy has
+/// the permissions of any new file of the user's; of the original's, only whether it can be executed may be wanted.
+///
+/// # Errors
+/// If `from` is no regular file or cannot be read, or `to` cannot be written.
+pub fn copy_file(from: &Path, to: &Path, executable: bool) -> Result<Digest, DiskError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let no_file = |kind: io::ErrorKind| Err(failed("open", from)(kind.into()));
+    let source = match open_regular(&RealDisk, from, Links::Follow)? {
+        Opened::Regular(file, _) => file,
+        Opened::Other(_) => return no_file(io::ErrorKind::InvalidInput),
+        Opened::Missing => return no_file(io::ErrorKind::NotFound),
+    };
+    let mode = if executable { 0o777 } else { 0o666 };
+    let opened = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(to);
+    let mut copy = opened.map_err(failed("create", to))?;
+    let write = |chunk: &[u8]| io::Write::write_all(&mut copy, chunk).map_err(failed("write", to));
+    Ok(hash_into(&*source, from, u64::MAX, write)?.0)
+}
+
+/// Reads until the buffer is full or the file ends.
+pub(crate) fn fill(file: &dyn Handle, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match repeated(|| file.read_at(&mut buffer[filled..], offset + filled as u64))? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}
+
+/// At most `limit` bytes of `file`. The memory is asked for politely: a length on disk is no reason to abort.
+pub(crate) fn read(file: &dyn Handle, path: &Path, limit: u64) -> Result<Vec<u8>, DiskError> {
+    let mut bytes = Vec::new();
+    let size = usize::try_from(limit).unwrap_or(usize::MAX);
+    bytes.try_reserve_exact(size).map_err(|_| failed("read", path)(ErrorKind::OutOfMemory.into()))?;
+    bytes.resize(size, 0);
+    let filled = fill(file, &mut bytes, 0).map_err(failed("read", path))?;
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// Writes all of `bytes` at an offset, however small the steps in which the disk takes them.
+pub(crate) fn write(file: &dyn Handle, path: &Path, bytes: &[u8], offset: u64) -> Result<(), DiskError> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match repeated(|| file.write_at(&bytes[written..], offset + written as u64)) {
+            Ok(0) => return Err(failed("write", path)(ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) => return Err(failed("write", path)(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Sets the length of a file.
+pub(crate) fn set_len(file: &dyn Handle, path: &Path, length: u64) -> Result<(), DiskError> {
+    repeated(|| file.set_len(length)).map_err(failed("truncate", path))
+}
+
+/// Waits for a lock. A signal is no reason to go on without it.
+pub(crate) fn lock(file: &dyn Handle, path: &Path, lock: Lock) -> Result<(), DiskError> {
+    repeated(|| file.lock(lock)).map_err(failed("lock", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::os::unix::fs::MetadataExt;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn an_error_names_operation_and_path_and_cause() {
+        let error = sync_dir(&RealDisk, Path::new("/no/such/folder")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot open /no/such/folder: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn missing_folders_are_made_with_the_mode() {
+        let folder = folder();
+        let deep = folder.path().join("a/b/c");
+        create_dirs(&RealDisk, &deep, 0o700).unwrap();
+        create_dirs(&RealDisk, &deep, 0o700).unwrap();
+        assert_eq!(mode(&folder.path().join("a")), 0o700);
+        assert_eq!(mode(&deep), 0o700);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_is_named() {
+        let folder = folder();
+        let file = folder.path().join("file");
+        fs::write(&file, b"").unwrap();
+        assert_eq!(
+            create_dirs(&RealDisk, &file, 0o700).unwrap_err().to_string(),
+            format!("cannot create directory {}: File exists (os error 17)", file.display())
+        );
+    }
+
+    #[test]
+    fn hashing_in_chunks_and_in_parallel_equals_hashing_at_once() {
+        let folder = folder();
+        let path = folder.path().join("large");
+        let bytes: Vec<u8> = (0..PARALLEL_AFTER + 3 * CHUNK as u64 + 7).map(|i| (i % 251) as u8).collect();
+        fs::write(&path, &bytes).unwrap();
+        let file = File::open(&path).unwrap();
+        let mut copied = 0;
+        let count = |chunk: &[u8]| {
+            copied += chunk.len();
+            Ok(())
+        };
+        let (digest, total) = hash_into(&file, &path, u64::MAX, count).unwrap();
+        assert_eq!((digest, total), (Digest::of(&bytes), bytes.len() as u64));
+        assert_eq!(copied, bytes.len());
+    }
+
+    #[test]
+    fn a_length_beyond_all_memory_is_an_error() {
+        let folder = folder();
+        let path = folder.path().join("file");
+        fs::write(&path, b"x").unwrap();
+        let error = read(&File::open(&path).unwrap(), &path, u64::MAX).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot read {}: out of memory", path.display()));
+    }
+}

@@ -1,0 +1,255 @@
+//! `Temp`: a file under a random name, on its way to its final one.
+//!
+//! Does not know what is written, nor where it goes.
+//!
+//! Invariants: a [`Temp`] is locked by the kernel for as long as its owner lives and has it open, so what [`sweep`] can
+//! lock belongs to nobody; a name is never guessed twice; what a temp is called says that it is one.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Access, Disk, DiskError, Handle, Links, Lock, Opened, failed, names, open_regular, parent, repeated};
+use crate::digest;
+
+const TEMP_PREFIX: &str = ".headwater-";
+const TEMP_SUFFIX: &str = ".tmp";
+/// Hexadecimal digits of randomness in the name of a temp.
+const TEMP_DIGITS: usize = 32;
+/// A fresh random name collides with another's or is swept before it is locked only by a rare accident.
+const TEMP_ATTEMPTS: usize = 16;
+
+/// 64 unpredictable bits: the standard library seeds its hash keys from the operating system.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// 32 unpredictable hexadecimal digits.
+pub(crate) fn random_name() -> String {
+    format!("{:016x}{:016x}", random(), random())
+}
+
+/// A file under a random name that belongs to this process until it is published or dropped; dropping removes the
+/// name.
+pub(crate) struct Temp {
+    disk: Arc<dyn Disk>,
+    pub(super) path: PathBuf,
+    file: Box<dyn Handle>,
+    written: u64,
+}
+
+impl Temp {
+    /// A new, empty, locked temp in `folder`.
+    pub(crate) fn create(disk: &Arc<dyn Disk>, folder: &Path, mode: u32) -> Result<Temp, DiskError> {
+        for _ in 0..TEMP_ATTEMPTS {
+            let name = format!("{TEMP_PREFIX}{}{TEMP_SUFFIX}", random_name());
+            let path = folder.join(name);
+            match create(&**disk, &path, mode) {
+                Ok(Some(file)) => return Ok(Temp { disk: disk.clone(), path, file, written: 0 }),
+                Ok(None) => {}
+                Err(error) => return Err(failed("create", &path)(error)),
+            }
+        }
+        Err(failed("create a temporary file in", folder)(ErrorKind::AlreadyExists.into()))
+    }
+
+    /// Appends `bytes`.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+        super::write(&*self.file, &self.path, bytes, self.written)?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Sets the final mode, before the sync that makes it durable.
+    pub(crate) fn set_mode(&self, mode: u32) -> Result<(), DiskError> {
+        repeated(|| self.file.set_mode(mode)).map_err(failed("set the mode of", &self.path))
+    }
+
+    /// Makes the content durable. After a failure the temp is of no use: the kernel may have dropped the pages.
+    pub(crate) fn sync(&self) -> Result<(), DiskError> {
+        self.file.sync().map_err(failed("sync", &self.path))
+    }
+
+    /// Gives the synced file its name, unless the name is taken: `false`. The name is not durable before its folder
+    /// is synced.
+    pub(crate) fn publish(&self, dest: &Path) -> Result<bool, DiskError> {
+        match repeated(|| self.disk.link(&self.path, dest)) {
+            Ok(()) => Ok(true),
+            // If an interrupted call did its work after all, what is there now is the file itself.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(failed("publish", dest)(error)),
+        }
+    }
+
+    /// Puts the synced file in the place of `dest`, atomically and durably.
+    pub(crate) fn replace(self, dest: &Path) -> Result<(), DiskError> {
+        self.disk.rename(&self.path, dest).map_err(failed("replace", dest))?;
+        super::sync_dir(&*self.disk, parent(dest))
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        // After `replace` there is nothing to remove; otherwise what stays is swept later.
+        let _ = repeated(|| self.disk.remove(&self.path));
+    }
+}
+
+/// Makes and locks the file; `None` if another name should be tried.
+fn create(disk: &dyn Disk, path: &Path, mode: u32) -> io::Result<Option<Box<dyn Handle>>> {
+    let file = match disk.open(path, Access::Create(mode)) {
+        // An interrupted call may have made the file: with a new name it does not matter.
+        Err(error) if is_accident(&error) => return Ok(None),
+        file => file?,
+    };
+    match take(&*file) {
+        Ok(true) => Ok(Some(file)),
+        Ok(false) => Ok(None),
+        Err(error) => {
+            let _ = repeated(|| disk.remove(path));
+            Err(error)
+        }
+    }
+}
+
+fn is_accident(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::Interrupted | ErrorKind::WouldBlock)
+}
+
+/// Locks a fresh temp; `false` if a sweeper saw the file in the instant before it was locked.
+fn take(file: &dyn Handle) -> io::Result<bool> {
+    match file.lock(Lock::TryExclusive) {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(false),
+        locked => locked?,
+    }
+    Ok(repeated(|| file.look())?.links > 0)
+}
+
+/// Removes temps that nobody owns. What cannot be removed stays for the next sweep: a leftover is no fault.
+pub(crate) fn sweep(disk: &dyn Disk, folder: &Path) {
+    for name in names(disk, folder).unwrap_or_default() {
+        let path = folder.join(&name);
+        if is_temp(&name)
+            && let Ok(Opened::Regular(file, _)) = open_regular(disk, &path, Links::Refuse)
+            && file.lock(Lock::TryExclusive).is_ok()
+        {
+            let _ = repeated(|| disk.remove(&path));
+        }
+    }
+}
+
+fn is_temp(name: &str) -> bool {
+    name.strip_prefix(TEMP_PREFIX)
+        .and_then(|rest| rest.strip_suffix(TEMP_SUFFIX))
+        .is_some_and(|middle| middle.len() == TEMP_DIGITS && middle.bytes().all(|c| digest::digit(c).is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk, RealDisk};
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn real() -> Arc<dyn Disk> {
+        Arc::new(RealDisk)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_temp_is_private_and_its_name_is_recognised() {
+        let folder = folder();
+        let temp = Temp::create(&real(), folder.path(), 0o600).unwrap();
+        assert_eq!(mode(&temp.path), 0o600);
+        assert!(is_temp(temp.path.file_name().unwrap().to_str().unwrap()));
+    }
+
+    #[test]
+    fn a_dropped_temp_leaves_no_name() {
+        let folder = folder();
+        drop(Temp::create(&real(), folder.path(), 0o600).unwrap());
+        assert!(names(&RealDisk, folder.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_owned_temp_survives_a_sweep_and_an_orphan_does_not() {
+        let folder = folder();
+        let owned = Temp::create(&real(), folder.path(), 0o600).unwrap();
+        let orphan = folder.path().join(format!(".headwater-{}.tmp", random_name()));
+        fs::write(&orphan, b"left by a dead process").unwrap();
+        sweep(&RealDisk, folder.path());
+        assert!(owned.path.exists());
+        assert!(!orphan.exists());
+    }
+
+    #[test]
+    fn a_sweep_leaves_everything_that_is_no_temp() {
+        let folder = folder();
+        let others =
+            [".headwater-.tmp", ".headwater-0.tmp", "notes.tmp", ".headwater-ABCDEFABCDEFABCDEFABCDEFABCDEFAB.tmp"];
+        for name in others {
+            fs::write(folder.path().join(name), b"mine").unwrap();
+        }
+        sweep(&RealDisk, folder.path());
+        assert_eq!(names(&RealDisk, folder.path()).unwrap().len(), others.len());
+    }
+
+    #[test]
+    fn a_sweep_of_an_orphan_leaves_the_file_that_it_was_published_as() {
+        let folder = folder();
+        let orphan = folder.path().join(format!(".headwater-{}.tmp", random_name()));
+        let published = folder.path().join("published");
+        fs::write(&orphan, b"content").unwrap();
+        fs::hard_link(&orphan, &published).unwrap();
+        sweep(&RealDisk, folder.path());
+        assert_eq!(names(&RealDisk, folder.path()).unwrap(), ["published"]);
+        assert_eq!(fs::read(published).unwrap(), b"content");
+    }
+
+    #[test]
+    fn publishing_never_replaces() {
+        let folder = folder();
+        let dest = folder.path().join("dest");
+        fs::write(&dest, b"first").unwrap();
+        let mut temp = Temp::create(&real(), folder.path(), 0o600).unwrap();
+        temp.write(b"second").unwrap();
+        assert!(!temp.publish(&dest).unwrap());
+        assert_eq!(fs::read(&dest).unwrap(), b"first");
+    }
+
+    #[test]
+    fn random_names_differ() {
+        assert_ne!(random_name(), random_name());
+    }
+
+    #[test]
+    fn a_temp_that_cannot_be_looked_at_leaves_no_name() {
+        let memory = ForgetfulDisk::new();
+        let decide = |call: &Call| (call.operation == "look_at").then_some(Fault::Error(libc::EIO));
+        let disk: Arc<dyn Disk> = Arc::new(FailingDisk::new(Arc::new(memory.clone()), decide));
+        let error = Temp::create(&disk, Path::new("/"), 0o600).err().unwrap().to_string();
+        assert!(error.starts_with("cannot create /.headwater-"), "{error}");
+        assert!(names(&memory, Path::new("/")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_write_in_small_steps_is_whole() {
+        let memory = ForgetfulDisk::new();
+        let decide = |call: &Call| (call.operation == "write_at").then_some(Fault::Short(libc::EINTR));
+        let disk: Arc<dyn Disk> = Arc::new(FailingDisk::new(Arc::new(memory.clone()), decide));
+        let mut temp = Temp::create(&disk, Path::new("/"), 0o600).unwrap();
+        temp.write(b"in steps, ").unwrap();
+        temp.write(b"each interrupted").unwrap();
+        temp.publish(Path::new("/file")).unwrap();
+        let file = memory.open(Path::new("/file"), Access::Read(Links::Refuse)).unwrap();
+        assert_eq!(crate::disk::read(&*file, Path::new("/file"), 100).unwrap(), b"in steps, each interrupted");
+    }
+}

@@ -1,0 +1,76 @@
+//! Processes that are killed: before every call of the scenario, and again before every call of the recovery.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use headwater_cache::disk::{Disk, FailingDisk, Fault, ForgetfulDisk};
+
+use crate::scenario::{self, Promises, Seen};
+use crate::{Random, torture};
+
+/// How many lives after a kill are killed again, at random calls, for each call at which the first life was.
+const SECOND_LIVES: u64 = 2;
+
+/// Runs the scenario until it is killed before the call with this number; how many calls it made before.
+pub fn killed(disk: &ForgetfulDisk, number: u64, promises: &mut Promises) -> u64 {
+    let failing = FailingDisk::failing_at(Arc::new(disk.clone()), number, Fault::Killed);
+    scenario::run(&(Arc::new(failing.clone()) as Arc<dyn Disk>), promises);
+    failing.first_failure().map_or(failing.calls(), |call| call.number)
+}
+
+#[test]
+fn a_kill_before_any_call_and_before_any_call_of_the_recovery_loses_nothing() {
+    let begin = Instant::now();
+    let (mut first, mut second, mut number, mut seen) = (0, 0, 0, Seen::default());
+    loop {
+        let disk = scenario::new_disk();
+        let mut promises = Promises::default();
+        let lived = killed(&disk, number, &mut promises) < number;
+        let place = format!("killed before call {number}");
+        second += kill_recovery(&disk, &promises, &mut seen, &place);
+        scenario::retry(&disk.copy(), &promises, &place);
+        scenario::check(&disk, &promises, &place);
+        if lived {
+            break;
+        }
+        (first, number) = (first + 1, number + 1);
+    }
+    println!("{first} kills, {second} kills of the recovery in {:.1?}", begin.elapsed());
+}
+
+/// Kills the opening of what was left before each of its calls; returns how often.
+fn kill_recovery(disk: &ForgetfulDisk, promises: &Promises, seen: &mut Seen, place: &str) -> u64 {
+    for number in 0.. {
+        let copy = disk.copy();
+        let failing = FailingDisk::failing_at(Arc::new(copy.clone()), number, Fault::Killed);
+        scenario::open(&(Arc::new(failing.clone()) as Arc<dyn Disk>));
+        if failing.first_failure().is_none() {
+            return number;
+        }
+        if seen.is_new(&copy, promises) {
+            scenario::check(&copy, promises, &format!("{place}, then before call {number}"));
+        }
+    }
+    0
+}
+
+#[test]
+fn a_second_life_that_is_killed_too_loses_nothing() {
+    let (begin, mut random, mut kills, mut seen) = (Instant::now(), Random(1), 0, Seen::default());
+    let calls = killed(&scenario::new_disk(), u64::MAX, &mut Promises::default());
+    for number in 0..calls {
+        for _ in 0..SECOND_LIVES * torture() {
+            let (disk, mut promises) = (scenario::new_disk(), Promises::default());
+            killed(&disk, number, &mut promises);
+            let second = random.below(calls);
+            killed(&disk, second, &mut promises);
+            let place = format!("killed before call {number}, then before call {second}");
+            if seen.is_new(&disk, &promises) {
+                scenario::retry(&disk.copy(), &promises, &place);
+                scenario::check(&disk, &promises, &place);
+            }
+            kills += 2;
+        }
+    }
+    println!("{kills} kills of first and second lives in {:.1?}", begin.elapsed());
+}
