@@ -389,7 +389,7 @@ impl Expansion<'_> {
                 self.build_kind(stage, kind, span, choices).map_err(|error| vec![error])
             }
             WorkDeclaration::Run(run) => {
-                let style = if run.as_text().is_some() { Style::Shell } else { Style::Text };
+                let style = if run.as_text().is_some() { Style::Shell } else { Style::Word };
                 let run = substitute(run, choices, style, self.source).map_err(|error| vec![error])?;
                 let config =
                     substitute(&stage.config, choices, Style::Text, self.source).map_err(|error| vec![error])?;
