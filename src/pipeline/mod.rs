@@ -102,9 +102,13 @@ impl Pipeline {
             return Ok(vec![id]);
         }
         let (stage, wanted) = parse_node(word);
-        if word.contains('[') && (wanted.is_empty() || !word.ends_with(']')) {
+        let empty = wanted.is_empty() && bare_part(word).is_none();
+        if word.contains('[') && (empty || !word.ends_with(']')) {
             let hint = "write: STAGE, or STAGE[AXIS=VALUE,…]".into();
             return Err(CommandError::Usage(format!("`{word}` names no node"), vec![hint]));
+        }
+        if let Some(part) = bare_part(word) {
+            return Err(self.without_axis(word, &stage, part));
         }
         let agrees = |id: &NodeId| {
             let assignment = &self.nodes[id.0].assignment;
@@ -112,6 +116,24 @@ impl Pipeline {
         };
         let found: Vec<NodeId> = self.graph.ids().filter(agrees).collect();
         if found.is_empty() { Err(self.unknown(word, &stage)) } else { Ok(found) }
+    }
+
+    /// A label without its axis selects nothing: it must not stand for all.
+    fn without_axis(&self, word: &str, stage: &str, part: &str) -> CommandError {
+        let Some(first) = self.graph.ids().find(|id| self.graph.node(*id).stage_name == stage) else {
+            return self.unknown(word, stage);
+        };
+        let axes: Vec<&str> = self.nodes[first.0].assignment.iter().map(|(axis, _)| axis.as_str()).collect();
+        let mut hints = vec![match axes.is_empty() {
+            true => format!("`{stage}` has no axes"),
+            false => format!("the axes of `{stage}` are: {}", axes.join(", ")),
+        }];
+        let labels = self.graph.ids().filter(|id| self.graph.node(*id).stage_name == stage);
+        let mut labels = labels.flat_map(|id| &self.nodes[id.0].assignment);
+        if let Some((axis, label)) = labels.find(|(_, label)| label == part) {
+            hints.push(format!("write: {stage}[{axis}={label}]"));
+        }
+        CommandError::Usage(format!("`{word}` names no node: `{part}` stands without its axis"), hints)
     }
 
     fn unknown(&self, word: &str, stage: &str) -> CommandError {
@@ -157,6 +179,12 @@ pub fn parse_node(word: &str) -> (String, Vec<(String, String)>) {
     let inside = rest.strip_suffix(']').unwrap_or(rest);
     let pair = |text: &str| text.split_once('=').map(|(axis, label)| (axis.trim().to_owned(), label.trim().to_owned()));
     (stage.to_owned(), inside.split(',').filter_map(pair).collect())
+}
+
+/// The first part inside the brackets that is no `axis=label`.
+fn bare_part(word: &str) -> Option<&str> {
+    let inside = word.split_once('[')?.1.strip_suffix(']')?;
+    inside.split(',').map(str::trim).find(|part| !part.is_empty() && !part.contains('='))
 }
 
 fn setting(text: &str) -> Result<(String, Value), CommandError> {

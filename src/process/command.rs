@@ -51,6 +51,7 @@ pub enum Dep {
     Mount {
         reference: String,
         path: PathBuf,
+        path_span: Span,
     },
 }
 
@@ -318,7 +319,8 @@ fn read_mount(dep: &Value) -> Result<Dep, Diagnostic> {
     }
     match (dep.get("from").and_then(Value::as_text), dep.get("as")) {
         (Some(reference), Some(path)) => {
-            Ok(Dep::Mount { reference: reference.to_owned(), path: read_path(path, "as")? })
+            let (reference, path_span) = (reference.to_owned(), path.span.clone());
+            Ok(Dep::Mount { reference, path: read_path(path, "as")?, path_span })
         }
         _ => Err(wrong("a dep table takes `from` and `as`").hint("write: { from = \"stage.output\", as = \"path\" }")),
     }

@@ -209,8 +209,7 @@ fn trouble(failure: Failure) -> Trouble {
 fn mount_artifact(artifact: &Artifact, target: &Path, job: &Job<'_>) -> Result<(), Failure> {
     match (artifact.type_name.as_str(), artifact.shape) {
         ("frame", _) => {
-            let stored = catalog::open(job.store, artifact)?;
-            let frame = headwater_stages::frame::decode(&*stored).map_err(Failure::new)?;
+            let frame = catalog::read(job.store, artifact, headwater_stages::frame::decode)?;
             let bytes = headwater_stages::collect::write::write_frame(&frame, &target.to_string_lossy());
             let bytes = bytes.map_err(|error| {
                 let path = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
