@@ -18,7 +18,7 @@ use crate::pipeline::interpolate::{Choices, Style, mentions, substitute};
 use crate::pipeline::value::{Datum, Span, Value};
 use crate::pipeline::variants::{Variant, Variants};
 use crate::pipeline::wiring::{self, Place};
-use crate::process::command::{Command, Dep};
+use crate::process::command::{Command, Dep, LateKey};
 use crate::project::Project;
 
 /// What is known of a node beside what the engine needs.
@@ -30,6 +30,8 @@ pub struct NodeInfo {
     pub assignment: Vec<(String, String)>,
     /// The params that its stage mentions, with their values.
     pub params: Vec<(String, String)>,
+    /// What of its key is found when keys are needed.
+    pub late: LateKey,
 }
 
 /// The graph of a pipeline.
@@ -380,7 +382,11 @@ impl Expansion<'_> {
             errors.into_iter().for_each(|error| self.report(at, node, error));
             Work::Broken
         });
-        self.nodes.push(DraftNode { name, info: NodeInfo { stage: at, assignment, params }, work });
+        let late = match &work {
+            Work::Command(command) => command.late_key(self.project),
+            Work::Kind(_) | Work::Broken => LateKey::default(),
+        };
+        self.nodes.push(DraftNode { name, info: NodeInfo { stage: at, assignment, params, late }, work });
     }
 
     fn build(&self, stage: &StageDeclaration, choices: &Choices) -> Result<Work, Vec<Diagnostic>> {
@@ -594,7 +600,8 @@ impl Expansion<'_> {
         }
         let is_given = |path: &Path| command.deps.iter().any(|(dep, _)| path.starts_with(dep.path()));
         let is_there = |path: &Path| outs.around(path).is_some() || self.project.root.join(path).is_file();
-        if let Some((path, span)) = command.program.as_ref().filter(|(path, _)| is_there(path) && !is_given(path)) {
+        let is_read = |path: &Path| is_there(path) && !is_given(path) && !command.makes(path);
+        for (path, span) in command.programs.iter().filter(|(path, _)| is_read(path)) {
             wires.push((wire(path), Place::at(span.clone())));
         }
         wires

@@ -30,6 +30,7 @@ use crate::pipeline::expand::{NodeInfo, expand};
 use crate::pipeline::file::PipelineFile;
 use crate::pipeline::value::Value;
 use crate::pipeline::variants::Variants;
+use crate::process::command::{Answers, LateKey};
 use crate::project::Project;
 
 /// A loaded pipeline.
@@ -63,6 +64,27 @@ impl Pipeline {
         let expanded = expand(&file, &variants, &source, &project).map_err(wrong)?;
         let (graph, nodes) = (expanded.graph, expanded.nodes);
         Ok(Self { path: path.to_owned(), source, file, project, graph, nodes, variants })
+    }
+
+    /// The graph with all that keys are made from. Loading leaves out what has to be asked for, as most commands need no
+    /// key: the versions of programs, and the hashes of secrets. `None` if nothing was left out.
+    ///
+    /// # Errors
+    /// If the key of secrets cannot be read or made.
+    pub fn keyed_graph(&self) -> Result<Option<Graph>, CommandError> {
+        let late = || self.nodes.iter().map(|node| &node.late);
+        if late().all(|key| *key == LateKey::default()) {
+            return Ok(None);
+        }
+        let store = self.project.store_path(self.file.store_path.as_deref());
+        let answers = Answers::to(late(), &self.project.root, &store).map_err(CommandError::failed)?;
+        let with_answers = |(id, key): (NodeId, &LateKey)| {
+            let mut node = self.graph.node(id).clone();
+            node.stage.config.extend(answers.lines(key));
+            node
+        };
+        let nodes = self.graph.ids().zip(late()).map(with_answers).collect();
+        Ok(Some(Graph::new(nodes).expect("the wires fitted when the file was loaded")))
     }
 
     /// The nodes that a word of the command line names: a stage, or a stage with some of its axes. No word names all.

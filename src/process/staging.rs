@@ -181,7 +181,7 @@ impl Staging {
 
 /// The variables of this process that reach a command.
 fn passed_on(command: &Command) -> impl Iterator<Item = (&str, std::ffi::OsString)> {
-    let names = ["PATH"].into_iter().chain(command.env.iter().map(String::as_str));
+    let names = ["PATH"].into_iter().chain(command.env.iter().chain(&command.secrets).map(String::as_str));
     names.filter_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
