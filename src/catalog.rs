@@ -11,7 +11,7 @@ use headwater_engine::{
     Bound, Failure, InputPort, InputPorts, Job, OutputPort, Presence, Selection, Stage, manifest::selects,
 };
 use headwater_stages::StageError;
-use headwater_stages::collect::Read;
+use headwater_stages::collect::{Read, write_frame};
 use headwater_stages::evaluate::{Compare, Evaluate};
 use headwater_stages::frame::{ROWS, Schema};
 use headwater_stages::io::{Content, Draft, EntryHead, Inputs, Outputs, Stored};
@@ -37,6 +37,18 @@ pub struct KindEntry {
 pub struct Built {
     pub stage: Stage,
     pub files: Vec<(String, String)>,
+}
+
+/// The type of tables.
+pub const FRAME: &str = artifact::FRAME;
+
+/// Why no frame can be written to a path of this name, if that is so.
+pub fn unwritable(path: &str) -> Option<String> {
+    match write_frame(&Default::default(), path) {
+        Err(StageError::Config { detail }) => Some(detail),
+        // An empty frame fits into every form.
+        Ok(_) | Err(_) => None,
+    }
 }
 
 /// Every kind. A new one is one file and one line here.
@@ -213,13 +225,24 @@ fn store_draft(store: &Store, draft: Draft) -> Result<Artifact, Failure> {
 
 /// Lends an artifact of the store to a kind, or to a command that shows it.
 pub fn open(store: &Arc<Store>, artifact: &Artifact) -> Result<Arc<dyn Stored>, StoreError> {
-    let tree = match artifact.shape {
-        Shape::Tree => Some(store.get_tree(&artifact.digest)?),
-        Shape::Blob => None,
-    };
-    let heads = tree.as_ref().map(|tree| heads(tree, &Selection::All)).unwrap_or_default();
-    let lost = Arc::new(Mutex::new(None));
-    Ok(Arc::new(Lent { store: store.clone(), artifact: artifact.clone(), tree, heads, lost }))
+    Ok(Arc::new(Lent::whole(store, artifact)?))
+}
+
+/// Reads an artifact of the store with what reads a kind's inputs; bytes that are gone or damaged are a lost input.
+///
+/// # Errors
+/// [`Failure::Lost`], or what `read` finds wrong.
+pub fn read<T>(
+    store: &Arc<Store>,
+    artifact: &Artifact,
+    read: impl FnOnce(&dyn Stored) -> Result<T, StageError>,
+) -> Result<T, Failure> {
+    let lent = Lent::whole(store, artifact)?;
+    let result = read(&lent);
+    match lent.lost.lock().expect("no panic happens while it is held").take() {
+        Some(digest) => Err(Failure::Lost(digest)),
+        None => result.map_err(Failure::new),
+    }
 }
 
 /// Lends an input to a kind.
@@ -253,6 +276,16 @@ struct Lent {
 }
 
 impl Lent {
+    fn whole(store: &Arc<Store>, artifact: &Artifact) -> Result<Self, StoreError> {
+        let tree = match artifact.shape {
+            Shape::Tree => Some(store.get_tree(&artifact.digest)?),
+            Shape::Blob => None,
+        };
+        let heads = tree.as_ref().map(|tree| heads(tree, &Selection::All)).unwrap_or_default();
+        let lost = Arc::new(Mutex::new(None));
+        Ok(Self { store: store.clone(), artifact: artifact.clone(), tree, heads, lost })
+    }
+
     fn read(&self, digest: &Digest, name: &str) -> Result<Vec<u8>, StageError> {
         self.store.get(digest).map_err(|error| {
             if let StoreError::Missing { digest } | StoreError::Damaged { digest, .. } = &error {

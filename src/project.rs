@@ -21,6 +21,8 @@ use headwater_cache::{Artifact, Digest, Entry, FileError, FileIndex, Shape, Tree
 use headwater_engine::{SourceError, Sources, run::SourceState};
 use walkdir::WalkDir;
 
+use crate::error::nearest;
+
 /// The name of the state folder.
 pub const STATE: &str = ".headwater";
 
@@ -84,7 +86,7 @@ impl Project {
         let about = match fs::metadata(&full) {
             // A folder of nothing but outs is made by the nodes that write them.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !without.is_empty() => None,
-            other => Some(other.map_err(|error| missing(path, &error))?),
+            other => Some(other.map_err(|error| self.missing(path, &error))?),
         };
         if about.as_ref().is_some_and(|about| !about.is_dir()) {
             let artifact = self.file(&full).map_err(|error| SourceError(error.to_string()))?;
@@ -129,6 +131,30 @@ impl Project {
         Ok(Tree { header: String::new(), entries })
     }
 
+    fn missing(&self, path: &Path, error: &io::Error) -> SourceError {
+        let shown = path.display();
+        match (error.kind(), self.neighbour(path)) {
+            (io::ErrorKind::NotFound, Some(near)) => {
+                SourceError(format!("there is no file {shown}; did you mean {}?", near.display()))
+            }
+            (io::ErrorKind::NotFound, None) => SourceError(format!("there is no file {shown}")),
+            _ => SourceError(format!("{shown} cannot be read: {error}")),
+        }
+    }
+
+    /// The path in the same folder that is most like one that is not there.
+    fn neighbour(&self, path: &Path) -> Option<PathBuf> {
+        let folder = fs::read_dir(self.root.join(path).parent()?).ok()?;
+        let mut names: Vec<String> = folder
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name != STATE)
+            .collect();
+        // Of equally like ones always the same, whatever order the folder has.
+        names.sort();
+        let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+        Some(path.with_file_name(near))
+    }
+
     fn unreadable(&self, error: &walkdir::Error) -> String {
         let path = error.path().map(|path| path.strip_prefix(&self.root).unwrap_or(path)).unwrap_or(Path::new(""));
         let path = path.display();
@@ -145,13 +171,6 @@ pub fn file_type(executable: bool) -> &'static str {
     if executable { "executable" } else { "file" }
 }
 
-fn missing(path: &Path, error: &io::Error) -> SourceError {
-    match error.kind() {
-        io::ErrorKind::NotFound => SourceError(format!("there is no file {}", path.display())),
-        _ => SourceError(format!("{} cannot be read: {error}", path.display())),
-    }
-}
-
 impl Sources for Project {
     fn look(&self, path: &Path, without: &[PathBuf]) -> Result<SourceState, SourceError> {
         self.look_at(path, without)
@@ -161,6 +180,20 @@ impl Sources for Project {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_file_names_the_nearest_of_its_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("data")).expect("a folder");
+        for name in ["flights.csv", "weather.csv"] {
+            fs::write(folder.path().join("data").join(name), "").expect("a file");
+        }
+        let project = Project::of(&folder.path().join("pipeline.toml")).expect("a project");
+        let error = |path: &str| project.look(Path::new(path), &[]).expect_err("it is missing").to_string();
+        assert_eq!(error("data/flihgts.csv"), "there is no file data/flihgts.csv; did you mean data/flights.csv?");
+        assert_eq!(error("data/zzz"), "there is no file data/zzz");
+        assert_eq!(error("none/flights.csv"), "there is no file none/flights.csv");
+    }
 
     #[test]
     fn names_of_files_stay_distinct() {

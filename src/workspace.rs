@@ -51,8 +51,9 @@ impl Workspace {
         let last_keys: BTreeMap<String, Key> =
             self.last.iter().filter_map(|(name, line)| Some((name.clone(), line.key()?))).collect();
         let clock = || self.begun.elapsed().as_secs_f64();
+        let keyed = self.pipeline.keyed_graph()?;
         let session = Session {
-            graph: &self.pipeline.graph,
+            graph: keyed.as_ref().unwrap_or(&self.pipeline.graph),
             store: &self.store,
             ledger: &self.ledger,
             sources: &*self.pipeline.project,

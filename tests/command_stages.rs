@@ -878,3 +878,148 @@ fn an_explanation_names_a_file_by_its_path_and_goes_up_to_the_file_that_changed(
     let text = project.ok(&["explain", "next"]);
     assert!(text.contains("input res/a file") && text.contains("(file data/in.txt)"), "{text}");
 }
+
+#[test]
+fn a_path_by_way_of_dots_or_from_the_root_to_an_out_is_an_edge() {
+    let make = stage("mkdir -p out; printf 'x\\n1\\n' > out/a.csv", "[]", r#"["out/a.csv"]"#);
+    let project = Project::with("");
+    let root = project.root().canonicalize().expect("a path");
+    project.write(
+        "pipeline.toml",
+        format!(
+            "{make}\n[stages.dots]\nuses = \"read\"\npath = \"data/../out/a.csv\"\n\n[stages.whole]\nuses = \"read\"\n\
+             path = \"{}/out/./a.csv\"\n",
+            root.display()
+        ),
+    );
+    let first = run(&project).digests();
+    project.edit("pipeline.toml", "x\\n1", "x\\n2");
+    let second = run(&project).digests();
+    for node in ["dots.frame", "whole.frame"] {
+        assert_ne!(first[node], second[node], "{node}");
+    }
+}
+
+/// A folder of programs to be found before others, and the `PATH` for it.
+fn programs(names: &[&str], script: &str) -> (Project, String) {
+    let folder = Project::empty();
+    for name in names {
+        folder.write(name, script);
+        make_executable(&folder.path(name));
+    }
+    let path = format!("{}:{}", folder.root().display(), std::env::var("PATH").expect("PATH"));
+    (folder, path)
+}
+
+fn call_with(project: &Project, arguments: &[&str], path: &str) -> String {
+    let done = project.command(arguments).env("PATH", path).env("HIDDEN", "hidden").output().expect("it starts");
+    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).expect("text")
+}
+
+#[test]
+fn every_program_of_a_shell_line_is_in_the_key_by_its_version() {
+    let (folder, path) = programs(&["first", "second"], "#!/bin/sh\necho 1\n");
+    let line = "set -e; mkdir src && cd src && if A=1 first; then (exec second); fi | cat > ../out";
+    let project = Project::with(&stage(line, "[]", r#"["out"]"#));
+    let again = || call_with(&project, &["run", "--format", "json"], &path).contains(r#""outcome":"ran""#);
+    assert!(again() && !again());
+    for name in ["first", "second"] {
+        folder.write(name, "#!/bin/sh\necho 2\n");
+        assert!(again(), "{name}");
+        assert!(!again(), "{name}");
+    }
+}
+
+#[test]
+fn a_program_is_asked_for_its_version_by_commands_that_need_keys_alone() {
+    let (folder, path) = programs(&["noted"], "");
+    folder.write("noted", format!("#!/bin/sh\necho called \"$HIDDEN\" >> {}/calls\n", folder.root().display()));
+    let project = Project::with(&stage("noted; echo made > out", "[]", r#"["out"]"#));
+    let calls = || fs::read_to_string(folder.path("calls")).unwrap_or_default();
+    call_with(&project, &["graph"], &path);
+    assert_eq!(calls(), "");
+    call_with(&project, &["run"], &path);
+    assert_eq!(
+        calls(),
+        "called \ncalled \n",
+        "once for the key and once for the command, neither sees the environment"
+    );
+    for arguments in [&["graph"][..], &["log"], &["logs", "make"], &["schema"], &["get", "make", "-o", "got"]] {
+        call_with(&project, arguments, &path);
+    }
+    assert_eq!(calls().lines().count(), 2);
+    call_with(&project, &["status"], &path);
+    call_with(&project, &["explain", "make"], &path);
+    assert_eq!(calls().lines().count(), 4);
+}
+
+#[test]
+fn a_program_that_does_not_tell_its_version_in_time_counts_by_its_file() {
+    let (folder, path) = programs(&["silent"], "#!/bin/sh\n[ \"$1\" = --version ] && exec sleep 600\necho one > out\n");
+    let project = Project::with(&stage("silent", "[]", r#"["out"]"#));
+    let again = || call_with(&project, &["run", "--format", "json"], &path).contains(r#""outcome":"ran""#);
+    assert!(again() && !again());
+    folder.write("silent", "#!/bin/sh\n[ \"$1\" = --version ] && exec sleep 600\necho two > out\n");
+    assert!(again());
+}
+
+#[test]
+fn a_damaged_column_of_a_mounted_frame_is_made_again_in_the_same_run() {
+    let table = "[stages.table]\nuses = \"read\"\npath = \"t.csv\"\n\n";
+    let make = "[stages.make]\nrun = \"wc -l < in.csv > out\"\ndeps = [{ from = \"table\", as = \"in.csv\" }]\nouts = [\"out\"]\n";
+    let project = with(&format!("{table}{make}"), &[("t.csv", "name\nneedle in a column\nother\n")]);
+    run(&project);
+    let mut damaged = 0;
+    for blob in walkdir::WalkDir::new(project.path(".headwater/store/blobs")).into_iter().filter_map(Result::ok) {
+        let bytes = if blob.file_type().is_file() { fs::read(blob.path()).expect("bytes") } else { Vec::new() };
+        if bytes.windows(6).any(|part| part == b"needle") {
+            fs::set_permissions(blob.path(), fs::Permissions::from_mode(0o644)).expect("permissions");
+            // Of the same length, so that only reading finds it.
+            fs::write(blob.path(), vec![0; bytes.len()]).expect("damage");
+            damaged += 1;
+        }
+    }
+    assert_eq!(damaged, 1);
+    project.edit("pipeline.toml", "wc -l", "wc  -l");
+    assert_eq!(run(&project).ran(), ["make", "table"]);
+}
+
+#[test]
+fn a_secret_is_passed_on_and_in_the_key_and_written_nowhere() {
+    let pipeline = stage("printf %s \"$API_KEY\" | wc -c > out", "[]", r#"["out"]"#) + "secrets = [\"API_KEY\"]\n";
+    let project = Project::with(&pipeline);
+    let call = |arguments: &[&str], value: &str| {
+        let done = project.command(arguments).env("API_KEY", value).output().expect("it starts");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).expect("text")
+    };
+    let again = |value: &str| call(&["run", "--format", "json"], value).contains(r#""outcome":"ran""#);
+    assert!(again("hunter2-one") && !again("hunter2-one"));
+    assert_eq!(project.read("out").trim(), "11");
+    let text = call(&["explain", "make"], "hunter2-three");
+    assert!(text.contains("secrets.API_KEY") && !text.contains("hunter2"), "{text}");
+    assert!(again("hunter2-three"));
+    let key = project.path(".headwater/store/secrets.key");
+    assert_eq!(fs::metadata(&key).expect("a key").permissions().mode() & 0o777, 0o600);
+    for file in walkdir::WalkDir::new(project.path(".headwater")).into_iter().filter_map(Result::ok) {
+        if file.file_type().is_file() {
+            let bytes = fs::read(file.path()).expect("bytes");
+            assert!(!bytes.windows(7).any(|part| part == b"hunter2"), "{}", file.path().display());
+        }
+    }
+}
+
+#[test]
+fn projects_that_share_a_store_share_what_secrets_made() {
+    let pipeline = stage("echo made > out", "[]", r#"["out"]"#) + "secrets = [\"API_KEY\"]\n";
+    let store = Project::empty();
+    let outcome = || {
+        let project = Project::with(&pipeline);
+        let mut command = project.command(&["run", "--format", "json"]);
+        let done =
+            command.env("API_KEY", "hunter2").env("HEADWATER_STORE", store.path("s")).output().expect("it starts");
+        String::from_utf8(done.stdout).expect("text").contains(r#""outcome":"ran""#)
+    };
+    assert!(outcome() && !outcome());
+}

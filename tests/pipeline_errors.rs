@@ -460,7 +460,7 @@ error: unknown key `outputs` of a command stage
   | ^^^^^^^
   |
   = help: did you mean `outs`?
-  = help: the keys are: run, deps, outs, env, tools, environment
+  = help: the keys are: run, deps, outs, env, secrets, tools, environment
 
 error: unknown key `out` of a command stage
  --> pipeline.toml:4:1
@@ -469,7 +469,7 @@ error: unknown key `out` of a command stage
   | ^^^
   |
   = help: did you mean `outs`?
-  = help: the keys are: run, deps, outs, env, tools, environment
+  = help: the keys are: run, deps, outs, env, secrets, tools, environment
 
 "#,
     );
@@ -4438,6 +4438,108 @@ seed = "${seed}"
 error: other.toml cannot be read: No such file or directory (os error 2)
   help: name the file: --pipeline PATH
   help: make one: headwater init, or headwater init --example penguins
+"#,
+    );
+}
+
+#[test]
+fn a_part_of_a_node_without_its_axis_names_the_axes() {
+    check_command(
+        r#"[matrix]
+model.forest = { algorithm = "decision_tree", max_depth = 2 }
+model.tree = { algorithm = "decision_tree" }
+fold = { from = 0, below = 2 }
+
+[stages.a]
+uses = "read"
+path = "a.csv"
+
+[stages.parts]
+uses = "split"
+input = "a"
+folds = 2
+fold = "${fold}"
+
+[stages.fit]
+uses = "train"
+input = "parts"
+target = "y"
+model = "${model}"
+"#,
+        &["status", "fit[forest,fold=1]"],
+        r#"
+error: `fit[forest,fold=1]` names no node: `forest` stands without its axis
+  help: the axes of `fit` are: model, fold
+  help: write: fit[model=forest]
+"#,
+    );
+}
+
+#[test]
+fn a_part_of_a_node_whose_stage_has_no_axes() {
+    check_command(
+        r#"[stages.a]
+uses = "read"
+path = "a.csv"
+"#,
+        &["status", "a[forest]"],
+        r#"
+error: `a[forest]` names no node: `forest` stands without its axis
+  help: `a` has no axes
+"#,
+    );
+}
+
+#[test]
+fn a_frame_mounted_in_a_form_that_is_not_known() {
+    check(
+        r#"[stages.a]
+uses = "read"
+path = "a.csv"
+
+[stages.b]
+run = "cat x.json > out"
+deps = [{ from = "a", as = "x.json" }]
+outs = ["out"]
+"#,
+        r#"
+error: a frame cannot be written to `x.json`: the extensions known are .csv, .tsv, .parquet, .arrow, .ipc, .feather, .jsonl and .ndjson
+ --> pipeline.toml:7:28
+  |
+7 | deps = [{ from = "a", as = "x.json" }]
+  |                            ^^^^^^^^
+
+"#,
+    );
+}
+
+#[test]
+fn arrays_that_are_written_alike_are_not_taken_for_one() {
+    check(
+        r#"[variants.one]
+names = ["a, b"]
+
+[variants.two]
+names = ["a", "b"]
+
+[stages.a]
+uses = "read"
+path = "a.csv"
+
+[stages.q]
+uses = "sql"
+input = "a"
+query = "select * from input where x in ${names}"
+"#,
+        r#"
+error: the axis `names` has two different values with the label `[a, b]`
+ --> pipeline.toml:5:9
+  |
+5 | names = ["a", "b"]
+  |         ^^^^^^^^^^
+  |
+  = help: labels tell nodes apart: write the values so that their texts differ
+
 "#,
     );
 }

@@ -272,3 +272,55 @@ fn a_list_in_a_query_is_a_list_of_literals() {
     project.ok(&["get", "q", "-o", "q.csv"]);
     assert_eq!(project.read("q.csv"), "x\n1\n3\n");
 }
+
+/// What a query over one row `x = 10` gives, as CSV, with `n` set to a value.
+fn queried(n: &str, query: &str) -> String {
+    let project = Project::with(&format!(
+        "[params]\nn = {n}\n\n{DATA}[stages.q]\nuses = \"sql\"\ninput = \"data\"\nquery = \"{query}\"\n\n\
+         [stages.copy]\nrun = \"cp in.csv out.csv\"\ndeps = [{{ from = \"q\", as = \"in.csv\" }}]\nouts = [\"out.csv\"]\n"
+    ));
+    project.write("data.csv", "x\n10\n");
+    project.run(&[]).succeeded();
+    project.read("out.csv")
+}
+
+#[test]
+fn a_negative_number_behind_a_minus_is_subtracted() {
+    assert_eq!(queried("-5", "select x -${n} as y from input"), "y\n15\n");
+    assert_eq!(queried("-0.5", "select x -${n} as y from input"), "y\n10.5\n");
+}
+
+#[test]
+fn a_negative_number_may_stand_in_a_list() {
+    assert_eq!(queried("[-5, 10]", "select x from input where x in ${n}"), "x\n10\n");
+}
+
+#[test]
+fn a_float_of_any_size_in_a_query_is_that_float() {
+    for (written, printed) in [("0.00001", "1e-5"), ("1e300", "1e300"), ("5e-324", "5e-324"), ("2.0", "2.0")] {
+        assert_eq!(queried(written, "select ${n} as y from input"), format!("y\n{printed}\n"));
+    }
+}
+
+#[test]
+fn a_glob_passes_over_folders_the_state_and_outs() {
+    let pipeline = "[matrix]\nday = { glob = \"**/*.csv\" }\n\n[stages.day]\nuses = \"read\"\npath = \"${day}\"\n\n\
+                    [stages.make]\nrun = \"mkdir -p res; cp days/a.csv made.csv; cp days/a.csv res/b.csv\"\n\
+                    deps = [\"days/a.csv\"]\nouts = [\"made.csv\", \"res\"]\n";
+    let project = Project::with(pipeline);
+    for path in ["days/a.csv", "days/folder.csv/notes", ".headwater/trash/old.csv", "made.csv", "res/b.csv"] {
+        project.write(path, "x\n1\n");
+    }
+    project.write("days/b.csv", "x\n1\n");
+    let names: Vec<String> = reads(&project).into_keys().collect();
+    assert_eq!(names, ["day[day=days/a.csv]", "day[day=days/b.csv]", "make"]);
+}
+
+#[test]
+fn a_table_in_a_word_of_a_command_is_known_by_its_label() {
+    let pipeline = "[params]\nn = 7\n\n[matrix]\nmodel.tree = { depth = 1 }\nmodel.line = { depth = 2 }\n\n[stages.make]\n\
+                    run = [\"touch\", \"${model}\", \"${n}\"]\nouts = [\"./${model}\"]\n";
+    let project = Project::with(pipeline);
+    project.run(&[]).succeeded();
+    assert!(project.path("tree").is_file() && project.path("line").is_file());
+}

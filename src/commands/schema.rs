@@ -268,7 +268,8 @@ fn command_schema() -> Json {
     let keys = [
         ("outs", "The files and folders that the command makes."),
         ("env", "Environment variables that are passed on; their values are in the key."),
-        ("tools", "Programs whose versions are in the key, beside the one that is run."),
+        ("secrets", "Environment variables that are passed on; a keyed hash of their values is in the key."),
+        ("tools", "Programs whose versions are in the key, beside those that are run."),
         ("environment", "Lock files and the like, by content."),
     ];
     for (key, about) in keys {

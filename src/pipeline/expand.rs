@@ -18,7 +18,7 @@ use crate::pipeline::interpolate::{Choices, Style, mentions, substitute};
 use crate::pipeline::value::{Datum, Span, Value};
 use crate::pipeline::variants::{Variant, Variants};
 use crate::pipeline::wiring::{self, Place};
-use crate::process::command::{Command, Dep};
+use crate::process::command::{Command, Dep, LateKey};
 use crate::project::Project;
 
 /// What is known of a node beside what the engine needs.
@@ -30,6 +30,8 @@ pub struct NodeInfo {
     pub assignment: Vec<(String, String)>,
     /// The params that its stage mentions, with their values.
     pub params: Vec<(String, String)>,
+    /// What of its key is found when keys are needed.
+    pub late: LateKey,
 }
 
 /// The graph of a pipeline.
@@ -380,7 +382,11 @@ impl Expansion<'_> {
             errors.into_iter().for_each(|error| self.report(at, node, error));
             Work::Broken
         });
-        self.nodes.push(DraftNode { name, info: NodeInfo { stage: at, assignment, params }, work });
+        let late = match &work {
+            Work::Command(command) => command.late_key(self.project),
+            Work::Kind(_) | Work::Broken => LateKey::default(),
+        };
+        self.nodes.push(DraftNode { name, info: NodeInfo { stage: at, assignment, params, late }, work });
     }
 
     fn build(&self, stage: &StageDeclaration, choices: &Choices) -> Result<Work, Vec<Diagnostic>> {
@@ -389,7 +395,7 @@ impl Expansion<'_> {
                 self.build_kind(stage, kind, span, choices).map_err(|error| vec![error])
             }
             WorkDeclaration::Run(run) => {
-                let style = if run.as_text().is_some() { Style::Shell } else { Style::Text };
+                let style = if run.as_text().is_some() { Style::Shell } else { Style::Word };
                 let run = substitute(run, choices, style, self.source).map_err(|error| vec![error])?;
                 let config =
                     substitute(&stage.config, choices, Style::Text, self.source).map_err(|error| vec![error])?;
@@ -482,6 +488,7 @@ impl Expansion<'_> {
 
     /// The engine's nodes, and the place of each wire.
     fn wire(&mut self, outs: &Outs) -> (Vec<Node>, Vec<Vec<Place>>) {
+        (0..self.nodes.len()).for_each(|node| self.check_mounts(node));
         let index = NodeIndex::new(&self.nodes);
         let (mut nodes, mut places) = (Vec::new(), Vec::new());
         for at in 0..self.nodes.len() {
@@ -496,7 +503,7 @@ impl Expansion<'_> {
                 Work::Kind(built) => {
                     for (port, path) in &built.files {
                         let span = declared.config.get(port).map_or(declared.name.span.clone(), |v| v.span.clone());
-                        let from = file_wire(Path::new(path), outs);
+                        let from = file_wire(Path::new(path), outs, &self.project.root);
                         wires.push((Wire { port: Some(port.clone()), from }, Place::at(span)));
                     }
                     built.stage.clone()
@@ -516,6 +523,35 @@ impl Expansion<'_> {
             places.push(spans);
         }
         (nodes, places)
+    }
+
+    /// The form of a mounted frame is told by the ending of its path: an unknown one is refused before anything runs.
+    fn check_mounts(&mut self, node: usize) {
+        let Work::Command(command) = &self.nodes[node].work else { return };
+        let stage = self.nodes[node].info.stage;
+        let mut errors = Vec::new();
+        for (dep, _) in &command.deps {
+            let Dep::Mount { reference, path, path_span } = dep else { continue };
+            let error = catalog::unwritable(&path.to_string_lossy()).filter(|_| self.is_frame(reference));
+            errors.extend(error.map(|text| Diagnostic::new(text).at(path_span.clone(), "")));
+        }
+        errors.into_iter().for_each(|error| self.report(stage, node, error));
+    }
+
+    /// Whether `stage.output` is a frame, as far as that is known.
+    fn is_frame(&self, reference: &str) -> bool {
+        let (stage, output) = super::file::split_reference(reference);
+        let Some(stage) = self.file.stages.iter().position(|declared| declared.name.name == stage) else {
+            return false;
+        };
+        let producer = self.nodes.iter().find(|draft| draft.info.stage == stage);
+        let Some(Work::Kind(built)) = producer.map(|draft| &draft.work) else { return false };
+        let outputs = &built.stage.outputs;
+        let port = match output {
+            Some(name) => outputs.iter().find(|port| port.name == name),
+            None => outputs.first().filter(|_| outputs.len() == 1),
+        };
+        port.is_some_and(|port| port.type_name == catalog::FRAME)
     }
 
     fn stage_wire(&self, wire: &WireDeclaration, info: &NodeInfo, index: &NodeIndex<'_>) -> Wire {
@@ -545,13 +581,13 @@ impl Expansion<'_> {
         outs: &Outs,
     ) -> Vec<(Wire, Place)> {
         let port = |path: &Path| Some(path.to_string_lossy().into_owned());
-        let wire = |path: &Path| Wire { port: port(path), from: file_wire(path, outs) };
+        let wire = |path: &Path| Wire { port: port(path), from: file_wire(path, outs, &self.project.root) };
         let mut wires = Vec::new();
         for (dep, span) in &command.deps {
             match dep {
-                Dep::Mount { reference, path } => {
+                Dep::Mount { reference, path, path_span } => {
                     let (stage, output) = super::file::split_reference(reference);
-                    let (port, span, port_span) = (port(path), span.clone(), span.clone());
+                    let (port, span, port_span) = (port(path), span.clone(), path_span.clone());
                     let declared = WireDeclaration { port, stage, output, gather: None, span, port_span };
                     wires.push((self.stage_wire(&declared, info, index), Place::of(&declared)));
                 }
@@ -564,7 +600,8 @@ impl Expansion<'_> {
         }
         let is_given = |path: &Path| command.deps.iter().any(|(dep, _)| path.starts_with(dep.path()));
         let is_there = |path: &Path| outs.around(path).is_some() || self.project.root.join(path).is_file();
-        if let Some((path, span)) = command.program.as_ref().filter(|(path, _)| is_there(path) && !is_given(path)) {
+        let is_read = |path: &Path| is_there(path) && !is_given(path) && !command.makes(path);
+        for (path, span) in command.programs.iter().filter(|(path, _)| is_read(path)) {
             wires.push((wire(path), Place::at(span.clone())));
         }
         wires
@@ -572,18 +609,34 @@ impl Expansion<'_> {
 }
 
 /// A path as a source: another node's out, something inside one, or a file of the project.
-fn file_wire(path: &Path, outs: &Outs) -> WireFrom {
+fn file_wire(path: &Path, outs: &Outs, root: &Path) -> WireFrom {
     let path = normal(path);
-    if let Some((out, Out { node, .. })) = outs.around(&path) {
-        let inside = path.strip_prefix(out).ok().filter(|rest| !rest.as_os_str().is_empty());
+    let place = within_project(&path, root);
+    if let Some((out, Out { node, .. })) = outs.around(&place) {
+        let inside = place.strip_prefix(out).ok().filter(|rest| !rest.as_os_str().is_empty());
         return WireFrom::Node {
             node: NodeId(*node),
             output: Some(out.to_string_lossy().into_owned()),
             entry: inside.map(|rest| rest.to_string_lossy().into_owned()),
         };
     }
-    let without = outs.within(&path).map(|(out, _)| out.clone()).collect();
+    let without = outs.within(&place).map(|(out, _)| out.clone()).collect();
     WireFrom::File { path, without }
+}
+
+/// Where in the project a path leads, as outs are written: relative to the root, `..` resolved by the words alone. A path
+/// that leaves the project stays as it is.
+fn within_project(path: &Path, root: &Path) -> PathBuf {
+    let relative = path.strip_prefix(root).unwrap_or(path);
+    let mut place = PathBuf::new();
+    for part in relative.components() {
+        match part {
+            Component::ParentDir if !place.pop() => return path.to_owned(),
+            Component::ParentDir | Component::CurDir => {}
+            part => place.push(part),
+        }
+    }
+    place
 }
 
 /// The path without `.` components.

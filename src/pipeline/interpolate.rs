@@ -2,6 +2,10 @@
 //!
 //! `${x}` alone keeps the param's type. In a query it is a literal of that type, in a command one shell-quoted argument,
 //! elsewhere text. `$${` is a literal `${`. It does not know stages or variants.
+//!
+//! Limits: whether a mention stands inside quotes is told from plain strings and comments alone. A comment inside a
+//! comment ends with the inner one; here-documents of the shell and dollar-quoted strings of SQL are not known: their text
+//! is taken for code, so an odd quote in one makes a mention behind it look quoted.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +30,8 @@ pub enum Style {
     Sql,
     /// One argument, quoted by us.
     Shell,
+    /// One argument that no shell reads: text, also where it stands alone.
+    Word,
 }
 
 enum Piece<'a> {
@@ -116,14 +122,14 @@ fn substitute_text(
 /// What stands for a param behind the text so far.
 fn put_in(before: &str, name: &str, choices: &Choices, style: Style) -> Result<String, Diagnostic> {
     let choice = choices.get(name).ok_or_else(|| Diagnostic::new(format!("unknown param `{name}`")))?;
-    if style != Style::Text && inside_quotes(before, style) {
+    if matches!(style, Style::Sql | Style::Shell) && inside_quotes(before, style) {
         let text = format!("`${{{name}}}` stands inside quotes, but is quoted by Headwater already");
         return Err(Diagnostic::new(text).hint("remove the quotes"));
     }
     write_choice(choice, style).map_err(|why| {
         let unfit = Diagnostic::new(format!("`${{{name}}}` cannot be put here: {why}"));
         match (&choice.value.datum, style) {
-            (Datum::List(_), Style::Text | Style::Shell) => {
+            (Datum::List(_), Style::Text | Style::Shell | Style::Word) => {
                 unfit.hint("an array fits into a query, or stands alone as the value of a key")
             }
             _ => unfit,
@@ -163,7 +169,7 @@ fn write_choice(choice: &Choice, style: Style) -> Result<String, &'static str> {
     match style {
         Style::Sql => sql_literal(&choice.value),
         Style::Shell => Ok(shell_argument(&as_text(choice)?)),
-        Style::Text => as_text(choice),
+        Style::Text | Style::Word => as_text(choice),
     }
 }
 
@@ -180,16 +186,31 @@ fn as_text(choice: &Choice) -> Result<String, &'static str> {
 fn sql_literal(value: &Value) -> Result<String, &'static str> {
     match &value.datum {
         Datum::Bool(value) => Ok(if *value { "TRUE" } else { "FALSE" }.into()),
-        Datum::Integer(value) => Ok(value.to_string()),
-        Datum::Float(value) if value.is_finite() => Ok(format!("{value:?}")),
-        Datum::Float(_) => Err("a query has no literal for it"),
+        Datum::Integer(_) | Datum::Float(_) => {
+            let number = sql_number(value)?;
+            // Behind a minus, the minus of a bare number would begin a comment.
+            Ok(if number.starts_with('-') { format!("({number})") } else { number })
+        }
         Datum::Text(text) => Ok(format!("'{}'", text.replace('\'', "''"))),
         Datum::List(values) if values.is_empty() => Err("it is an empty array"),
         Datum::List(values) => {
-            let literals: Vec<String> = values.iter().map(sql_literal).collect::<Result<_, _>>()?;
+            let item = |value: &Value| sql_number(value).or_else(|_| sql_literal(value));
+            let literals: Vec<String> = values.iter().map(item).collect::<Result<_, _>>()?;
             Ok(format!("({})", literals.join(", ")))
         }
         Datum::Table(_) => Err("it is a table"),
+    }
+}
+
+/// A number in plain decimal digits: polars takes digits without a point, as those of `1e-5`, for an integer.
+fn sql_number(value: &Value) -> Result<String, &'static str> {
+    match &value.datum {
+        Datum::Integer(value) => Ok(value.to_string()),
+        Datum::Float(value) if value.is_finite() => {
+            let digits = value.to_string();
+            Ok(if digits.contains('.') { digits } else { digits + ".0" })
+        }
+        _ => Err("a query has no literal for it"),
     }
 }
 
@@ -202,7 +223,7 @@ pub fn shell_argument(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// Whether the text so far ends inside a quoted string.
+/// Whether the text so far ends inside a quoted string; its limits stand at the top of this file.
 fn inside_quotes(text: &str, style: Style) -> bool {
     let mut chars = text.chars().peekable();
     let (mut open, mut last) = (None, None);
@@ -214,6 +235,8 @@ fn inside_quotes(text: &str, style: Style) -> bool {
                 chars.find(|c| *c == '\n');
             }
             (None, '/') if style == Style::Sql && chars.peek() == Some(&'*') => {
+                // The star that opens it does not close it.
+                chars.next();
                 while chars.find(|c| *c == '*').is_some() && chars.peek() != Some(&'/') {}
             }
             (None, '#') if style == Style::Shell && before.is_none_or(char::is_whitespace) => {
@@ -244,6 +267,7 @@ mod tests {
             choices.insert(name.into(), Choice { label: value.to_string(), value });
         };
         set("n", Datum::Integer(15));
+        set("negative", Datum::Integer(-5));
         set("name", Datum::Text("O'Hare it's".into()));
         set("list", Datum::List(vec![value(Datum::Text("a".into())), value(Datum::Text("b".into()))]));
         set("model", Datum::Table(vec![]));
@@ -272,6 +296,15 @@ mod tests {
         assert_eq!(put("a in ${list}", Style::Sql), text("a in ('a', 'b')"));
         assert_eq!(put("-- it's a comment\n${n}", Style::Sql), text("-- it's a comment\n15"));
         assert_eq!(put("/* it's a **/ ${n}", Style::Sql), text("/* it's a **/ 15"));
+        assert_eq!(put("/*/ it's open */ ${n}", Style::Sql), text("/*/ it's open */ 15"));
+    }
+
+    #[test]
+    fn a_negative_number_in_a_query_stands_in_parentheses() {
+        assert_eq!(put("10 -${negative}", Style::Sql), text("10 -(-5)"));
+        assert_eq!(sql_literal(&value(Datum::Float(-0.0))), Ok("(-0.0)".into()));
+        let list = Datum::List(vec![value(Datum::Integer(-5)), value(Datum::Float(2.0))]);
+        assert_eq!(sql_literal(&value(list)), Ok("(-5, 2.0)".into()));
     }
 
     #[test]
@@ -297,7 +330,33 @@ mod tests {
         assert_eq!(put("x-${list}", Style::Text), Err("`${list}` cannot be put here: it is an array".into()));
     }
 
+    #[test]
+    fn a_word_of_a_command_is_text_also_where_it_stands_alone() {
+        assert_eq!(put("${model}", Style::Word), text("forest"));
+        assert_eq!(put("${n}", Style::Word), text("15"));
+        assert_eq!(put("'${name}'", Style::Word), text("'O'Hare it's'"));
+    }
+
+    fn is_plain_and_comes_back(float: f64) -> bool {
+        let literal = sql_literal(&value(Datum::Float(float))).expect("a literal");
+        let digits = literal.trim_matches(['(', ')']);
+        let plain = digits.contains('.') && digits.chars().all(|c| c.is_ascii_digit() || "-.".contains(c));
+        plain && digits.parse::<f64>().is_ok_and(|read| read.to_bits() == float.to_bits())
+    }
+
+    #[test]
+    fn a_float_of_any_size_is_plain_digits_that_come_back() {
+        for float in [1e-5, 1e300, 5e-324, f64::MAX, f64::MIN_POSITIVE, -1e-5, 0.1, 2.0, 0.0, -0.0] {
+            assert!(is_plain_and_comes_back(float), "{float:?}");
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn a_finite_float_is_plain_digits_that_come_back(float in proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL) {
+            proptest::prop_assert!(is_plain_and_comes_back(float), "{:?}", float);
+        }
+
         #[test]
         fn a_shell_argument_comes_back_as_it_was(argument in "[^\0]{0,20}") {
             let printed = std::process::Command::new("sh")

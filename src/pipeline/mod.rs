@@ -30,6 +30,7 @@ use crate::pipeline::expand::{NodeInfo, expand};
 use crate::pipeline::file::PipelineFile;
 use crate::pipeline::value::{Key, Value};
 use crate::pipeline::variants::Variants;
+use crate::process::command::{Answers, LateKey};
 use crate::project::Project;
 
 /// A loaded pipeline.
@@ -63,6 +64,27 @@ impl Pipeline {
         let expanded = expand(&file, &variants, &source, &project).map_err(wrong)?;
         let (graph, nodes) = (expanded.graph, expanded.nodes);
         Ok(Self { path: path.to_owned(), source, file, project, graph, nodes, variants })
+    }
+
+    /// The graph with all that keys are made from. Loading leaves out what has to be asked for, as most commands need no
+    /// key: the versions of programs, and the hashes of secrets. `None` if nothing was left out.
+    ///
+    /// # Errors
+    /// If the key of secrets cannot be read or made.
+    pub fn keyed_graph(&self) -> Result<Option<Graph>, CommandError> {
+        let late = || self.nodes.iter().map(|node| &node.late);
+        if late().all(|key| *key == LateKey::default()) {
+            return Ok(None);
+        }
+        let store = self.project.store_path(self.file.store_path.as_deref());
+        let answers = Answers::to(late(), &self.project.root, &store).map_err(CommandError::failed)?;
+        let with_answers = |(id, key): (NodeId, &LateKey)| {
+            let mut node = self.graph.node(id).clone();
+            node.stage.config.extend(answers.lines(key));
+            node
+        };
+        let nodes = self.graph.ids().zip(late()).map(with_answers).collect();
+        Ok(Some(Graph::new(nodes).expect("the wires fitted when the file was loaded")))
     }
 
     /// The nodes that a word of the command line names: a stage, or a stage with some of its axes. No word names all.
@@ -103,9 +125,13 @@ impl Pipeline {
             return Ok(vec![id]);
         }
         let (stage, wanted) = parse_node(word);
-        if word.contains('[') && (wanted.is_empty() || !word.ends_with(']')) {
+        let empty = wanted.is_empty() && bare_part(word).is_none();
+        if word.contains('[') && (empty || !word.ends_with(']')) {
             let hint = "write: STAGE, or STAGE[AXIS=VALUE,…]".into();
             return Err(CommandError::Usage(format!("`{word}` names no node"), vec![hint]));
+        }
+        if let Some(part) = bare_part(word) {
+            return Err(self.without_axis(word, &stage, part));
         }
         let agrees = |id: &NodeId| {
             let assignment = &self.nodes[id.0].assignment;
@@ -113,6 +139,24 @@ impl Pipeline {
         };
         let found: Vec<NodeId> = self.graph.ids().filter(agrees).collect();
         if found.is_empty() { Err(self.unknown(word, &stage)) } else { Ok(found) }
+    }
+
+    /// A label without its axis selects nothing: it must not stand for all.
+    fn without_axis(&self, word: &str, stage: &str, part: &str) -> CommandError {
+        let Some(first) = self.graph.ids().find(|id| self.graph.node(*id).stage_name == stage) else {
+            return self.unknown(word, stage);
+        };
+        let axes: Vec<&str> = self.nodes[first.0].assignment.iter().map(|(axis, _)| axis.as_str()).collect();
+        let mut hints = vec![match axes.is_empty() {
+            true => format!("`{stage}` has no axes"),
+            false => format!("the axes of `{stage}` are: {}", axes.join(", ")),
+        }];
+        let labels = self.graph.ids().filter(|id| self.graph.node(*id).stage_name == stage);
+        let mut labels = labels.flat_map(|id| &self.nodes[id.0].assignment);
+        if let Some((axis, label)) = labels.find(|(_, label)| label == part) {
+            hints.push(format!("write: {stage}[{axis}={label}]"));
+        }
+        CommandError::Usage(format!("`{word}` names no node: `{part}` stands without its axis"), hints)
     }
 
     fn unknown(&self, word: &str, stage: &str) -> CommandError {
@@ -170,6 +214,12 @@ pub fn parse_node(word: &str) -> (String, Vec<(String, String)>) {
     let inside = rest.strip_suffix(']').unwrap_or(rest);
     let pair = |text: &str| text.split_once('=').map(|(axis, label)| (axis.trim().to_owned(), label.trim().to_owned()));
     (stage.to_owned(), inside.split(',').filter_map(pair).collect())
+}
+
+/// The first part inside the brackets that is no `axis=label`.
+fn bare_part(word: &str) -> Option<&str> {
+    let inside = word.split_once('[')?.1.strip_suffix(']')?;
+    inside.split(',').map(str::trim).find(|part| !part.is_empty() && !part.contains('='))
 }
 
 fn setting(text: &str) -> Result<(String, Value), CommandError> {

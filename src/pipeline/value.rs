@@ -90,6 +90,26 @@ impl Value {
         }
     }
 
+    /// A text that two values have in common if and only if they are the same: 1 and "1", or `["a, b"]` and
+    /// `["a", "b"]`, are printed alike but are not.
+    pub fn identity(&self) -> String {
+        match &self.datum {
+            Datum::Text(text) => format!("{text:?}"),
+            Datum::Float(value) => format!("f{:x}", value.to_bits()),
+            Datum::Bool(_) | Datum::Integer(_) => self.to_string(),
+            Datum::List(values) => {
+                let values: Vec<String> = values.iter().map(Self::identity).collect();
+                format!("[{}]", values.join(","))
+            }
+            Datum::Table(entries) => {
+                let entry = |(key, value): &(Key, Self)| format!("{:?}={}", key.name, value.identity());
+                let mut entries: Vec<String> = entries.iter().map(entry).collect();
+                entries.sort();
+                format!("{{{}}}", entries.join(","))
+            }
+        }
+    }
+
     /// The text, if it is one.
     pub fn as_text(&self) -> Option<&str> {
         match &self.datum {

@@ -4,12 +4,14 @@
 //! param is an axis if it has more than one value among them. It does not know stages.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::Diagnostic;
-use crate::pipeline::file::PipelineFile;
+use crate::pipeline::expand::normal;
+use crate::pipeline::file::{PipelineFile, WorkDeclaration};
 use crate::pipeline::interpolate::{Choice, Choices};
 use crate::pipeline::value::{Datum, Key, Span, Value};
+use crate::project::STATE;
 
 /// More variants than this are taken for a mistake.
 const LIMIT: usize = 1_000_000;
@@ -185,8 +187,9 @@ type Matrix = Vec<(String, Vec<Choice>)>;
 
 fn read_matrix(file: &PipelineFile, root: &Path, errors: &mut Vec<Diagnostic>) -> Matrix {
     let mut matrix = Vec::new();
+    let files = Files { root, outs: literal_outs(file) };
     for (key, value) in &file.matrix {
-        match read_axis(&key.name, value, root) {
+        match read_axis(&key.name, value, &files) {
             Ok(choices) => matrix.push((key.name.clone(), choices)),
             Err(error) => errors.push(error),
         }
@@ -194,13 +197,40 @@ fn read_matrix(file: &PipelineFile, root: &Path, errors: &mut Vec<Diagnostic>) -
     matrix
 }
 
-fn read_axis(name: &str, value: &Value, root: &Path) -> Result<Vec<Choice>, Diagnostic> {
+/// Where globs look, and what they pass over.
+struct Files<'a> {
+    root: &'a Path,
+    outs: Vec<PathBuf>,
+}
+
+impl Files<'_> {
+    /// A path found, as it is written in the project: folders are no values, what commands make is there only after a
+    /// run, and the state is Headwater's own.
+    fn relative<'a>(&self, found: &'a Path) -> Option<&'a Path> {
+        let relative = found.strip_prefix(self.root).unwrap_or(found);
+        let made = self.outs.iter().any(|out| relative.starts_with(out));
+        (!found.is_dir() && !relative.starts_with(STATE) && !made).then_some(relative)
+    }
+}
+
+/// The outs of commands that mention no param. The others depend on the axes, which are not known yet.
+fn literal_outs(file: &PipelineFile) -> Vec<PathBuf> {
+    let commands = file.stages.iter().filter(|stage| matches!(stage.work, WorkDeclaration::Run(_)));
+    let outs = commands.filter_map(|stage| match &stage.config.get("outs")?.datum {
+        Datum::List(outs) => Some(outs),
+        _ => None,
+    });
+    let literal = outs.flatten().filter_map(Value::as_text).filter(|out| !out.is_empty() && !out.contains("${"));
+    literal.map(|out| normal(Path::new(out))).collect()
+}
+
+fn read_axis(name: &str, value: &Value, files: &Files<'_>) -> Result<Vec<Choice>, Diagnostic> {
     let wrong = |text: String| Diagnostic::new(text).at(value.span.clone(), "");
     match &value.datum {
         Datum::List(values) if values.is_empty() => Err(wrong("an axis needs at least one value".into())),
         Datum::Table(entries) if entries.is_empty() => Err(wrong("an axis needs at least one value".into())),
         Datum::List(values) => values.iter().map(|value| read_scalar(name, value)).collect(),
-        Datum::Table(entries) if is_set(value, "glob") => read_glob(value, entries, root),
+        Datum::Table(entries) if is_set(value, "glob") => read_glob(value, entries, files),
         Datum::Table(entries) if is_set(value, "below") || is_set(value, "from") => read_range(value, entries),
         Datum::Table(entries) if entries.iter().all(|(_, value)| value.as_table().is_some()) => {
             let choice = |(key, value): &(Key, Value)| Choice { label: key.name.clone(), value: value.clone() };
@@ -261,7 +291,7 @@ fn read_range(value: &Value, entries: &[(Key, Value)]) -> Result<Vec<Choice>, Di
     Ok((from..below).map(|number| Choice { label: number.to_string(), value: integer(number) }).collect())
 }
 
-fn read_glob(value: &Value, entries: &[(Key, Value)], root: &Path) -> Result<Vec<Choice>, Diagnostic> {
+fn read_glob(value: &Value, entries: &[(Key, Value)], files: &Files<'_>) -> Result<Vec<Choice>, Diagnostic> {
     check_keys(entries, &["glob"], "a glob")?;
     let span = value.get("glob").map_or_else(|| value.span.clone(), |pattern| pattern.span.clone());
     let wrong = |text: String| Diagnostic::new(text).at(span.clone(), "");
@@ -273,12 +303,13 @@ fn read_glob(value: &Value, entries: &[(Key, Value)], root: &Path) -> Result<Vec
     };
     glob::Pattern::new(pattern).map_err(|error| invalid(&error))?;
     // The project's own path may hold characters that a pattern would read.
-    let full = format!("{}/{pattern}", glob::Pattern::escape(&root.to_string_lossy()));
+    let full = format!("{}/{pattern}", glob::Pattern::escape(&files.root.to_string_lossy()));
     let found = glob::glob(&full).map_err(|error| invalid(&error))?;
     let mut choices = Vec::new();
     for path in found {
         let path = path.map_err(|error| wrong(error.to_string()))?;
-        let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+        let Some(relative) = files.relative(&path) else { continue };
+        let relative = relative.to_string_lossy().into_owned();
         let datum = Datum::Text(relative.clone());
         choices.push(Choice { label: relative, value: Value { datum, span: value.span.clone() } });
     }
@@ -371,11 +402,8 @@ fn named(name: &Key, settings: &[(Key, Value)], matrix: &Matrix, defaults: &Choi
 
 fn distinct(all: Vec<Variant>) -> Vec<Variant> {
     let mut seen = std::collections::BTreeSet::new();
-    // 1 and "1" are written alike but are not the same.
     let identity = |variant: &Variant| -> Vec<(String, String, String)> {
-        let of = |(name, choice): (&String, &Choice)| {
-            (name.clone(), choice.label.clone(), format!("{} {}", choice.value.describe(), choice.value))
-        };
+        let of = |(name, choice): (&String, &Choice)| (name.clone(), choice.label.clone(), choice.value.identity());
         variant.choices.iter().map(of).collect()
     };
     all.into_iter().filter(|variant| seen.insert(identity(variant))).collect()

@@ -1,9 +1,11 @@
 //! `Command`: what the pipeline file says of a command stage, and the engine's stage made from it.
 //!
 //! It does not run anything. Invariant: the command line, the paths of deps and outs, declared environment variables and
-//! the versions of tools are in the key; absolute paths are not.
+//! the versions of tools are in the key; absolute paths are not. Loading a pipeline starts no program: what has to be asked
+//! for is a [`LateKey`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,13 +15,14 @@ use crate::error::Diagnostic;
 use crate::pipeline::expand::normal;
 use crate::pipeline::value::{Datum, Span, Value};
 use crate::process::outs::PlacedOuts;
-use crate::process::{staging, tools};
+use crate::process::secret::SecretKey;
+use crate::process::{shell, staging, tools};
 use crate::project::{Project, STATE};
 
 /// Raised when command stages work differently for the same declaration.
 const VERSION: u32 = 1;
 
-const KEYS: [&str; 6] = ["run", "deps", "outs", "env", "tools", "environment"];
+const KEYS: [&str; 7] = ["run", "deps", "outs", "env", "secrets", "tools", "environment"];
 
 /// One node's command.
 #[derive(Debug, Clone)]
@@ -29,10 +32,20 @@ pub struct Command {
     pub outs: Vec<(PathBuf, Span)>,
     /// Environment variables that are passed on, and are in the key by value.
     pub env: Vec<String>,
+    /// Environment variables that are passed on, and are in the key by a keyed hash.
+    pub secrets: Vec<String>,
     /// Programs whose versions are in the key.
     pub tools: Vec<String>,
-    /// The program that is started, if its path lies in the project.
-    pub program: Option<(PathBuf, Span)>,
+    /// The programs that are started whose paths lie in the project.
+    pub programs: Vec<(PathBuf, Span)>,
+}
+
+/// What of a command's key takes time or a key to find, and is found when keys are needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LateKey {
+    /// Programs outside the project, and those declared.
+    pub tools: BTreeSet<String>,
+    pub secrets: BTreeSet<String>,
 }
 
 /// How the program is started.
@@ -51,6 +64,7 @@ pub enum Dep {
     Mount {
         reference: String,
         path: PathBuf,
+        path_span: Span,
     },
 }
 
@@ -67,16 +81,11 @@ impl CommandLine {
         }
     }
 
-    /// The program that is started, where that can be told.
-    pub fn program(&self) -> Option<&str> {
+    /// The programs that are started, where that can be told.
+    pub fn programs(&self) -> BTreeSet<String> {
         match self {
-            Self::Program(words) => words.first().map(String::as_str),
-            Self::Shell(line) => {
-                let is_assignment = |word: &&str| word.split_once('=').is_some_and(|(name, _)| !name.contains('/'));
-                let word = line.split_whitespace().find(|word| !is_assignment(word))?;
-                let plain = |c: char| c.is_alphanumeric() || "_./-+".contains(c);
-                (word.chars().all(plain) && !tools::is_shell_word(word)).then_some(word)
-            }
+            Self::Program(words) => words.first().cloned().into_iter().collect(),
+            Self::Shell(line) => shell::programs(line),
         }
     }
 }
@@ -107,12 +116,14 @@ impl Command {
         }
         let mut command = Self {
             deps,
-            program: line
-                .program()
-                .and_then(|program| program_in(project, program))
-                .map(|path| (path, run.span.clone())),
+            programs: line
+                .programs()
+                .iter()
+                .filter_map(|program| Some((program_in(project, program)?, run.span.clone())))
+                .collect(),
             outs: paths(config, "outs", &mut errors),
             env: texts(config, "env", &mut errors),
+            secrets: texts(config, "secrets", &mut errors),
             tools: texts(config, "tools", &mut errors),
             line,
         };
@@ -161,7 +172,7 @@ impl Command {
         Stage {
             kind: "run".into(),
             version: VERSION,
-            config: self.config(ports, &project),
+            config: self.config(),
             inputs: InputPorts::Fixed(ports.iter().map(port).collect()),
             outputs: self.outs.iter().map(output).collect(),
             reads: Arc::new(|bound: &[Bound]| Ok(vec![Selection::All; bound.len()])),
@@ -170,8 +181,7 @@ impl Command {
         }
     }
 
-    fn config(&self, ports: &[String], project: &Project) -> Vec<(String, String)> {
-        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    fn config(&self) -> Vec<(String, String)> {
         let mut lines = match &self.line {
             CommandLine::Shell(line) => vec![("run".to_owned(), quoted(line))],
             CommandLine::Program(words) => {
@@ -181,26 +191,60 @@ impl Command {
         };
         let outs: BTreeSet<String> = self.outs.iter().map(|(path, _)| path.to_string_lossy().into_owned()).collect();
         lines.extend(outs.into_iter().enumerate().map(|(at, path)| (format!("outs.{at}"), quoted(&path))));
-        for name in self.env.iter().collect::<BTreeSet<_>>() {
+        for name in self.env.iter().filter(|name| !self.secrets.contains(name)).collect::<BTreeSet<_>>() {
             // A value that is no text must differ from every other one, too.
             let text = |value: std::ffi::OsString| value.to_str().map_or_else(|| format!("{value:?}"), quoted);
             let value = std::env::var_os(name).map(text);
             lines.push((format!("env.{name}"), value.unwrap_or_else(|| "unset".into())));
         }
-        for (tool, version) in self.tool_versions(ports, project) {
-            lines.push((format!("tools.{tool}"), quoted(&version)));
-        }
         lines
     }
 
-    /// The declared tools, and the program itself unless it is read as a dep.
-    fn tool_versions(&self, ports: &[String], project: &Project) -> BTreeMap<String, String> {
-        let is_port = |path: &Path| ports.iter().any(|port| path.starts_with(port));
-        let is_dep = self.program.as_ref().is_some_and(|(path, _)| is_port(path));
-        let program = self.line.program().filter(|_| !is_dep);
-        let names = self.tools.iter().map(String::as_str).chain(program);
-        names.map(|name| (name.to_owned(), tools::version(name, &project.root))).collect()
+    /// The declared tools and secrets, and the programs that are started. Those of the project are read as deps.
+    pub fn late_key(&self, project: &Project) -> LateKey {
+        let started = self.line.programs().into_iter().filter(|program| program_in(project, program).is_none());
+        LateKey {
+            tools: self.tools.iter().cloned().chain(started).collect(),
+            secrets: self.secrets.iter().cloned().collect(),
+        }
     }
+
+    /// Whether a path is an out of this command, or lies in one.
+    pub fn makes(&self, path: &Path) -> bool {
+        self.outs.iter().any(|(out, _)| path.starts_with(out))
+    }
+}
+
+/// What late keys ask for, found for all nodes at once.
+pub struct Answers {
+    versions: BTreeMap<String, String>,
+    secrets: BTreeMap<String, String>,
+}
+
+impl Answers {
+    /// Asks every program once, and reads the variables.
+    ///
+    /// # Errors
+    /// If there are secrets, and their key cannot be had from the store at this path.
+    pub fn to<'a>(keys: impl Iterator<Item = &'a LateKey> + Clone, root: &Path, store: &Path) -> io::Result<Self> {
+        let tools: BTreeSet<&str> = keys.clone().flat_map(|key| key.tools.iter().map(String::as_str)).collect();
+        let names: BTreeSet<&String> = keys.flat_map(|key| &key.secrets).collect();
+        let key = if names.is_empty() { None } else { Some(SecretKey::of_store(store)?) };
+        let hash = |name: &String| Some((name.clone(), key.as_ref()?.hash(&std::env::var_os(name)?)));
+        Ok(Self { versions: tools::versions(&tools, root), secrets: names.into_iter().filter_map(hash).collect() })
+    }
+
+    /// The lines of one node's configuration.
+    pub fn lines(&self, key: &LateKey) -> Vec<(String, String)> {
+        let version = |tool: &String| (format!("tools.{tool}"), quoted(&self.versions[tool]));
+        let hash = |name: &String| self.secrets.get(name).map_or("unset", String::as_str).to_owned();
+        let secret = |name: &String| (format!("secrets.{name}"), hash(name));
+        key.tools.iter().map(version).chain(key.secrets.iter().map(secret)).collect()
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 impl Dep {
@@ -318,7 +362,8 @@ fn read_mount(dep: &Value) -> Result<Dep, Diagnostic> {
     }
     match (dep.get("from").and_then(Value::as_text), dep.get("as")) {
         (Some(reference), Some(path)) => {
-            Ok(Dep::Mount { reference: reference.to_owned(), path: read_path(path, "as")? })
+            let (reference, path_span) = (reference.to_owned(), path.span.clone());
+            Ok(Dep::Mount { reference, path: read_path(path, "as")?, path_span })
         }
         _ => Err(wrong("a dep table takes `from` and `as`").hint("write: { from = \"stage.output\", as = \"path\" }")),
     }

@@ -181,7 +181,7 @@ impl Staging {
 
 /// The variables of this process that reach a command.
 fn passed_on(command: &Command) -> impl Iterator<Item = (&str, std::ffi::OsString)> {
-    let names = ["PATH"].into_iter().chain(command.env.iter().map(String::as_str));
+    let names = ["PATH"].into_iter().chain(command.env.iter().chain(&command.secrets).map(String::as_str));
     names.filter_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
@@ -209,8 +209,7 @@ fn trouble(failure: Failure) -> Trouble {
 fn mount_artifact(artifact: &Artifact, target: &Path, job: &Job<'_>) -> Result<(), Failure> {
     match (artifact.type_name.as_str(), artifact.shape) {
         ("frame", _) => {
-            let stored = catalog::open(job.store, artifact)?;
-            let frame = headwater_stages::frame::decode(&*stored).map_err(Failure::new)?;
+            let frame = catalog::read(job.store, artifact, headwater_stages::frame::decode)?;
             let bytes = headwater_stages::collect::write::write_frame(&frame, &target.to_string_lossy());
             let bytes = bytes.map_err(|error| {
                 let path = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
