@@ -1431,3 +1431,58 @@ repeats = ["fold"]
         "compare: `repeats` names `fold`; there are no axes",
     );
 }
+
+const PREPARED: &str = r#"[stages.a]
+uses = "read"
+path = "a.csv"
+
+[stages.split]
+uses = "split"
+input = "a"
+
+[stages.ready]
+uses = "prepare"
+input = "split"
+target = "y"
+steps = [{ scale = "standard" }]
+
+[stages.fit]
+uses = "train"
+inputs = { train = "TRAIN", transform = "ready.transform" }
+model = { algorithm = "linear_regression" }
+
+[stages.scored]
+uses = "evaluate"
+inputs = { model = "fit", data = "DATA" }
+
+[stages.board]
+uses = "compare"
+gather = "scored.metrics"
+"#;
+
+const TEN_ROWS: &[u8] = b"x,y\n1,1.5\n2,3\n3,4.5\n4,6\n5,7.5\n6,9\n7,10.5\n8,12\n9,13.5\n10,15\n";
+
+#[test]
+fn a_model_scored_on_data_that_were_not_prepared() {
+    check(
+        &[("a.csv", TEN_ROWS)],
+        &PREPARED.replace("TRAIN", "ready.train").replace("DATA", "split.test"),
+        "scored",
+        "evaluate: the frame `data` was not prepared, and the model was trained behind a transform; wire what the model's \
+         `prepare` stage gave: `data = \"prepare.test\"`",
+    );
+    let project = Project::with(&PREPARED.replace("TRAIN", "ready.train").replace("DATA", "ready.test"));
+    project.write("a.csv", TEN_ROWS);
+    assert_eq!(project.run(&[]).done.code, 0);
+}
+
+#[test]
+fn a_model_trained_on_data_that_its_transform_did_not_prepare() {
+    check(
+        &[("a.csv", TEN_ROWS)],
+        &PREPARED.replace("TRAIN", "split.train").replace("DATA", "ready.test"),
+        "fit",
+        "train: a transform is wired, the frame `train` was not prepared by it; wire both from one `prepare` stage: \
+         `train = \"prepare.train\", transform = \"prepare.transform\"`",
+    );
+}

@@ -1,7 +1,8 @@
 //! `frame`: a table as a tree of columns, and its one encoding.
 //!
 //! Each column is a blob of its own (Arrow IPC file, one chunk, no compression, column name left out), so frames that
-//! share a column share its bytes. The header is `rows N`. A frame may carry an entry [`ROWS`], the indices of its rows
+//! share a column share its bytes. The header is `rows N`, or `rows N prepared MARK` for what a transform gave, whose
+//! [`Mark`] it bears. A frame may carry an entry [`ROWS`], the indices of its rows
 //! within longer shared columns: a split copies no column. This file does not know what a frame is used for.
 //!
 //! Invariant: equal columns have equal bytes. A column is made canonical before it is encoded: one chunk at offset 0,
@@ -19,10 +20,46 @@ use crate::io::{DraftTree, EntryHead, Stored};
 /// The entry that holds the row indices (`u32`) of a frame over longer columns.
 pub const ROWS: &str = ":rows";
 
+/// Tells what one transform gave from what another did, and from what none did: 16 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark(String);
+
+impl Mark {
+    /// The mark of an encoded transform.
+    pub fn of(transform: &[u8]) -> Self {
+        Self(blake3::hash(transform).to_hex()[..16].to_owned())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        (text.len() == 16 && text.bytes().all(is_digit)).then(|| Self(text.into()))
+    }
+}
+
+/// A header and the mark behind it, if there is one.
+pub(crate) fn with_mark(header: String, mark: Option<&Mark>) -> String {
+    match mark {
+        Some(mark) => format!("{header}{PREPARED}{}", mark.0),
+        None => header,
+    }
+}
+
+/// Takes a header and its mark apart; `None` if what stands there is no mark.
+pub(crate) fn split_mark(header: &str) -> Option<(&str, Option<Mark>)> {
+    match header.split_once(PREPARED) {
+        Some((before, mark)) => Mark::parse(mark).map(|mark| (before, Some(mark))),
+        None => Some((header, None)),
+    }
+}
+
+const PREPARED: &str = " prepared ";
+
 /// Names and types of a frame's columns, as its header tells them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
     pub rows: u64,
+    /// Of the transform that gave the frame, if one did.
+    pub mark: Option<Mark>,
     pub columns: Vec<EntryHead>,
 }
 
@@ -32,11 +69,12 @@ impl Schema {
     /// # Errors
     /// [`StageError::Decode`] if the header is not a frame's.
     pub fn new(header: &str, entries: &[EntryHead]) -> Result<Self, StageError> {
-        let rows = header.strip_prefix("rows ").and_then(|count| count.parse().ok());
-        let rows =
-            rows.ok_or_else(|| StageError::Decode { what: "frame".into(), detail: format!("header `{header}`") })?;
+        let parsed =
+            split_mark(header).and_then(|(rows, mark)| Some((rows.strip_prefix("rows ")?.parse().ok()?, mark)));
+        let (rows, mark) =
+            parsed.ok_or_else(|| StageError::Decode { what: "frame".into(), detail: format!("header `{header}`") })?;
         let columns = entries.iter().filter(|entry| entry.name != ROWS).cloned().collect();
-        Ok(Self { rows, columns })
+        Ok(Self { rows, mark, columns })
     }
 
     /// The schema of a stored frame.
@@ -115,7 +153,15 @@ pub fn parse_type(name: &str) -> Option<DataType> {
 /// # Errors
 /// If a column has no name, a reserved one, or a type that a frame cannot hold.
 pub fn encode(frame: &DataFrame) -> Result<DraftTree, StageError> {
-    let mut tree = DraftTree::new(format!("rows {}", frame.height()));
+    encode_marked(frame, None)
+}
+
+/// As [`encode`], with the mark of the transform that gave the frame.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_marked(frame: &DataFrame, mark: Option<&Mark>) -> Result<DraftTree, StageError> {
+    let mut tree = DraftTree::new(with_mark(format!("rows {}", frame.height()), mark));
     for (at, column) in frame.columns().iter().enumerate() {
         let name = column.name().as_str();
         if name.is_empty() {
@@ -131,12 +177,12 @@ pub fn encode(frame: &DataFrame) -> Result<DraftTree, StageError> {
     Ok(tree)
 }
 
-/// A frame's row selection, to be laid over the columns of another: header and the entry [`ROWS`].
+/// A frame's row selection, to be laid over the columns of another, whose mark it keeps: header and the entry [`ROWS`].
 ///
 /// # Errors
 /// Only if encoding fails.
-pub fn encode_rows(rows: Vec<u32>) -> Result<DraftTree, StageError> {
-    let mut tree = DraftTree::new(format!("rows {}", rows.len()));
+pub fn encode_rows(rows: Vec<u32>, mark: Option<&Mark>) -> Result<DraftTree, StageError> {
+    let mut tree = DraftTree::new(with_mark(format!("rows {}", rows.len()), mark));
     tree.push(ROWS, "rows", encode_column(Series::new(PlSmallStr::EMPTY, rows))?);
     Ok(tree)
 }
@@ -463,7 +509,7 @@ mod tests {
 
     /// A frame's columns under a row selection, as the engine composes them.
     fn selected(frame: &DataFrame, rows: Vec<u32>) -> Draft {
-        let mut tree = encode_rows(rows).expect("encodes");
+        let mut tree = encode_rows(rows, None).expect("encodes");
         for (head, bytes) in encode(frame).expect("encodes").into_entries() {
             tree.push(head.name, head.type_name, bytes);
         }
@@ -486,6 +532,23 @@ mod tests {
         tree.header = "rows 3".into();
         let error = decode(&Draft::tree(artifact::FRAME, tree)).expect_err("two rows");
         assert_eq!(error.to_string(), "frame cannot be decoded: column `x` has 2 rows, the header says 3");
+    }
+
+    #[test]
+    fn a_header_bears_the_mark_of_a_transform() {
+        let mark = Mark::of(b"a transform");
+        let frame = DataFrame::new(2, vec![Column::new("a".into(), [1i64, 2])]).unwrap();
+        let tree = encode_marked(&frame, Some(&mark)).unwrap();
+        assert_eq!(tree.header, format!("rows 2 prepared {}", &blake3::hash(b"a transform").to_hex()[..16]));
+        let schema = Schema::new(&tree.header, &[]).unwrap();
+        assert_eq!((schema.rows, schema.mark), (2, Some(mark)));
+        assert_eq!(Schema::new("rows 2", &[]).unwrap().mark, None);
+        for header in
+            ["rows 2 prepared ", "rows 2 prepared 0123456789ABCDEF", "rows 2 prepared 0123", "rows 2 ", "rows"]
+        {
+            let error = Schema::new(header, &[]).unwrap_err().to_string();
+            assert_eq!(error, format!("frame cannot be decoded: header `{header}`"));
+        }
     }
 
     #[test]

@@ -46,7 +46,6 @@ pub mod artifact {
     pub const METRICS: &str = "metrics";
     pub const REPORT: &str = "report";
     pub const FILE: &str = "file";
-    pub const DIRECTORY: &str = "directory";
 }
 
 /// What a stage takes and gives.

@@ -4,8 +4,10 @@
 //! crate knows tables, transforms, models and metrics. It does not know graphs, keys, stores or the pipeline file:
 //! bytes reach a kind through [`io::Stored`] and leave it as [`io::Draft`]s, and whoever runs it decides where both live.
 //!
-//! Invariant: the same configuration and the same input bytes give the same output bytes, on any machine, at any
-//! number of threads. No clock, no ambient randomness and no hash-map order may reach a draft.
+//! Invariant: the same configuration and the same input bytes give the same output bytes, at any number of threads. No
+//! clock, no ambient randomness and no hash-map order may reach a draft. On another kind of CPU or platform, what linfa
+//! fits (matrix products use the vector instructions that there are), and what takes an exponential or a logarithm of
+//! the platform's library, may differ in its last bits; everything else is the same bytes everywhere.
 #![forbid(unsafe_code)]
 
 pub mod classes;

@@ -1,8 +1,8 @@
 //! `model`: what training leaves behind, its one encoding, and its predictions.
 //!
 //! A model is a tree of entries: `model`, the numbers; `transform`, the fitted preparation, if it was trained behind
-//! one; `card`, what a person asks about it, as canonical JSON. The header is `algorithm NAME`. This file does not know
-//! how models are trained or scored. Models are plain numbers of our own, never a library's types.
+//! one; `card`, what a person asks about it, as canonical JSON. The header is `algorithm NAME`, and behind it
+//! `prepared MARK` if there is a transform, so that who reads the numbers alone knows it. This file does not know how models are trained or scored. Models are plain numbers of our own, never a library's types.
 //!
 //! Invariants: what is decoded has been checked, so that predicting can neither fail, loop nor leave an array. A row's
 //! prediction depends on that row alone, in a fixed order of additions: the same bits alone, in any batch, at any
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::classes::Classes;
+use crate::frame::{self, Mark};
 use crate::io::{Draft, DraftTree, Stored};
 use crate::kind::artifact;
 use crate::train::kmeans::Centroids;
@@ -127,12 +128,23 @@ impl Model {
         Transform::decode(&stored.entry(TRANSFORM)?).map(Some)
     }
 
+    /// The mark of the preparation that a stored model was trained behind, from its header alone.
+    ///
+    /// # Errors
+    /// If the header is damaged.
+    pub fn mark(stored: &dyn Stored) -> Result<Option<Mark>, StageError> {
+        let header = stored.header();
+        let damaged = || StageError::Decode { what: "model".into(), detail: format!("header `{header}`") };
+        frame::split_mark(header).map(|(_, mark)| mark).ok_or_else(damaged)
+    }
+
     /// The model as an artifact; `transform` is the encoded preparation that it was trained behind.
     ///
     /// # Errors
     /// If it cannot be encoded.
     pub fn draft(&self, card: &Card, transform: Option<Vec<u8>>) -> Result<Draft, StageError> {
-        let mut tree = DraftTree::new(format!("algorithm {}", self.algorithm()));
+        let mark = transform.as_deref().map(Mark::of);
+        let mut tree = DraftTree::new(frame::with_mark(format!("algorithm {}", self.algorithm()), mark.as_ref()));
         tree.push(MODEL, "parameters", codec::encode(MAGIC, FORMAT, self)?);
         if let Some(transform) = transform {
             tree.push(TRANSFORM, artifact::TRANSFORM, transform);

@@ -2,8 +2,9 @@
 //!
 //! Shared by the formats that are text (CSV, JSON lines). It does not know files, rows or where a cell stands.
 //!
-//! Invariants: nothing is trimmed, rounded or guessed. The type of a column is the one that all of its values can have
-//! without loss, whatever their order: inference is an intersection, so it is the same for any division into parts.
+//! Invariants: nothing is trimmed, rounded or guessed; a fraction, which few floats are exactly, becomes the nearest one.
+//! The type of a column is the one that all of its values can have without loss, whatever their order: inference is an
+//! intersection, so it is the same for any division into parts. `007` is a code, not the number 7.
 
 use polars::prelude::*;
 
@@ -50,12 +51,19 @@ impl Possible {
     }
 
     fn of_number(text: &str) -> u8 {
-        if text.parse::<i64>().is_ok() {
-            return Self::INT | Self::DIGITS | Self::FLOAT;
-        }
-        if text.parse::<f64>().is_ok() {
-            let whole = text.trim_start_matches(['+', '-']).bytes().all(|byte| byte.is_ascii_digit());
-            return if whole { Self::DIGITS | Self::FLOAT } else { Self::FLOAT };
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        if let Ok(float) = text.parse::<f64>() {
+            let whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+            return match digits.as_bytes() {
+                // As a number it would be the same as one without the zero.
+                [b'0', b'0'..=b'9', ..] => 0,
+                _ if !whole => Self::FLOAT,
+                _ => {
+                    let int = if text.parse::<i64>().is_ok() { Self::INT } else { 0 };
+                    let exact = if is_exact(digits, float) { Self::FLOAT } else { 0 };
+                    Self::DIGITS | int | exact
+                }
+            };
         }
         if iso::date(text).is_some() {
             return Self::DATE;
@@ -84,6 +92,11 @@ impl Possible {
             _ => DataType::String,
         }
     }
+}
+
+/// Whether the digits of a whole number are those of the float.
+pub(super) fn is_exact(digits: &str, float: f64) -> bool {
+    digits.len() < 16 || format!("{:.0}", float.abs()) == digits
 }
 
 /// A column that is being filled from text.
@@ -135,7 +148,7 @@ impl Builder {
             Values::Bool(builder) => boolean(text).map(|value| builder.append_value(value)),
             Values::Int(builder) => count(text, &self.dtype).map(|value| builder.append_value(value)),
             Values::Unsigned(builder) => text.parse().ok().map(|value| builder.append_value(value)),
-            Values::Float(builder) => text.parse().ok().map(|value| builder.append_value(value)),
+            Values::Float(builder) => float(text, &self.dtype).map(|value| builder.append_value(value)),
             Values::Text(builder) => {
                 builder.append_value(text);
                 Some(())
@@ -148,6 +161,9 @@ impl Builder {
         let shown: String = text.chars().take(60).collect();
         let more = if shown.len() < text.len() { "…" } else { "" };
         let name = frame::type_name(&self.dtype).unwrap_or_else(|| self.dtype.to_string());
+        if self.dtype.is_float() && text.parse::<f64>().is_ok() {
+            return format!("found `{shown}{more}`, which is too large for {name}");
+        }
         format!("found `{shown}{more}`, expected {name}")
     }
 
@@ -172,6 +188,16 @@ fn boolean(text: &str) -> Option<bool> {
         "false" | "False" | "FALSE" => Some(false),
         _ => None,
     }
+}
+
+/// A float of the type's width; a finite text never becomes an infinity.
+fn float(text: &str, dtype: &DataType) -> Option<f64> {
+    let value = match dtype {
+        DataType::Float32 => text.parse::<f32>().ok().map(f64::from),
+        _ => text.parse().ok(),
+    };
+    let is_finite_text = || text.bytes().any(|byte| byte.is_ascii_digit());
+    value.filter(|value| !(value.is_infinite() && is_finite_text()))
 }
 
 /// Units in a second.
@@ -218,7 +244,7 @@ mod tests {
     #[test]
     fn a_column_gets_the_type_of_all_its_values() {
         assert_eq!(inferred(&[]), "str");
-        assert_eq!(inferred(&["1", "-2", "+3", "007"]), "i64");
+        assert_eq!(inferred(&["1", "-2", "+3", "0"]), "i64");
         assert_eq!(inferred(&["1", "2.5", "1e3", "NaN", "-inf"]), "f64");
         assert_eq!(inferred(&["1", "x"]), "str");
         assert_eq!(inferred(&["true", "FALSE"]), "bool");
@@ -235,7 +261,36 @@ mod tests {
     #[test]
     fn identifiers_too_long_for_a_number_keep_their_digits() {
         assert_eq!(inferred(&["12345678901234567890", "1"]), "str");
-        assert_eq!(inferred(&["12345678901234567890", "1.5"]), "f64");
+        assert_eq!(inferred(&["12345678901234567890", "1.5"]), "str");
+    }
+
+    #[test]
+    fn codes_with_leading_zeros_stay_text() {
+        assert_eq!(inferred(&["007", "7"]), "str");
+        assert_eq!(inferred(&["-01", "1"]), "str");
+        assert_eq!(inferred(&["00", "0"]), "str");
+        assert_eq!(inferred(&["00.5", "1"]), "str");
+        assert_eq!(inferred(&["0", "-0", "1"]), "i64");
+        assert_eq!(inferred(&["0", "0.5", "-0.25", "0e3"]), "f64");
+    }
+
+    #[test]
+    fn whole_numbers_that_a_float_would_round_are_no_floats() {
+        assert_eq!(inferred(&["9007199254740992", "0.5"]), "f64");
+        assert_eq!(inferred(&["9007199254740993", "0.5"]), "str");
+        assert_eq!(inferred(&["0.5", "-9223372036854775807"]), "str");
+        assert_eq!(inferred(&["9007199254740993", "1"]), "i64");
+        assert_eq!(inferred(&["100000000000000000000", "0.5"]), "f64");
+    }
+
+    #[test]
+    fn a_finite_text_never_becomes_infinite() {
+        let pushed = |name: &str, text: &str| Builder::new(&frame::parse_type(name).expect("known"), 1).push(text);
+        assert_eq!(pushed("f64", "1e999").expect_err("too large"), "found `1e999`, which is too large for f64");
+        assert_eq!(pushed("f32", "-1e300").expect_err("too large"), "found `-1e300`, which is too large for f32");
+        for (name, text) in [("f64", "1e308"), ("f64", "-inf"), ("f32", "3.4e38"), ("f32", "inf"), ("f32", "NaN")] {
+            assert_eq!(pushed(name, text), Ok(()), "{name} {text}");
+        }
     }
 
     #[test]

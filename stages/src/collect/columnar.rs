@@ -2,7 +2,8 @@
 //!
 //! It picks columns before it reads any and casts what was asked for. It does not know compressions around the file.
 //!
-//! Invariant: a cast that would change a value is an error with its row, except that f64 as f32 is rounded, as asked.
+//! Invariant: a cast that would change a value is an error with its row, except that f64 as f32 is rounded, as asked, though
+//! never to an infinity.
 
 use std::io::Cursor;
 
@@ -56,10 +57,15 @@ fn cast(config: &ReadConfig, column: &Series) -> Result<Series, StageError> {
         return parse(config, column, &to);
     }
     let cast = column.cast(&to).map_err(failed)?;
-    if to.is_string() || (to == DataType::Float32 && column.dtype() == &DataType::Float64) {
+    if to.is_string() {
         return Ok(cast);
     }
-    let same = cast.cast(column.dtype()).and_then(|back| back.equal_missing(column)).map_err(failed)?;
+    let same = match (column.dtype(), &to) {
+        (DataType::Float64, DataType::Float32) => {
+            cast.is_infinite().and_then(|after| Ok(after.equal_missing(&column.is_infinite()?))).map_err(failed)?
+        }
+        _ => cast.cast(column.dtype()).and_then(|back| back.equal_missing(column)).map_err(failed)?,
+    };
     match same.iter().position(|same| same != Some(true)) {
         None => Ok(cast),
         Some(at) => {

@@ -252,7 +252,7 @@ impl ReadConfig {
 
 impl Kind for Read {
     const NAME: &'static str = "read";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Config = ReadConfig;
 
     fn ports(config: &ReadConfig) -> Ports {
@@ -608,6 +608,63 @@ mod tests {
             _ => IpcWriter::new(&mut bytes).finish(&mut frame.clone()).expect("writes"),
         }
         bytes
+    }
+
+    #[test]
+    fn a_code_column_keeps_its_leading_zeros() {
+        let read = csv("code,n\n007,1\n7,0\n").expect("reads");
+        assert_eq!(read.dtypes(), [DataType::String, DataType::Int64]);
+        assert_eq!(read.columns()[0].str().expect("text").get(0), Some("007"));
+        let read = read_with(json!({"types": {"code": "i64"}}), "a.csv", b"code\n007\n").expect("reads");
+        assert_eq!(read.columns()[0].i64().expect("asked for").get(0), Some(7));
+    }
+
+    #[test]
+    fn numbers_are_not_rounded_beside_fractions() {
+        assert_eq!(csv("n\n9007199254740993\n0.5\n").expect("reads").dtypes(), [DataType::String]);
+        let text = "a.jsonl, row 1, column `a`: the number has more digits than fit beside the fractions of this column; \
+                    set `types.a = \"str\"`";
+        assert_eq!(told(json!({}), "a.jsonl", b"{\"a\":9007199254740993}\n{\"a\":0.5}\n"), text);
+        let exact = b"{\"a\":9007199254740992}\n{\"a\":0.5}\n";
+        assert_eq!(read_with(json!({}), "a.jsonl", exact).expect("reads").dtypes(), [DataType::Float64]);
+        let text = "a.jsonl, row 1: a whole number has more digits than 64 bits hold; write it as text";
+        assert_eq!(told(json!({}), "a.jsonl", b"{\"a\":12345678901234567890123}\n"), text);
+        assert_eq!(told(json!({}), "a.jsonl", b"{\"a\":-9223372036854775809}\n"), text);
+        let fine = br#"{"a":1e300,"b":"\"12345678901234567890123","c":100000000000000000000}"#;
+        assert_eq!(read_with(json!({}), "a.jsonl", fine).expect("reads").height(), 1);
+    }
+
+    #[test]
+    fn finite_values_never_become_infinite() {
+        let text = "a.csv, row 3, column `x`: found `1e999`, which is too large for f64";
+        assert_eq!(told(json!({}), "a.csv", b"x\n1.5\n1e999\n"), text);
+        let text = "a.csv, row 2, column `x`: found `1e300`, which is too large for f32";
+        assert_eq!(told(json!({"types": {"x": "f32"}}), "a.csv", b"x\n1e300\n"), text);
+        let text = "a.jsonl, row 1, column `x`: found `1e300`, which is too large for f32";
+        assert_eq!(told(json!({"types": {"x": "f32"}}), "a.jsonl", b"{\"x\":1e300}\n"), text);
+        assert_eq!(
+            told(json!({}), "a.jsonl", b"{\"x\":1e999}\n"),
+            "a.jsonl, row 1: number out of range at character 10"
+        );
+        let table = frame(vec![Series::new("x".into(), [f64::INFINITY, 0.1, 1e300])]);
+        let bytes = write_frame(&table, "a.parquet").expect("writes");
+        let told = told(json!({"types": {"x": "f32"}}), "a.parquet", &bytes);
+        assert_eq!(told, "a.parquet, row 3, column `x`: found `1.0000e300`, expected f32");
+    }
+
+    #[test]
+    fn keys_that_lines_lack_take_no_memory_and_have_a_limit() {
+        let keys: Vec<String> = (0..10_000).map(|key| format!("\"k{key}\":1")).collect();
+        let mut text = format!("{{{}}}\n", keys.join(","));
+        (0..60_000).for_each(|_| text.push_str("{}\n"));
+        let message = "a.jsonl: 60001 rows with 10000 different keys, but fewer than 1 in 100 of their values is there; \
+                       keep fewer keys with `columns`";
+        assert_eq!(told(json!({}), "a.jsonl", text.as_bytes()), message);
+        let read = read_with(json!({"columns": ["k9999", "k1"]}), "a.jsonl", text.as_bytes()).expect("reads");
+        assert_eq!((read.height(), read.width(), read.columns()[0].null_count()), (60_001, 2, 60_000));
+        text.push_str("{\"one more\":1}\n");
+        let message = "a.jsonl, row 60002: there are more than 10000 different keys by now";
+        assert_eq!(told(json!({}), "a.jsonl", text.as_bytes()), message);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The kind `evaluate`: how well a model predicts a prepared frame, as metrics and as the predictions themselves.
 //!
 //! It knows which metric fits which task; the formulas are in `scores.rs`. It does not know how a model was trained,
-//! and does not prepare: `data` is what the model's own transform gave.
+//! and does not prepare: `data` is what the model's own transform gave, which its mark tells.
 //!
 //! Invariant: every number that leaves is finite; a metric that the data leave undefined is an error that says why.
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::classes::Classes;
 use crate::error::list;
-use crate::frame::{self, Schema};
+use crate::frame::{self, Mark, Schema};
 use crate::io::{Draft, Inputs, Outputs};
 use crate::kind::{InputPort, InputPorts, Kind, OutputPort, Ports, Selection, Selections, artifact};
 use crate::model::{self, Model, Predictions, Task};
@@ -116,7 +116,7 @@ impl Metric {
 
 impl Kind for Evaluate {
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Config = EvaluateConfig;
 
     fn ports(_config: &EvaluateConfig) -> Ports {
@@ -138,13 +138,26 @@ impl Kind for Evaluate {
     }
 
     fn run(config: &EvaluateConfig, inputs: &Inputs, outputs: &mut Outputs) -> Result<(), StageError> {
-        let model = Model::read(inputs.one("model")?)?;
-        let data = frame::decode(inputs.one("data")?)?;
+        let (model, data) = (inputs.one("model")?, inputs.one("data")?);
+        check_mark(&Model::mark(model)?, &Schema::of(data)?)?;
+        let (model, data) = (Model::read(model)?, frame::decode(data)?);
         let (metrics, predictions) = evaluate(config, &model, &data)?;
         outputs.put("metrics", Draft::blob(artifact::METRICS, json::canonical(&metrics)?));
         outputs.put("predictions", Draft::tree(artifact::FRAME, frame::encode(&predictions)?));
         Ok(())
     }
+}
+
+/// Imputing and scaling keep the columns' names, so data that were not prepared would be scored without a word.
+fn check_mark(model: &Option<Mark>, data: &Schema) -> Result<(), StageError> {
+    let fact = match (model, &data.mark) {
+        (None, _) => return Ok(()),
+        (Some(model), Some(data)) if model == data => return Ok(()),
+        (Some(_), Some(_)) => "was prepared by another transform than the one that the model was trained behind",
+        (Some(_), None) => "was not prepared, and the model was trained behind a transform",
+    };
+    let advice = "wire what the model's `prepare` stage gave: `data = \"prepare.test\"`";
+    Err(StageError::Config { detail: format!("evaluate: the frame `data` {fact}; {advice}") })
 }
 
 /// The metrics by name, and the predictions with the target beside them.

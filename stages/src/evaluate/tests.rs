@@ -189,6 +189,43 @@ fn predictions_have_the_target_beside_them_and_keep_their_bytes() {
 }
 
 #[test]
+fn data_that_the_models_transform_did_not_prepare_are_refused() {
+    let raw =
+        DataFrame::new(4, vec![Column::new("x".into(), [1.0, 2.0, 3.0, 40.0]), y([true, false, false, true])]).unwrap();
+    let transform = |step: &str| {
+        let config = format!(r#"{{"target": "y", "steps": [{{"scale": "{step}"}}]}}"#);
+        crate::prepare::fit::fit(&serde_json::from_str(&config).unwrap(), &raw).unwrap()
+    };
+    let (own, other) = (transform("standard"), transform("minmax"));
+    let bytes = own.encode().unwrap();
+    let prepared = own.apply(&raw).unwrap();
+    let text = r#"{"target": "y", "model": {"algorithm": "decision_tree"}}"#;
+    let (model, card) =
+        train::fit(&serde_json::from_str(text).unwrap(), &prepared, vec!["x".into()], Some("y".into())).unwrap();
+    let run = |data: &DataFrame, mark: Option<Mark>| {
+        // As `reads` says: the numbers alone, with the header.
+        let whole = model.draft(&card, Some(bytes.clone())).unwrap();
+        let mut narrowed = crate::io::DraftTree::new(whole.header());
+        narrowed.push("model", "parameters", whole.entry("model").unwrap());
+        let mut inputs = Inputs::default();
+        inputs.add("model", BTreeMap::new(), Arc::new(Draft::tree(artifact::MODEL, narrowed)));
+        let tree = frame::encode_marked(data, mark.as_ref()).unwrap();
+        inputs.add("data", BTreeMap::new(), Arc::new(Draft::tree(artifact::FRAME, tree)));
+        Evaluate::run(&config("{}"), &inputs, &mut Outputs::default()).map_err(|error| error.to_string())
+    };
+    let advice = "wire what the model's `prepare` stage gave: `data = \"prepare.test\"`";
+    let fact = "was not prepared, and the model was trained behind a transform";
+    assert_eq!(run(&raw, None), Err(format!("evaluate: the frame `data` {fact}; {advice}")));
+    let fact = "was prepared by another transform than the one that the model was trained behind";
+    let mark = Mark::of(&other.encode().unwrap());
+    assert_eq!(
+        run(&other.apply(&raw).unwrap(), Some(mark)),
+        Err(format!("evaluate: the frame `data` {fact}; {advice}"))
+    );
+    assert_eq!(run(&prepared, Some(Mark::of(&bytes))), Ok(()));
+}
+
+#[test]
 fn a_target_that_hides_a_prediction_is_refused() {
     let config_of_model: TrainConfig = serde_json::from_str(r#"{"model": {"algorithm": "decision_tree"}}"#).unwrap();
     let target = Column::new("prediction".into(), [true, false]);
@@ -209,7 +246,7 @@ fn what_the_configuration_does_not_know_is_refused() {
 
 #[test]
 fn of_the_model_the_numbers_alone_are_read() {
-    let schemas = BTreeMap::from([("data".to_owned(), Schema { rows: 1, columns: Vec::new() })]);
+    let schemas = BTreeMap::from([("data".to_owned(), Schema { rows: 1, mark: None, columns: Vec::new() })]);
     let reads = Evaluate::reads(&config("{}"), &schemas);
     assert_eq!(reads["data"], Selection::All);
     assert_eq!(reads["model"], Selection::Only(vec!["model".into()]));

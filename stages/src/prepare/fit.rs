@@ -3,7 +3,8 @@
 //! It knows columns and steps. It does not know models, nor where a transform is kept.
 //!
 //! Invariants: nothing but train and the configuration influences what is fitted. Sums run in row order on one thread,
-//! so fitted values are the same bits everywhere. Every feature is a finite f64 when the last step has run.
+//! so fitted values are the same bits everywhere. Every feature is a finite f64 when the last step has run. Both frames
+//! bear the mark of the transform.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::step::{Columns, Constant, Fill, Scaling, Step};
-use crate::frame::{self, Schema};
+use crate::frame::{self, Mark, Schema};
 use crate::io::{Draft, Inputs, Outputs, Stored};
 use crate::kind::{From, InputPort, InputPorts, OutputPort, Ports, Selection, Selections, artifact};
 use crate::transform::{Fitted, InputColumn, Table, Transform, Values, category_of};
@@ -87,7 +88,7 @@ const MAX_CATEGORIES: usize = 10_000;
 
 impl Kind for Prepare {
     const NAME: &'static str = "prepare";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Config = PrepareConfig;
 
     fn ports(_config: &PrepareConfig) -> Ports {
@@ -122,11 +123,13 @@ impl Kind for Prepare {
         let train = read(config, "train", inputs.one("train")?)?;
         let test = read(config, "test", inputs.one("test")?)?;
         let transform = fit(config, &train)?;
+        let bytes = transform.encode()?;
+        let mark = Mark::of(&bytes);
         for (port, place, frame) in [("train", "prepare: train", &train), ("test", "prepare: test", &test)] {
             let applied = transform.apply_at(place, frame)?;
-            outputs.put(port, Draft::tree(artifact::FRAME, frame::encode(&applied)?));
+            outputs.put(port, Draft::tree(artifact::FRAME, frame::encode_marked(&applied, Some(&mark))?));
         }
-        outputs.put("transform", Draft::blob(artifact::TRANSFORM, transform.encode()?));
+        outputs.put("transform", Draft::blob(artifact::TRANSFORM, bytes));
         Ok(())
     }
 }
@@ -664,6 +667,15 @@ mod tests {
         assert_eq!(reads(worked()), Some(Selection::Only(vec!["c".into(), "n".into(), "y".into()])));
         assert_eq!(reads(json!({"target": "y"})), Some(Selection::All));
         assert_eq!(reads(json!({"target": "y", "features": ["z"]})), Some(Selection::All));
+    }
+
+    #[test]
+    fn both_frames_bear_the_mark_of_the_transform() {
+        let drafts = run(worked(), &train(), &train().slice(1, 2)).expect("runs");
+        let mark = Mark::of(&drafts["transform"].blob().expect("a blob"));
+        for port in ["train", "test"] {
+            assert_eq!(Schema::of(&drafts[port]).expect("a frame").mark, Some(mark.clone()), "{port}");
+        }
     }
 
     fn digests(drafts: BTreeMap<&'static str, Draft>) -> Vec<String> {

@@ -123,7 +123,8 @@ impl Kind for Split {
 
     fn run(config: &SplitConfig, inputs: &Inputs, outputs: &mut Outputs) -> Result<(), StageError> {
         let input = inputs.one("input")?;
-        let rows = u32::try_from(Schema::of(input)?.rows).map_err(|_| StageError::Data {
+        let schema = Schema::of(input)?;
+        let rows = u32::try_from(schema.rows).map_err(|_| StageError::Data {
             detail: "split: a frame of more than 4,294,967,295 rows cannot be split".into(),
         })?;
         let groups = match &config.stratify {
@@ -138,7 +139,7 @@ impl Kind for Split {
                 None => chosen.collect(),
                 Some(present) => compose(present, chosen)?,
             };
-            outputs.put(port, Draft::tree(artifact::FRAME, frame::encode_rows(composed)?));
+            outputs.put(port, Draft::tree(artifact::FRAME, frame::encode_rows(composed, schema.mark.as_ref())?));
         }
         Ok(())
     }
@@ -365,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_selection_is_composed_with_the_one_before() {
-        let mut tree = frame::encode_rows(vec![7, 5, 3, 1]).expect("encodes");
+        let mut tree = frame::encode_rows(vec![7, 5, 3, 1], None).expect("encodes");
         let labels = labels(&[Some("x"), Some("b"), Some("x"), Some("a"), Some("x"), Some("b"), Some("x"), Some("a")]);
         let crate::io::Content::Tree(columns) = labels.content else { panic!("a frame is a tree") };
         columns.into_entries().for_each(|(head, bytes)| tree.push(head.name, head.type_name, bytes));
@@ -376,6 +377,20 @@ mod tests {
         assert_eq!(test.iter().map(class).collect::<std::collections::BTreeSet<_>>().len(), 2);
         let order = |rows: &[u32]| rows.windows(2).all(|pair| pair[0] > pair[1]);
         assert!(order(&train) && order(&test), "the input's order is 7, 5, 3, 1");
+    }
+
+    #[test]
+    fn the_parts_of_a_prepared_frame_bear_its_mark() {
+        let mark = frame::Mark::of(b"a transform");
+        let columns = DataFrame::new(2, vec![Series::new("a".into(), [1_i64, 2]).into()]).expect("one column");
+        let input = Draft::tree(artifact::FRAME, frame::encode_marked(&columns, Some(&mark)).expect("encodes"));
+        let mut inputs = Inputs::default();
+        inputs.add("input", BTreeMap::new(), Arc::new(input));
+        let mut outputs = Outputs::default();
+        Split::run(&config(json!({"test": 0.5})).expect("valid"), &inputs, &mut outputs).expect("splits");
+        for (port, draft) in outputs.into_drafts() {
+            assert_eq!(Schema::of(&draft).expect("a frame").mark, Some(mark.clone()), "{port}");
+        }
     }
 
     #[test]

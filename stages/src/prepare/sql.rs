@@ -3,7 +3,7 @@
 //! Rows come in a defined order: joins keep the left order (a right join the right one); if anything in the query groups,
 //! drops duplicates or combines sets, the result is sorted by all its columns in turn, ascending, nulls last; under
 //! `order by` the remaining columns break ties in the same way, wherever it stands. In a window equal keys keep
-//! the order of rows, and null is the smallest value. This file does not know where tables come from, and polars-sql does not know
+//! the order of rows, and null is the smallest value. Whole numbers are counted and reckoned with as i64. This file does not know where tables come from, and polars-sql does not know
 //! about orders: `sql_text` holds the rules of the text, `sql_columns` what is read, `sql_order` the order of the plan.
 //!
 //! Invariant: the result follows from the query's tree and the selected columns alone, at any number of threads.
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sqlparser::ast::Query;
 
 use super::sql_columns::Names;
-use super::sql_order::{collect, ordered};
+use super::sql_order::{WIDENED, collect, ordered};
 use super::sql_text::{Relations, SqlText, refused};
 use crate::StageError;
 use crate::error::list;
@@ -45,7 +45,7 @@ pub struct Config {
 impl Kind for Sql {
     const NAME: &'static str = "sql";
     /// Stands for polars 0.55.2 and sqlparser 0.62 too: to be raised with either of them.
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Config = Config;
 
     fn ports(_config: &Config) -> Ports {
@@ -139,7 +139,7 @@ fn fact(error: &PolarsError) -> StageError {
     while let PolarsError::Context { error, .. } | PolarsError::ExprContext { error, .. } = cause {
         cause = error;
     }
-    let text = cause.to_string();
+    let text = cause.to_string().replace(&format!(".{WIDENED}()"), "");
     let text = text.split_once("Resolved plan until failure").map_or(text.as_str(), |(before, _)| before);
     let line = text.trim().lines().next().unwrap_or_default().trim_end_matches([':', ' ']);
     if let PolarsError::Duplicate(_) = cause

@@ -2,7 +2,9 @@
 //!
 //! Takes the plan that polars-sql makes and gives one in which every step keeps or makes a defined order: joins keep the
 //! left order, groups and distinct rows come as they are first met, a sort's ties are broken by the columns that are
-//! selected from it, and rows are in one chunk wherever numbers may be added up. It knows no SQL and no tables.
+//! selected from it, and rows are in one chunk wherever numbers may be added up. Whole numbers are counted, added and
+//! multiplied as i64: polars counts in u32 and keeps the operands' type, and both wrap around silently. It knows no SQL
+//! and no tables.
 //!
 //! Invariant: a step that this file does not know is an error. The plan runs on the in-memory engine alone: polars' own
 //! `collect` would hand groups to its streaming engine, which adds floats in another order from run to run.
@@ -20,6 +22,8 @@ use super::sql_text::refused;
 use crate::StageError;
 
 const WHOLE_SUM: &str = "headwater:sum";
+/// The name of a step that is not in the query; errors leave it out.
+pub const WIDENED: &str = "headwater:i64";
 
 /// Gives the plan a defined order. Without a set operation in the query, a union in the plan is one that reorders rows.
 ///
@@ -243,8 +247,76 @@ fn plain_sum(expr: Expr) -> Expr {
     }
 }
 
+/// Counts as i64, and sums and products of whole numbers in i64.
+fn wide(expr: Expr) -> Expr {
+    match expr {
+        Expr::Len
+        | Expr::Agg(AggExpr::Count { .. } | AggExpr::NUnique(_))
+        | Expr::Function { function: FunctionExpr::CumCount { .. } | FunctionExpr::Rank { .. }, .. } => {
+            expr.cast(DataType::Int64)
+        }
+        // polars would take the constant for a column of one row.
+        Expr::Agg(AggExpr::Sum(input)) if matches!(*input, Expr::Literal(_)) => {
+            Arc::unwrap_or_clone(input) * len().cast(DataType::Int64)
+        }
+        Expr::Agg(AggExpr::Sum(input)) => Expr::Agg(AggExpr::Sum(Arc::new(widened(Arc::unwrap_or_clone(input))))),
+        Expr::BinaryExpr { left, op, right } if is_arithmetic(op) => {
+            let [left, right] = [left, right].map(|side| Arc::new(widened(Arc::unwrap_or_clone(side))));
+            Expr::BinaryExpr { left, op, right }
+        }
+        Expr::Function { input, function } if is_arithmetic_function(&function) => {
+            Expr::Function { input: input.into_iter().map(widened).collect(), function }
+        }
+        other => other,
+    }
+}
+
+fn is_arithmetic(op: Operator) -> bool {
+    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
+}
+
+fn is_arithmetic_function(function: &FunctionExpr) -> bool {
+    matches!(function, FunctionExpr::Negate | FunctionExpr::Abs | FunctionExpr::CumSum { .. } | FunctionExpr::Pow(_))
+}
+
+/// Whole numbers and booleans as i64, anything else as it is: the plan does not know types yet. A u64 beyond i64 is an
+/// error when it is met.
+fn widened(expr: Expr) -> Expr {
+    let is_wide = match &expr {
+        // A number of the query takes the type of the other operand.
+        Expr::Literal(_) => true,
+        Expr::BinaryExpr { op, .. } => is_arithmetic(*op),
+        Expr::AnonymousFunction { fmt_str, .. } => ***fmt_str == *WIDENED,
+        _ => false,
+    };
+    if is_wide {
+        return expr;
+    }
+    let widen = BaseColumnUdf::new(
+        |columns: &mut [Column]| {
+            let column = std::mem::take(&mut columns[0]);
+            if is_narrow(column.dtype()) { column.strict_cast(&DataType::Int64) } else { Ok(column) }
+        },
+        |_: &Schema, fields: &[Field]| {
+            let dtype = fields[0].dtype();
+            let dtype = if is_narrow(dtype) { DataType::Int64 } else { dtype.clone() };
+            Ok(Field::new(fields[0].name().clone(), dtype))
+        },
+    );
+    Expr::AnonymousFunction {
+        input: vec![expr],
+        function: new_column_udf(widen),
+        options: FunctionOptions::elementwise(),
+        fmt_str: Box::new(WIDENED.into()),
+    }
+}
+
+fn is_narrow(dtype: &DataType) -> bool {
+    (dtype.is_integer() && *dtype != DataType::Int64) || dtype.is_bool()
+}
+
 fn expr(expr: Expr) -> Result<Expr, StageError> {
-    let ordered = expr.try_map_expr(|expr| match expr {
+    let ordered = expr.try_map_expr(|expr| match wide(expr) {
         Expr::SubPlan(..) => Err(polars_err!(SQLInterface: "a subquery outside of `from` and `where`")),
         Expr::SortBy { expr, by, sort_options } => {
             Ok(Expr::SortBy { expr, by, sort_options: sort_options.with_maintain_order(true) })

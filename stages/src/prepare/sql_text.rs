@@ -4,7 +4,7 @@
 //! data. It does not trust polars-sql to notice what it does not understand: a clause that polars-sql would ignore, or
 //! answer otherwise than SQL does, is refused here.
 //!
-//! Invariants: a [`SqlText`] is one query that has passed every rule; its printed form parses to itself, so comments,
+//! Invariants: a [`SqlText`] is one query that has passed every rule; its printed form parses to the same tree, so comments,
 //! white space and trailing commas do not count.
 
 use std::collections::BTreeSet;
@@ -83,7 +83,7 @@ impl TryFrom<String> for SqlText {
     fn try_from(text: String) -> Result<Self, StageError> {
         let query = parse(&text)?;
         let printed = query.to_string();
-        if parse(&printed)?.to_string() != printed {
+        if parse(&printed)? != query {
             return Err(refused("the parser does not print this query faithfully; write it another way"));
         }
         check(&query)?;

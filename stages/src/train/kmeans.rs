@@ -86,9 +86,10 @@ impl Centroids {
 /// Finds centroids.
 ///
 /// # Errors
-/// If there are fewer distinct rows than clusters, or linfa fails.
+/// If there are fewer distinct rows than clusters, distances are too large for numbers, or linfa fails.
 pub fn fit(config: &KmeansConfig, x: &Array2<f64>, seed: u64) -> Result<Centroids, StageError> {
     check_distinct(x, config.clusters as usize)?;
+    check_range(x)?;
     let failed = |detail: String| StageError::Library { what: "linfa-clustering", detail };
     // linfa goes through the matrix row by row.
     let rows = x.as_standard_layout();
@@ -113,6 +114,19 @@ fn check_distinct(x: &Array2<f64>, clusters: usize) -> Result<(), StageError> {
         }
     }
     let detail = format!("train: kmeans asks for {clusters} clusters, the data have {} distinct rows", distinct.len());
+    Err(StageError::Data { detail })
+}
+
+/// The first centroids are drawn by squared distances, which linfa adds up over all rows, and that panics on an
+/// infinite sum.
+fn check_range(x: &Array2<f64>) -> Result<(), StageError> {
+    let largest = x.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+    let apart = 2.0 * largest;
+    if (apart * apart * x.len() as f64).is_finite() {
+        return Ok(());
+    }
+    let detail =
+        format!("train: kmeans cannot add up squared distances of values as large as {largest:e}; scale the features");
     Err(StageError::Data { detail })
 }
 
@@ -141,5 +155,18 @@ mod tests {
         let x = array![[0.0], [-0.0], [1.0]];
         let error = fit(&config(3), &x, 0).unwrap_err().to_string();
         assert_eq!(error, "train: kmeans asks for 3 clusters, the data have 2 distinct rows");
+    }
+
+    #[test]
+    fn values_too_large_for_squared_distances_are_refused() {
+        for value in [1e200, 1e154, f64::MAX] {
+            let error = fit(&config(2), &array![[value], [-value], [0.0]], 0).unwrap_err().to_string();
+            let expected = format!(
+                "train: kmeans cannot add up squared distances of values as large as {value:e}; scale the features"
+            );
+            assert_eq!(error, expected);
+        }
+        assert!(fit(&config(2), &array![[1e150], [-1e150], [0.0]], 0).is_ok());
+        assert!(fit(&config(2), &array![[1e-200], [-1e-200], [0.0]], 0).is_ok());
     }
 }

@@ -4,8 +4,9 @@
 //! makes as a rule; so columns that earlier ones already determine are left out first and get the coefficient 0, as
 //! R's `lm` does.
 //!
-//! Invariant: a row's prediction is the intercept plus the products in the order of the features, added one by one: the
-//! same bits alone, in any batch and on any machine.
+//! Invariants: a row's prediction is the intercept plus the products in the order of the features, added one by one: the
+//! same bits alone, in any batch and on any machine. A fit is the same bits on one kind of CPU and platform: matrix
+//! products use the vector instructions that there are.
 
 use linfa::DatasetBase;
 use linfa::traits::Fit;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::classes::Classes;
 use crate::error::list;
-use crate::frame::{self, Schema};
+use crate::frame::{self, Mark, Schema};
 use crate::io::{Inputs, Outputs};
 use crate::kind::{From, InputPort, InputPorts, Kind, OutputPort, Ports, Selection, Selections, artifact};
 use crate::model::{Card, Fitted, Model};
@@ -62,7 +62,7 @@ pub enum Algorithm {
 
 impl Kind for Train {
     const NAME: &'static str = "train";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Config = TrainConfig;
 
     fn ports(_config: &TrainConfig) -> Ports {
@@ -95,8 +95,10 @@ impl Kind for Train {
         let stored = inputs.one("train")?;
         let bytes = inputs.optional("transform").map(|transform| transform.blob()).transpose()?;
         let transform = bytes.as_deref().map(Transform::decode).transpose()?;
+        let schema = Schema::of(stored)?;
+        check_mark(&schema, bytes.as_deref())?;
         let target = config.target(transform.as_ref())?;
-        let features = config.features(&Schema::of(stored)?, target.as_deref(), transform.as_ref())?;
+        let features = config.features(&schema, target.as_deref(), transform.as_ref())?;
         // A clustering does without the target, which need not even be there.
         let target = target.filter(|_| !config.clusters());
         let columns: Vec<String> = features.iter().chain(&target).cloned().collect();
@@ -105,6 +107,18 @@ impl Kind for Train {
         outputs.put("model", model.draft(&card, bytes)?);
         Ok(())
     }
+}
+
+/// A model learns from what the transform gave that it will predict behind.
+fn check_mark(schema: &Schema, transform: Option<&[u8]>) -> Result<(), StageError> {
+    let Some(mark) = transform.map(Mark::of) else { return Ok(()) };
+    let fact = match &schema.mark {
+        Some(found) if *found == mark => return Ok(()),
+        Some(_) => "the frame `train` was prepared by another transform than the one that is wired",
+        None => "a transform is wired, the frame `train` was not prepared by it",
+    };
+    let advice = "wire both from one `prepare` stage: `train = \"prepare.train\", transform = \"prepare.transform\"`";
+    Err(StageError::Config { detail: format!("train: {fact}; {advice}") })
 }
 
 impl TrainConfig {

@@ -52,11 +52,21 @@ pub fn config(text: &str) -> TrainConfig {
 }
 
 fn drafts(config: &TrainConfig, frame: &DataFrame, transform: Option<Transform>) -> Result<Draft, StageError> {
+    let bytes = transform.map(|transform| transform.encode().unwrap());
+    let mark = bytes.as_deref().map(Mark::of);
+    drafts_marked(config, frame, mark, bytes)
+}
+
+fn drafts_marked(
+    config: &TrainConfig,
+    frame: &DataFrame,
+    mark: Option<Mark>,
+    transform: Option<Vec<u8>>,
+) -> Result<Draft, StageError> {
     let mut inputs = Inputs::default();
-    let tree = frame::encode(frame).unwrap();
+    let tree = frame::encode_marked(frame, mark.as_ref()).unwrap();
     inputs.add("train", BTreeMap::new(), Arc::new(Draft::tree(artifact::FRAME, tree)));
-    if let Some(transform) = transform {
-        let bytes = transform.encode().unwrap();
+    if let Some(bytes) = transform {
         inputs.add("transform", BTreeMap::new(), Arc::new(Draft::blob(artifact::TRANSFORM, bytes)));
     }
     let mut outputs = Outputs::default();
@@ -336,15 +346,33 @@ fn transform_for(target: &str, features: &[&str]) -> Transform {
 fn a_model_carries_its_transform_and_takes_its_target_from_it() {
     let transform = transform_for("late", &["a", "b"]);
     let plain = frame().select(["b", "a", "late"]).unwrap();
+    let mark = blake3::hash(&transform.encode().unwrap()).to_hex()[..16].to_owned();
     let draft = drafts(&config(r#"{"model": {"algorithm": "logistic"}}"#), &plain, Some(transform)).unwrap();
     let names: Vec<&str> = draft.entries().iter().map(|entry| entry.name.as_str()).collect();
-    assert_eq!((draft.header(), names), ("algorithm logistic", vec!["model", "transform", "card"]));
+    assert_eq!(draft.header(), format!("algorithm logistic prepared {mark}"));
+    assert_eq!(names, ["model", "transform", "card"]);
     assert_eq!(Model::read(&draft).unwrap().features(), ["b", "a"]);
     assert_eq!(Model::read(&draft).unwrap().target(), Some("late"));
     assert_eq!(predict(&draft, &frame()).unwrap().height(), 24);
     assert_eq!(predict(&draft, &frame().drop("late").unwrap()).unwrap().height(), 24);
     let error = predict(&draft, &frame().drop("a").unwrap()).unwrap_err().to_string();
     assert!(error.contains("there is no column `a`; the columns are `b`, `s`"), "{error}");
+}
+
+#[test]
+fn a_frame_that_the_wired_transform_did_not_prepare_is_refused() {
+    let bytes = transform_for("late", &["a", "b"]).encode().unwrap();
+    let other = transform_for("late", &["a"]).encode().unwrap();
+    let told = |mark: Option<Mark>| {
+        drafts_marked(&config(LOGISTIC), &frame(), mark, Some(bytes.clone())).unwrap_err().to_string()
+    };
+    let advice = "wire both from one `prepare` stage: `train = \"prepare.train\", transform = \"prepare.transform\"`";
+    let fact = "a transform is wired, the frame `train` was not prepared by it";
+    assert_eq!(told(None), format!("train: {fact}; {advice}"));
+    let fact = "the frame `train` was prepared by another transform than the one that is wired";
+    assert_eq!(told(Some(Mark::of(&other))), format!("train: {fact}; {advice}"));
+    // Without a transform nothing is known of what comes later.
+    assert!(drafts_marked(&config(LOGISTIC), &frame(), Some(Mark::of(&other)), None).is_ok());
 }
 
 #[test]
@@ -400,7 +428,10 @@ fn wiring_and_data_that_cannot_be_trained_on_are_refused() {
 fn a_selection_holds_what_is_named_and_all_else() {
     let schema = |names: &[&str]| {
         let head = |name: &&str| EntryHead { name: (*name).into(), type_name: "f64".into() };
-        BTreeMap::from([("train".to_owned(), Schema { rows: 1, columns: names.iter().map(head).collect() })])
+        BTreeMap::from([(
+            "train".to_owned(),
+            Schema { rows: 1, mark: None, columns: names.iter().map(head).collect() },
+        )])
     };
     let schemas = schema(&["a", "b", "c", "late"]);
     let named = Selection::Only(vec!["a".into(), "b".into(), "late".into()]);
