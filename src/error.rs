@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use headwater_stages::StageError;
 
 /// One thing wrong with the pipeline file or the command line.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,6 +85,15 @@ impl CommandError {
     /// A failure without hints.
     pub fn failed(message: impl ToString) -> Self {
         Self::Failed(message.to_string(), Vec::new())
+    }
+
+    /// What is wrong with an artifact's bytes or content.
+    pub fn artifact(error: StageError) -> Self {
+        let hints = match &error {
+            StageError::Unreadable { .. } => vec!["`headwater run` makes it again".into()],
+            _ => Vec::new(),
+        };
+        Self::Failed(error.to_string(), hints)
     }
 
     /// The exit code of the process.

@@ -39,7 +39,7 @@ impl Get {
         match (artifact.type_name.as_str(), artifact.shape) {
             (artifact::FRAME, _) => {
                 let stored = open(&workspace, &found)?;
-                let frame = frame::decode(&*stored).map_err(CommandError::failed)?;
+                let frame = frame::decode(&*stored).map_err(CommandError::artifact)?;
                 let bytes = write_frame(&frame, &self.output.to_string_lossy());
                 write(&self.output, &bytes.map_err(|error| CommandError::usage(error.to_string()))?)
             }
@@ -48,8 +48,8 @@ impl Get {
                 Err(CommandError::Usage(text, vec!["choose a path that ends in .json".into()]))
             }
             (artifact::TRANSFORM, _) => {
-                let bytes = open(&workspace, &found)?.blob().map_err(CommandError::failed)?;
-                let transform = Transform::decode(&bytes).map_err(CommandError::failed)?;
+                let bytes = open(&workspace, &found)?.blob().map_err(CommandError::artifact)?;
+                let transform = Transform::decode(&bytes).map_err(CommandError::artifact)?;
                 write(&self.output, transform.describe().as_bytes())
             }
             (_, Shape::Tree) if self.output.read_dir().is_ok_and(|mut entries| entries.next().is_some()) => {

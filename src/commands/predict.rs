@@ -85,6 +85,6 @@ fn null_values(workspace: &Workspace, id: NodeId) -> Vec<String> {
 
 /// The columns that the model was fitted on as text: digits there are no numbers.
 fn text_columns(model: &dyn headwater_stages::io::Stored) -> Result<Vec<String>, CommandError> {
-    let transform = Model::transform(model).map_err(CommandError::failed)?;
+    let transform = Model::transform(model).map_err(CommandError::artifact)?;
     Ok(transform.map(|transform| transform.text_inputs()).unwrap_or_default())
 }

@@ -48,7 +48,7 @@ impl Show {
         let title = format!("{}  {name}  {digest}  {bytes} bytes\n", found.reference);
         let body = match (artifact.type_name.as_str(), artifact.shape) {
             (artifact::FRAME, _) => self.frame(stored)?,
-            (artifact::MODEL, _) => pretty(&json(&stored.entry("card").map_err(CommandError::failed)?)?),
+            (artifact::MODEL, _) => pretty(&json(&stored.entry("card").map_err(CommandError::artifact)?)?),
             (artifact::TRANSFORM, _) => pretty(&transform(stored)?),
             (artifact::METRICS, _) => metrics(&json(&blob(stored)?)?),
             (artifact::REPORT, _) => leaderboard(&json(&blob(stored)?)?),
@@ -59,7 +59,7 @@ impl Show {
     }
 
     fn frame(&self, stored: &dyn Stored) -> Result<String, CommandError> {
-        let frame = frame::decode(stored).map_err(CommandError::failed)?;
+        let frame = frame::decode(stored).map_err(CommandError::artifact)?;
         let (names, rows) = summary::head(&frame, self.rows).map_err(CommandError::failed)?;
         let shown = rows.len();
         let head = table(names, rows);
@@ -78,12 +78,12 @@ impl Show {
     fn print_json(&self, artifact: &Artifact, stored: &dyn Stored) -> Result<(), CommandError> {
         let value = match (artifact.type_name.as_str(), artifact.shape) {
             (artifact::FRAME, _) => {
-                let frame = frame::decode(stored).map_err(CommandError::failed)?;
+                let frame = frame::decode(stored).map_err(CommandError::artifact)?;
                 let columns = summary::columns(&frame).map_err(CommandError::failed)?;
                 let (names, rows) = summary::head(&frame, self.rows).map_err(CommandError::failed)?;
                 serde_json::json!({ "rows": frame.height(), "columns": columns, "names": names, "head": rows })
             }
-            (artifact::MODEL, _) => json(&stored.entry("card").map_err(CommandError::failed)?)?,
+            (artifact::MODEL, _) => json(&stored.entry("card").map_err(CommandError::artifact)?)?,
             (artifact::TRANSFORM, _) => transform(stored)?,
             (artifact::METRICS | artifact::REPORT, _) => json(&blob(stored)?)?,
             (_, Shape::Tree) => {
@@ -109,7 +109,7 @@ pub fn open(workspace: &Workspace, found: &Found) -> Result<std::sync::Arc<dyn S
 }
 
 fn blob(stored: &dyn Stored) -> Result<Vec<u8>, CommandError> {
-    stored.blob().map_err(CommandError::failed)
+    stored.blob().map_err(CommandError::artifact)
 }
 
 fn json(bytes: &[u8]) -> Result<Json, CommandError> {
@@ -117,7 +117,7 @@ fn json(bytes: &[u8]) -> Result<Json, CommandError> {
 }
 
 fn transform(stored: &dyn Stored) -> Result<Json, CommandError> {
-    let transform = Transform::decode(&blob(stored)?).map_err(CommandError::failed)?;
+    let transform = Transform::decode(&blob(stored)?).map_err(CommandError::artifact)?;
     json(transform.describe().as_bytes())
 }
 

@@ -2,13 +2,13 @@
 //!
 //! | file | |
 //! |---|---|
-//! | [`value`] | what stands in the file, with places, and a serde deserializer over it |
-//! | [`blame`] | what is wrong with a value, and the search for the text to underline |
-//! | [`file`] | the tables of the file, checked for shape |
-//! | [`interpolate`] | `${param}` |
-//! | [`variants`] | params, matrix and named variants -> variants and axes |
-//! | [`expand`] | stages and variants -> nodes and wires |
-//! | [`wiring`] | what the engine finds wrong with the wires, in the words of the file |
+//! | `value` | what stands in the file, with places, and a serde deserializer over it |
+//! | `blame` | what is wrong with a value, and the search for the text to underline |
+//! | `file` | the tables of the file, checked for shape |
+//! | `interpolate` | `${param}` |
+//! | `variants` | params, matrix and named variants -> variants and axes |
+//! | `expand` | stages and variants -> nodes and wires |
+//! | `wiring` | what the engine finds wrong with the wires, in the words of the file |
 //!
 //! Invariant: all errors of one pass are reported together, each with its place.
 

@@ -1,7 +1,7 @@
 //! Collecting: files of the project become frames, and frames become files again.
 //!
-//! The formats that are text are parsed here, exactly and with places ([`delimited`], [`jsonl`]); those that are not are
-//! polars' ([`columnar`]). This folder does not know what a frame is for.
+//! The formats that are text are parsed here, exactly and with places (`delimited`, `jsonl`); those that are not are
+//! polars' (`columnar`). This folder does not know what a frame is for.
 pub mod read;
 pub mod write;
 
