@@ -249,11 +249,6 @@ enum Work {
     Broken,
 }
 
-/// A file or folder that a node writes into the project.
-struct Out {
-    node: usize,
-}
-
 /// A path with a folder put in before its last part; a folder's path gets it behind.
 fn with_folder(written: &str, folder: &str) -> String {
     let written = written.strip_prefix("./").unwrap_or(written);
@@ -282,20 +277,22 @@ fn no_input(stage: &StageDeclaration, kind: &str, wire: &WireDeclaration, built:
         .hint(format!("{} names the file; remove the input", keys.join(", ")))
 }
 
-/// All outs by path. Paths are ordered by their components, so that what a folder holds follows it.
+/// The node that writes each out, by the out's path in the project. Paths are ordered by their components, so that what a folder holds follows it.
 #[derive(Default)]
-struct Outs(BTreeMap<PathBuf, Out>);
+struct Outs(BTreeMap<PathBuf, usize>);
 
 impl Outs {
     /// The out at this path, or the one that holds it.
-    fn around(&self, path: &Path) -> Option<(&PathBuf, &Out)> {
-        path.ancestors().find_map(|above| self.0.get_key_value(above))
+    fn around(&self, path: &Path) -> Option<(&PathBuf, usize)> {
+        path.ancestors().find_map(|above| self.0.get_key_value(above)).map(|(out, node)| (out, *node))
     }
 
     /// The outs inside a folder.
-    fn within<'a>(&'a self, folder: &'a Path) -> impl Iterator<Item = (&'a PathBuf, &'a Out)> {
+    fn within<'a>(&'a self, folder: &'a Path) -> impl Iterator<Item = (&'a PathBuf, usize)> {
         let from = self.0.range(folder.to_owned()..);
-        from.take_while(move |(path, _)| path.starts_with(folder)).filter(move |(path, _)| *path != folder)
+        from.take_while(move |(path, _)| path.starts_with(folder))
+            .filter(move |(path, _)| *path != folder)
+            .map(|(path, node)| (path, *node))
     }
 }
 
@@ -446,17 +443,17 @@ impl Expansion<'_> {
                 let other = outs.around(path).or_else(|| outs.within(path).next());
                 let clash = other.map(|(other, out)| self.clash(path, span, node, other, out));
                 errors.extend(clash.filter(|clash| errors.iter().all(|known| known.span != clash.span)));
-                outs.0.entry(path.clone()).or_insert(Out { node });
+                outs.0.entry(path.clone()).or_insert(node);
             }
         }
         self.errors.extend(errors);
         outs
     }
 
-    fn clash(&self, path: &Path, span: &Span, node: usize, other_path: &Path, other: &Out) -> Diagnostic {
-        let (mine, theirs) = (&self.nodes[node], &self.nodes[other.node]);
+    fn clash(&self, path: &Path, span: &Span, node: usize, other_path: &Path, other: usize) -> Diagnostic {
+        let (mine, theirs) = (&self.nodes[node], &self.nodes[other]);
         let stage = &self.file.stages[theirs.info.stage].name.name;
-        if mine.info.stage == theirs.info.stage && node != other.node {
+        if mine.info.stage == theirs.info.stage && node != other {
             return self.shared_out(span, node, &path.display().to_string());
         }
         let (mine, theirs) = (path.display(), other_path.display());
@@ -612,10 +609,10 @@ impl Expansion<'_> {
 fn file_wire(path: &Path, outs: &Outs, root: &Path) -> WireFrom {
     let path = normal(path);
     let place = within_project(&path, root);
-    if let Some((out, Out { node, .. })) = outs.around(&place) {
+    if let Some((out, node)) = outs.around(&place) {
         let inside = place.strip_prefix(out).ok().filter(|rest| !rest.as_os_str().is_empty());
         return WireFrom::Node {
-            node: NodeId(*node),
+            node: NodeId(node),
             output: Some(out.to_string_lossy().into_owned()),
             entry: inside.map(|rest| rest.to_string_lossy().into_owned()),
         };
