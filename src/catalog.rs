@@ -288,8 +288,8 @@ impl Lent {
 
     fn read(&self, digest: &Digest, name: &str) -> Result<Vec<u8>, StageError> {
         self.store.get(digest).map_err(|error| {
-            if let StoreError::Missing { digest } | StoreError::Damaged { digest, .. } = &error {
-                *self.lost.lock().expect("no panic happens while it is held") = Some(*digest);
+            if let Some(digest) = error.lost() {
+                *self.lost.lock().expect("no panic happens while it is held") = Some(digest);
             }
             StageError::Unreadable { entry: name.into(), detail: error.to_string() }
         })

@@ -34,7 +34,7 @@ impl Workspace {
         let pipeline = Pipeline::load(path, settings)?;
         let store_path = pipeline.project.store_path(pipeline.file.store_path.as_deref());
         let store = Arc::new(Store::open(&store_path).map_err(|error| store_error(&error, &store_path))?);
-        let ledger = Ledger::open(store.root()).map_err(CommandError::failed)?;
+        let ledger = Ledger::of(&store);
         if let Some(damage) = ledger.damage() {
             tell(&format!("warning: {damage}"));
         }

@@ -74,12 +74,16 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod blobs;
 mod codec;
+mod contents;
 mod digest;
 pub mod disk;
 mod files;
 mod ledger;
+mod pending;
 mod segment;
+mod segments;
 mod store;
 mod tree;
 
@@ -88,6 +92,6 @@ pub use digest::{Digest, DigestError};
 pub use disk::{DiskError, copy_file};
 pub use files::{FileError, FileIndex, FileState};
 pub use ledger::{Ledger, LedgerError, Record};
-pub use segment::SegmentError;
+pub use segments::SegmentError;
 pub use store::{Store, StoreError};
 pub use tree::{Artifact, Entry, MAX_ENTRIES, MAX_TREE_BYTES, Shape, Tree, TreeError};

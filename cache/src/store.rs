@@ -1,34 +1,37 @@
 //! `Store`: bytes kept under their digest, and trees of them.
 //!
-//! Does not know stages, keys or records, nor what any bytes mean.
+//! Does not know stages or keys, nor what any bytes mean. Small blobs are entries of [`Segments`], large ones files of
+//! their own in [`Blobs`]; this file decides which is which, and when they become durable.
 //!
-//! Invariants: nothing has a name below `blobs/` before its content is durable, and nothing is reported as put
-//! before its name is; no byte leaves the store without being hashed on the way, and a restored file appears only after
-//! its hash was found right; blobs are never written again, never replaced, and share no inode with a
-//! file outside; what is damaged is moved to `quarantine/`, so that it can be made again, and never deleted. The move
-//! and the check before it hold a kernel lock, so a good blob that has just taken the place of a damaged one stays.
+//! Invariants: what is put or restored is visible to this process at once, and durable when a commit has returned; no
+//! other process sees a blob before it is durable; no byte leaves the store without being hashed on the way, and a
+//! restored file appears only after its hash was found right. A store that is open is held with the kernel's shared
+//! lock, so that nothing is collected meanwhile.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use crate::blobs::Blobs;
 use crate::codec::CodecError;
 use crate::digest::{self, Digest};
-use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Meta, Opened, RealDisk, Temp, failed};
+use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Opened, RealDisk, Temp, failed};
+use crate::pending::{Large, Pending};
+use crate::segment::Kind;
+use crate::segments::{Found, NewEntry, SegmentError, Segments};
 use crate::tree::{Artifact, MAX_TREE_BYTES, Shape, Tree, TreeError};
 
 /// The version of the layout that this program reads and writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// What the format file says before the version.
 const FORMAT_NAME: &str = "headwater-store ";
 /// More than a format file ever has.
 const MAX_FORMAT_BYTES: u64 = 64;
 /// Trees within trees, at most.
 const MAX_DEPTH: usize = 64;
-/// How often a blob that another process exchanges meanwhile is looked at again.
-const ATTEMPTS: usize = 8;
+/// Blobs of more bytes than this are files of their own.
+const SMALL: u64 = 64 << 10;
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,9 @@ pub enum StoreError {
     /// A file operation failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A segment cannot be read or appended to.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
     /// No blob has this digest.
     #[error("blob {digest} is not in the store")]
     Missing {
@@ -49,6 +55,14 @@ pub enum StoreError {
         /// The digest that was asked for.
         digest: Digest,
         /// Where the damaged bytes are now.
+        path: PathBuf,
+    },
+    /// The entry of a segment that is this blob is not any more what it was: from now on the blob is missing.
+    #[error("blob {digest} is damaged in {path}", path = path.display())]
+    DamagedEntry {
+        /// The digest that was asked for.
+        digest: Digest,
+        /// The segment.
         path: PathBuf,
     },
     /// The bytes are intact and are no tree that this program can read.
@@ -97,22 +111,41 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// The digest of a blob that is missing or damaged: whoever made it can make it again.
+    pub fn lost(&self) -> Option<Digest> {
+        match self {
+            StoreError::Missing { digest }
+            | StoreError::Damaged { digest, .. }
+            | StoreError::DamagedEntry { digest, .. } => Some(*digest),
+            _ => None,
+        }
+    }
+}
+
 /// A folder of blobs under their digests. Used from many threads, and from many processes, at once.
 #[derive(Debug)]
 pub struct Store {
     disk: Arc<dyn Disk>,
     root: PathBuf,
+    blobs: Blobs,
+    segments: Segments,
+    /// Blobs of at most this many bytes are entries of segments.
+    small: u64,
+    pending: Mutex<Pending>,
+    /// Held by the one commit that is under way.
+    committing: Mutex<()>,
     /// Trees that were read and verified; they cannot change.
     trees: RwLock<HashMap<Digest, Arc<Tree>>>,
-    /// Which of the 256 folders of `blobs/` this process knows to be durable.
-    folders: [AtomicBool; 256],
     /// Folders outside of the store where leftovers of restores were looked for.
     swept: Mutex<HashSet<PathBuf>>,
-    sync_failed: AtomicBool,
+    /// Keeps the store from being collected.
+    _held: Box<dyn Handle>,
 }
 
 impl Store {
-    /// Opens the store in the folder `root`, which is made if it is missing, and removes temps of dead processes.
+    /// Opens the store in the folder `root`, which is made if it is missing, and removes temps of dead processes. Waits
+    /// while another process collects it.
     ///
     /// # Errors
     /// If the folder cannot be made or read, or has another format; nothing is touched then.
@@ -127,23 +160,34 @@ impl Store {
     pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Store, StoreError> {
         let root = std::path::absolute(root).map_err(failed("resolve", root))?;
         let fresh = !check_format(&*disk, &root)?;
-        for folder in ["tmp", "blobs", "quarantine"] {
+        for folder in ["tmp", "blobs", "segments", "quarantine"] {
             disk::create_dirs(&*disk, &root.join(folder), 0o700)?;
         }
         if fresh {
             write_format(&disk, &root)?;
         }
+        let held = hold(&*disk, &root)?;
         // Another process may have made these names and died before it could sync them.
         disk::sync_dir(&*disk, &root)?;
         disk::sweep(&*disk, &root.join("tmp"));
         Ok(Store {
+            blobs: Blobs::new(disk.clone(), root.clone()),
+            segments: Segments::open(disk.clone(), root.join("segments"), root.join("tmp"))?,
             disk,
             root,
+            small: SMALL,
+            pending: Mutex::default(),
+            committing: Mutex::default(),
             trees: RwLock::default(),
-            folders: [const { AtomicBool::new(false) }; 256],
             swept: Mutex::default(),
-            sync_failed: AtomicBool::new(false),
+            _held: held,
         })
+    }
+
+    /// The same store, which keeps blobs of more than `small` bytes in files of their own; 64 KiB unless it is told.
+    #[must_use]
+    pub fn with_small(self, small: u64) -> Store {
+        Store { small, ..self }
     }
 
     /// The folder of the store, absolute.
@@ -151,44 +195,69 @@ impl Store {
         &self.root
     }
 
-    /// Keeps `bytes`; when this returns they are durable. A blob of this digest and length that is there already is
-    /// taken for good, as every read verifies it.
+    /// Keeps `bytes`: they can be had from this value at once, and are durable after the next [`Store::commit`].
     ///
     /// # Errors
-    /// If they cannot be written and synced.
+    /// If they cannot be written.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
-        self.check_can_put()?;
+        self.blobs.check_synced()?;
         let digest = Digest::of(bytes);
-        if self.is_intact(&digest, bytes.len() as u64)? {
-            self.make_name_durable(&digest)?;
-            return Ok(digest);
+        match bytes.len() as u64 <= self.small {
+            true => self.put_small(&digest, bytes)?,
+            false => self.put_large(&digest, bytes)?,
         }
-        let mut temp = self.temp()?;
-        temp.write(bytes)?;
-        self.publish(&temp, &digest, bytes.len() as u64)?;
+        self.relieve()?;
         Ok(digest)
     }
 
-    /// Keeps a copy of the file at `path`, links followed, without holding it in memory; returns digest and length of
-    /// what was read.
+    /// Keeps a copy of the file at `path`, links followed, without holding a large one in memory; returns digest and
+    /// length of what was read. Durable after the next [`Store::commit`].
     ///
     /// # Errors
-    /// If it is no regular file, cannot be read, or its copy cannot be written and synced.
+    /// If it is no regular file, cannot be read, or its copy cannot be written.
     pub fn put_file(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
-        self.check_can_put()?;
-        let file = open_source(&*self.disk, path)?;
+        self.blobs.check_synced()?;
+        let (file, length) = open_source(&*self.disk, path)?;
+        if length <= self.small {
+            // One byte more, as it may have grown.
+            let bytes = disk::read(&*file, path, self.small + 1)?;
+            if bytes.len() as u64 <= self.small {
+                return Ok((self.put(&bytes)?, bytes.len() as u64));
+            }
+        }
         let mut temp = self.temp()?;
         let (digest, bytes) = disk::hash_into(&*file, path, u64::MAX, |chunk| temp.write(chunk))?;
-        self.publish(&temp, &digest, bytes)?;
+        self.keep_large(&digest, temp, bytes)?;
+        self.relieve()?;
         Ok((digest, bytes))
     }
 
     /// Keeps the encoding of `tree`, not its entries: put them first.
     ///
     /// # Errors
-    /// If the tree breaks a rule of [`Tree::encode`], or cannot be written and synced.
+    /// If the tree breaks a rule of [`Tree::encode`], or cannot be written.
     pub fn put_tree(&self, tree: &Tree) -> Result<Digest, StoreError> {
         self.put(&tree.encode()?)
+    }
+
+    /// Makes durable what was put and restored before this call: large blobs, then small ones with one sync for all of
+    /// them, then restored files.
+    ///
+    /// # Errors
+    /// If anything of it cannot be written or synced. What a sync failed for is not kept, what else failed waits for the
+    /// next commit; after a failed sync of a folder or a segment nothing is taken any more.
+    pub fn commit(&self) -> Result<(), StoreError> {
+        self.commit_with(&[])
+    }
+
+    /// [`Store::commit`], and then appends records, with the same sync as the small blobs.
+    pub(crate) fn commit_with(&self, records: &[NewEntry]) -> Result<(), StoreError> {
+        let _one = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.blobs.check_synced()?;
+        let pending = self.lock_pending().clone();
+        self.commit_large(&pending)?;
+        self.commit_small(&pending, records)?;
+        self.commit_restored()
     }
 
     /// The bytes of a blob, verified.
@@ -196,13 +265,16 @@ impl Store {
     /// A medium that cannot give back the bytes, asked twice, is damage as much as one that gives back others.
     ///
     /// # Errors
-    /// [`StoreError::Missing`]; [`StoreError::Damaged`], which also moves the blob to `quarantine/`; or a failed
-    /// file operation.
+    /// [`StoreError::Missing`]; [`StoreError::Damaged`] or [`StoreError::DamagedEntry`], after which the blob is missing;
+    /// or a failed file operation.
     pub fn get(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
-        self.read_verified(digest, |file, path, length| {
-            let bytes = disk::read(file, path, length)?;
-            Ok((Digest::of(&bytes), bytes))
-        })
+        match self.packed(digest)? {
+            Some(bytes) => Ok(bytes),
+            None => self.read_file(digest, |file, path, length| {
+                let bytes = disk::read(file, path, length)?;
+                Ok((Digest::of(&bytes), bytes))
+            }),
+        }
     }
 
     /// A tree, verified; read once in the life of the store value.
@@ -222,7 +294,7 @@ impl Store {
 
     /// Whether there is a blob of this digest. Its bytes are not looked at.
     pub fn contains(&self, digest: &Digest) -> bool {
-        matches!(self.look(digest), Ok(Some(found)) if found.is_file())
+        matches!(self.length(digest), Ok(Some(_)))
     }
 
     /// Whether an artifact can be produced as far as names and lengths tell: every blob is there with its length,
@@ -232,7 +304,7 @@ impl Store {
         let mut open = vec![(artifact.shape, artifact.digest, artifact.bytes, 0)];
         while let Some((shape, digest, bytes, depth)) = open.pop() {
             match shape {
-                Shape::Blob if self.is_present(&digest, bytes).unwrap_or(false) => {}
+                Shape::Blob if matches!(self.length(&digest), Ok(Some(length)) if length == bytes) => {}
                 Shape::Tree if depth < MAX_DEPTH && self.contains(&digest) => {
                     // Shared subtrees are walked once: twice at each level would never end.
                     if !visited.insert(digest) {
@@ -250,23 +322,43 @@ impl Store {
         true
     }
 
-    /// Copies a blob to `dest`, verified before it appears there, atomically and durably. Missing folders are
-    /// made; what is at `dest` is replaced, so the caller first moves away what must not be lost. The file gets the
-    /// permissions of any new file of the user's, and never shares an inode with the store.
+    /// Copies a blob to `dest`, verified before it appears there, atomically; durable after the next [`Store::commit`].
+    /// Missing folders are made; what is at `dest` is replaced, so the caller first moves away what must not be lost.
+    /// The file gets the permissions of any new file of the user's, and never shares an inode with the store.
     ///
     /// # Errors
     /// As [`Store::get`]; `dest` is untouched then.
     pub fn restore(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
+        let dest = std::path::absolute(dest).map_err(failed("resolve", dest))?;
+        self.lend(digest, &dest, executable)?;
+        self.lock_pending().restored.insert(dest);
+        Ok(())
+    }
+
+    /// [`Store::restore`] of a file that need not survive the power going: one that is removed soon.
+    ///
+    /// # Errors
+    /// As [`Store::restore`].
+    pub fn lend(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
         let folder = disk::parent(dest);
         let mode = if executable { 0o777 } else { 0o666 };
-        let temp = self.read_verified(digest, |file, path, length| {
+        let create = || {
             self.prepare_folder(folder)?;
-            let mut temp = Temp::create(&self.disk, folder, mode)?;
-            let (found, _) = disk::hash_into(file, path, length, |chunk| temp.write(chunk))?;
-            Ok((found, temp))
-        })?;
-        temp.sync()?;
-        Ok(temp.replace(dest)?)
+            Temp::create(&self.disk, folder, mode)
+        };
+        let temp = match self.packed(digest)? {
+            Some(bytes) => {
+                let mut temp = create()?;
+                temp.write(&bytes)?;
+                temp
+            }
+            None => self.read_file(digest, |file, path, length| {
+                let mut temp = create()?;
+                let (found, _) = disk::hash_into(file, path, length, |chunk| temp.write(chunk))?;
+                Ok((found, temp))
+            })?,
+        };
+        Ok(temp.place(dest)?)
     }
 
     /// The digests of all blobs whose text begins with `hex`, in order. None if `hex` is no lower-case hexadecimal
@@ -275,146 +367,163 @@ impl Store {
     /// # Errors
     /// If a folder of the store cannot be listed.
     pub fn with_prefix(&self, hex: &str) -> Result<Vec<Digest>, StoreError> {
-        let mut found = Vec::new();
         if hex.bytes().any(|character| digest::digit(character).is_none()) {
-            return Ok(found);
+            return Ok(Vec::new());
         }
-        let blobs = self.root.join("blobs");
-        let first = &hex[..hex.len().min(2)];
-        for folder in disk::names(&*self.disk, &blobs)? {
-            if folder.len() != 2 || !folder.starts_with(first) {
-                continue;
-            }
-            for rest in disk::names(&*self.disk, &blobs.join(&folder))? {
-                let text = format!("{folder}{rest}");
-                found.extend(text.parse::<Digest>().ok().filter(|_| text.starts_with(hex)));
-            }
-        }
-        Ok(found)
+        let mut found = self.blobs.with_prefix(hex)?;
+        let pending = self.lock_pending();
+        let packed = self.segments.names(Kind::Blob);
+        let others = packed.iter().chain(pending.small().keys()).chain(pending.large.keys());
+        found.extend(others.filter(|digest| digest.to_string().starts_with(hex)));
+        Ok(found.into_iter().collect())
     }
 
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let text = digest.to_string();
-        let (folder, rest) = text.split_at(2);
-        self.root.join("blobs").join(folder).join(rest)
+    /// The segments, which hold the records too.
+    pub(crate) fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    fn put_small(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.lock_pending().length(digest).is_some() {
+            return Ok(());
+        }
+        // What is there and damaged must not be taken for the blob: it is written again.
+        if self.segments.read(Kind::Blob, digest)? == Found::Payload(bytes.to_vec()) {
+            return Ok(());
+        }
+        self.lock_pending().put_small(*digest, bytes);
+        Ok(())
+    }
+
+    fn put_large(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.lock_pending().length(digest).is_some() {
+            return Ok(());
+        }
+        if self.blobs.is_intact(digest, bytes.len() as u64)? {
+            self.lock_pending().named.insert(*digest);
+            return Ok(());
+        }
+        let mut temp = self.temp()?;
+        temp.write(bytes)?;
+        self.keep_large(digest, temp, bytes.len() as u64)
+    }
+
+    fn keep_large(&self, digest: &Digest, temp: Temp, bytes: u64) -> Result<(), StoreError> {
+        temp.set_mode(0o444)?;
+        self.lock_pending().large.entry(*digest).or_insert_with(|| Arc::new(Large { temp, bytes }));
+        Ok(())
+    }
+
+    /// Commits when so much is pending that it should not wait.
+    fn relieve(&self) -> Result<(), StoreError> {
+        if self.lock_pending().is_much() { self.commit() } else { Ok(()) }
+    }
+
+    fn commit_large(&self, pending: &Pending) -> Result<(), StoreError> {
+        for (digest, large) in &pending.large {
+            if let Err(error) = large.temp.sync() {
+                // The kernel may have dropped its pages: it is of no use any more.
+                self.lock_pending().large.remove(digest);
+                return Err(error.into());
+            }
+            self.blobs.publish(&large.temp, digest, large.bytes)?;
+        }
+        let mut named: BTreeSet<Digest> = std::mem::take(&mut self.lock_pending().named);
+        named.extend(pending.large.keys());
+        if let Err(error) = self.blobs.make_names_durable(&named) {
+            self.lock_pending().named.append(&mut named);
+            return Err(error);
+        }
+        let mut settled = self.lock_pending();
+        pending.large.keys().for_each(|digest| drop(settled.large.remove(digest)));
+        Ok(())
+    }
+
+    fn commit_small(&self, pending: &Pending, records: &[NewEntry]) -> Result<(), StoreError> {
+        let small = pending.small().iter();
+        let blobs = small.map(|(digest, bytes)| NewEntry { kind: Kind::Blob, name: *digest, payload: bytes });
+        let entries: Vec<NewEntry> = blobs.chain(records.iter().copied()).collect();
+        self.segments.append(&entries)?;
+        self.lock_pending().settle_small(pending.small());
+        Ok(())
+    }
+
+    fn commit_restored(&self) -> Result<(), StoreError> {
+        let mut restored = std::mem::take(&mut self.lock_pending().restored);
+        let synced = self.sync_restored(&mut restored);
+        self.lock_pending().restored.append(&mut restored);
+        synced
+    }
+
+    /// Syncs files and then their folders. What remains in `restored` has not been synced, and may be.
+    fn sync_restored(&self, restored: &mut BTreeSet<PathBuf>) -> Result<(), StoreError> {
+        let mut folders = BTreeSet::new();
+        for path in restored.iter() {
+            folders.insert(disk::parent(path).to_owned());
+            // What is not there any more, or is no file, was moved away by somebody: it is not ours to keep.
+            if let Opened::Regular(file, _) = disk::open_regular(&*self.disk, path, Links::Refuse)?
+                && let Err(error) = file.sync()
+            {
+                let path = path.clone();
+                restored.remove(&path);
+                return Err(failed("sync", &path)(error).into());
+            }
+        }
+        for folder in folders {
+            match disk::sync_dir(&*self.disk, &folder) {
+                Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
+                synced => synced?,
+            }
+        }
+        restored.clear();
+        Ok(())
     }
 
     fn temp(&self) -> Result<Temp, StoreError> {
         Ok(Temp::create(&self.disk, &self.root.join("tmp"), 0o600)?)
     }
 
-    fn check_can_put(&self) -> Result<(), StoreError> {
-        if self.sync_failed.load(Ordering::Acquire) {
-            let root = self.root.clone();
-            return Err(StoreError::SyncFailed { root });
-        }
-        Ok(())
-    }
-
-    /// Whether a regular file of this length lies in the place of the blob.
-    fn is_present(&self, digest: &Digest, bytes: u64) -> Result<bool, StoreError> {
-        Ok(self.look(digest)?.is_some_and(|found| is_blob(&found, bytes)))
-    }
-
-    /// Whether the blob is there with the right bytes. A put that trusted a damaged one would leave its maker running
-    /// again and again; what is damaged is moved to `quarantine/`.
-    fn is_intact(&self, digest: &Digest, bytes: u64) -> Result<bool, StoreError> {
-        if !self.is_present(digest, bytes)? {
-            return Ok(false);
-        }
-        match self.read_verified(digest, |file, path, length| disk::hash_into(file, path, length, |_| Ok(()))) {
-            Ok(_) => Ok(true),
-            Err(StoreError::Missing { .. } | StoreError::Damaged { .. }) => Ok(false),
-            Err(error) => Err(error),
+    /// The length of a blob that is pending or there.
+    fn length(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        let pending = self.lock_pending().length(digest);
+        match pending.or_else(|| self.segments.length(Kind::Blob, digest)) {
+            Some(length) => Ok(Some(length)),
+            None => self.blobs.length(digest),
         }
     }
 
-    /// What lies in the place of a blob.
-    fn look(&self, digest: &Digest) -> Result<Option<Meta>, StoreError> {
-        Ok(disk::look(&*self.disk, &self.blob_path(digest), Links::Refuse)?)
-    }
-
-    /// Gives a written temp its place among the blobs, unless the blob is there already.
-    fn publish(&self, temp: &Temp, digest: &Digest, bytes: u64) -> Result<(), StoreError> {
-        temp.set_mode(0o444)?;
-        temp.sync()?;
-        let path = self.blob_path(digest);
-        if disk::create_dir(&*self.disk, disk::parent(&path), 0o700)? {
-            self.name_of_folder(digest).store(false, Ordering::Release);
+    /// The bytes of a blob that is an entry of a segment or will be one.
+    fn packed(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(bytes) = self.lock_pending().small().get(digest) {
+            return Ok(Some(bytes.to_vec()));
         }
-        for _ in 0..ATTEMPTS {
-            if temp.publish(&path)? || self.is_intact(digest, bytes)? {
-                return self.make_name_durable(digest);
-            }
-            self.set_aside(digest, |found| !is_blob(found, bytes))?;
+        match self.segments.read(Kind::Blob, digest)? {
+            Found::Payload(bytes) => Ok(Some(bytes)),
+            Found::Nothing => Ok(None),
+            Found::Damaged(path) => Err(StoreError::DamagedEntry { digest: *digest, path }),
         }
-        let taken = io::ErrorKind::AlreadyExists.into();
-        Err(failed("publish", &path)(taken).into())
     }
 
-    /// Syncs the folder of a blob, and once in a process the name of that folder: whoever made either may have
-    /// died before syncing it.
-    fn make_name_durable(&self, digest: &Digest) -> Result<(), StoreError> {
-        let path = self.blob_path(digest);
-        self.sync_dir(disk::parent(&path))?;
-        let known = self.name_of_folder(digest);
-        if !known.load(Ordering::Acquire) {
-            self.sync_dir(&self.root.join("blobs"))?;
-            known.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    /// Syncs a folder of the store. No descriptor left is no failed sync: it may be tried again.
-    fn sync_dir(&self, folder: &Path) -> Result<(), StoreError> {
-        let handle = disk::open(&*self.disk, folder, Access::Read(Links::Follow))?;
-        handle.sync().map_err(|error| {
-            // The kernel reports a lost write once: a second sync would succeed and mean nothing.
-            self.sync_failed.store(true, Ordering::Release);
-            failed("sync directory", folder)(error).into()
-        })
-    }
-
-    /// Whether the name of the folder that holds the blob is known to be durable.
-    fn name_of_folder(&self, digest: &Digest) -> &AtomicBool {
-        &self.folders[usize::from(digest.as_bytes()[0])]
-    }
-
-    /// Opens a blob for reading; what is no regular file is damage.
-    fn open_blob(&self, digest: &Digest) -> Result<(Box<dyn Handle>, Meta), StoreError> {
-        for _ in 0..ATTEMPTS {
-            match disk::open_regular(&*self.disk, &self.blob_path(digest), Links::Refuse)? {
-                Opened::Regular(file, metadata) => return Ok((file, metadata)),
-                Opened::Missing => break,
-                Opened::Other(_) => {
-                    if let Some(path) = self.set_aside(digest, |found| !found.is_file())? {
-                        let digest = *digest;
-                        return Err(StoreError::Damaged { digest, path });
-                    }
-                }
-            }
-        }
-        Err(StoreError::Missing { digest: *digest })
-    }
-
-    /// What `read` makes of a blob's bytes, once it has found them to have the right digest.
-    fn read_verified<T>(
+    /// What `read` makes of the bytes of a blob that is a file or will be one, once it has found them to have the right
+    /// digest.
+    fn read_file<T>(
         &self,
         digest: &Digest,
         read: impl Fn(&dyn Handle, &Path, u64) -> Result<(Digest, T), DiskError>,
     ) -> Result<T, StoreError> {
-        let path = self.blob_path(digest);
-        for attempt in 0..ATTEMPTS {
-            let (file, seen) = self.open_blob(digest)?;
-            match read(&*file, &path, seen.bytes) {
-                Ok((found, value)) if found == *digest => return Ok(value),
-                Err(error) if !is_unreadable(&error, &path) => return Err(error.into()),
-                // A fault that passes is no damage.
-                Err(_) if attempt == 0 => {}
-                Ok(_) | Err(_) => self.condemn(digest, &seen)?,
+        let pending = self.lock_pending().large.get(digest).cloned();
+        let Some(large) = pending else {
+            return self.blobs.read(digest, read);
+        };
+        let path = large.temp.path();
+        let file = disk::open(&*self.disk, path, Access::Read(Links::Refuse))?;
+        match read(&*file, path, large.bytes)? {
+            (found, value) if found == *digest => Ok(value),
+            _ => {
+                self.lock_pending().large.remove(digest);
+                Err(StoreError::Missing { digest: *digest })
             }
         }
-        Err(StoreError::Missing { digest: *digest })
     }
 
     fn read_tree(&self, digest: &Digest) -> Result<Tree, StoreError> {
@@ -426,38 +535,14 @@ impl Store {
     /// A blob too long to be a tree is hashed without being held in memory: it is either damaged or no tree.
     fn check_tree_length(&self, digest: &Digest) -> Result<(), StoreError> {
         let limit = MAX_TREE_BYTES as u64;
-        let bytes = self.open_blob(digest)?.1.bytes;
-        if bytes <= limit {
+        if self.length(digest)?.is_none_or(|bytes| bytes <= limit) {
             return Ok(());
         }
-        let bytes = self.read_verified(digest, |file, path, length| disk::hash_into(file, path, length, |_| Ok(())))?;
+        let bytes = self.read_file(digest, |file, path, length| disk::hash_into(file, path, length, |_| Ok(())))?;
         match bytes > limit {
             true => Err(StoreError::NotATree { digest: *digest, source: CodecError::TooLarge { bytes, limit }.into() }),
             false => Ok(()),
         }
-    }
-
-    /// Moves the file that was `seen` to hold wrong bytes away and reports it; `Ok` if another lies in its place by
-    /// now, which deserves a look of its own.
-    fn condemn(&self, digest: &Digest, seen: &Meta) -> Result<(), StoreError> {
-        let same = |found: &Meta| (found.device, found.inode) == (seen.device, seen.inode);
-        match self.set_aside(digest, same)? {
-            Some(path) => Err(StoreError::Damaged { digest: *digest, path }),
-            None => Ok(()),
-        }
-    }
-
-    /// Moves what lies in the place of a blob to `quarantine/` if it `is_bad`; returns where it is then.
-    fn set_aside(&self, digest: &Digest, is_bad: impl Fn(&Meta) -> bool) -> Result<Option<PathBuf>, StoreError> {
-        let folder = self.root.join("quarantine");
-        let _lock = lock(&*self.disk, &folder.join("lock"))?;
-        let path = self.blob_path(digest);
-        if !self.look(digest)?.is_some_and(|found| is_bad(&found)) {
-            return Ok(None);
-        }
-        let place = folder.join(format!("{digest}-{}", disk::random_name()));
-        self.disk.rename(&path, &place).map_err(failed("quarantine", &path))?;
-        Ok(Some(place))
     }
 
     /// Makes a folder outside of the store and, once in a process, clears it of what a killed restore left.
@@ -471,32 +556,26 @@ impl Store {
         }
         Ok(())
     }
+
+    fn lock_pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Whether the medium, not the way to it, is what failed: the bytes of the file at `blob` cannot be had any more.
-fn is_unreadable(error: &DiskError, blob: &Path) -> bool {
-    let errno = error.source.raw_os_error();
-    error.path == blob && matches!(errno, Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG))
-}
-
-/// Whether this is a regular file of the length that a blob must have.
-fn is_blob(found: &Meta, bytes: u64) -> bool {
-    found.is_file() && found.bytes == bytes
-}
-
-/// Opens a file of the user's to be put.
-fn open_source(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Handle>, StoreError> {
+/// Opens a file of the user's to be put; its length is what it was a moment ago.
+fn open_source(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn Handle>, u64), StoreError> {
     match disk::open_regular(disk, path, Links::Follow)? {
-        Opened::Regular(file, _) => Ok(file),
+        Opened::Regular(file, found) => Ok((file, found.bytes)),
         Opened::Other(kind) => Err(StoreError::NotRegular { path: path.to_owned(), kind }),
         Opened::Missing => Err(failed("open", path)(io::Error::from_raw_os_error(libc::ENOENT)).into()),
     }
 }
 
-/// Holds the kernel's lock on the file at `path` for as long as the returned file is open.
-fn lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Handle>, DiskError> {
-    let file = disk::open(disk, path, Access::Edit(0o600))?;
-    disk::lock(&*file, path, Lock::Exclusive)?;
+/// Takes the shared lock that keeps a store from being collected.
+fn hold(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Handle>, DiskError> {
+    let path = root.join("lock");
+    let file = disk::open(disk, &path, Access::Edit(0o600))?;
+    disk::lock(&*file, &path, Lock::Shared)?;
     Ok(file)
 }
 
@@ -543,17 +622,44 @@ mod tests {
     use crate::tree::tests::{entry, tree};
     use std::fs::{self, OpenOptions};
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     struct Bench {
         folder: tempfile::TempDir,
         store: Store,
     }
 
+    /// Calls with their commit.
+    trait Committed {
+        fn keep(&self, bytes: &[u8]) -> Result<Digest, StoreError>;
+        fn keep_file(&self, path: &Path) -> Result<(Digest, u64), StoreError>;
+        fn keep_tree(&self, tree: &Tree) -> Result<Digest, StoreError>;
+        fn restore_kept(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError>;
+    }
+
+    impl Committed for Store {
+        fn keep(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+            self.put(bytes).and_then(|digest| self.commit().map(|()| digest))
+        }
+
+        fn keep_file(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
+            self.put_file(path).and_then(|put| self.commit().map(|()| put))
+        }
+
+        fn keep_tree(&self, tree: &Tree) -> Result<Digest, StoreError> {
+            self.put_tree(tree).and_then(|digest| self.commit().map(|()| digest))
+        }
+
+        fn restore_kept(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
+            self.restore(digest, dest, executable).and_then(|()| self.commit())
+        }
+    }
+
     impl Bench {
         fn new() -> Bench {
             let folder = tempfile::tempdir().unwrap();
-            let store = Store::open(&folder.path().join("store")).unwrap();
+            // Every blob that has bytes is a file of its own.
+            let store = Store::open(&folder.path().join("store")).unwrap().with_small(0);
             Bench { folder, store }
         }
 
@@ -563,8 +669,8 @@ mod tests {
 
         /// Puts `content` and then exchanges the blob's bytes for `damaged`.
         fn damaged(&self, content: &[u8], damaged: &[u8]) -> Digest {
-            let digest = self.store.put(content).unwrap();
-            let path = self.store.blob_path(&digest);
+            let digest = self.store.keep(content).unwrap();
+            let path = self.store.blobs.path(&digest);
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
             fs::write(&path, damaged).unwrap();
             digest
@@ -586,7 +692,7 @@ mod tests {
             assert!(path.symlink_metadata().is_ok());
             let error = self.store.get(&digest).unwrap_err();
             assert!(matches!(error, StoreError::Missing { digest: named } if named == digest));
-            self.store.put(content).unwrap();
+            self.store.keep(content).unwrap();
             assert_eq!(self.store.get(&digest).unwrap(), content);
         }
     }
@@ -603,12 +709,12 @@ mod tests {
     #[test]
     fn a_put_replaces_a_damaged_blob_of_the_same_length() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let digest = store.put(b"right").unwrap();
-        let path = store.blob_path(&digest);
+        let store = Store::open(folder.path()).unwrap().with_small(0);
+        let digest = store.keep(b"right").unwrap();
+        let path = store.blobs.path(&digest);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, b"wrong").unwrap();
-        assert_eq!(store.put(b"right").unwrap(), digest);
+        assert_eq!(store.keep(b"right").unwrap(), digest);
         assert_eq!(store.get(&digest).unwrap(), b"right");
     }
 
@@ -616,7 +722,7 @@ mod tests {
     fn bytes_come_back() {
         let bench = Bench::new();
         for content in [&b""[..], b"x", &[7; 3 << 20]] {
-            let digest = bench.store.put(content).unwrap();
+            let digest = bench.store.keep(content).unwrap();
             assert_eq!(digest, Digest::of(content));
             assert!(bench.store.contains(&digest));
             assert_eq!(bench.store.get(&digest).unwrap(), content);
@@ -628,8 +734,8 @@ mod tests {
         let bench = Bench::new();
         let root = bench.store.root();
         assert_eq!(mode(root), 0o700);
-        assert_eq!(fs::read(root.join("format")).unwrap(), b"headwater-store 1\n");
-        let text = bench.store.put(b"content").unwrap().to_string();
+        assert_eq!(fs::read(root.join("format")).unwrap(), b"headwater-store 2\n");
+        let text = bench.store.keep(b"content").unwrap().to_string();
         let blob = root.join("blobs").join(&text[..2]).join(&text[2..]);
         assert_eq!(mode(&blob), 0o444);
         assert_eq!(fs::metadata(&blob).unwrap().nlink(), 1);
@@ -644,7 +750,7 @@ mod tests {
         assert_eq!(bench.store.get(&digest).unwrap_err().to_string(), text);
         assert_eq!(bench.store.get_tree(&digest).unwrap_err().to_string(), text);
         let dest = bench.path("new/dest");
-        let error = bench.store.restore(&digest, &dest, false).unwrap_err();
+        let error = bench.store.restore_kept(&digest, &dest, false).unwrap_err();
         assert_eq!(error.to_string(), text);
         assert!(!bench.path("new").exists());
         assert!(!bench.store.contains(&digest));
@@ -682,8 +788,8 @@ mod tests {
     #[test]
     fn a_folder_a_link_or_a_fifo_in_the_place_of_a_blob_is_damage() {
         let bench = Bench::new();
-        let digest = bench.store.put(b"abc").unwrap();
-        let path = bench.store.blob_path(&digest);
+        let digest = bench.store.keep(b"abc").unwrap();
+        let path = bench.store.blobs.path(&digest);
         let outside = bench.path("outside");
         fs::write(&outside, b"abc").unwrap();
         let replace: [&dyn Fn(); 3] =
@@ -703,7 +809,7 @@ mod tests {
     fn a_blob_of_the_wrong_size_is_replaced_by_a_put() {
         let bench = Bench::new();
         let digest = bench.damaged(b"content", b"cont");
-        bench.store.put(b"content").unwrap();
+        bench.store.keep(b"content").unwrap();
         assert_eq!(bench.store.get(&digest).unwrap(), b"content");
         assert_eq!(bench.quarantined().len(), 1);
     }
@@ -712,10 +818,10 @@ mod tests {
     fn a_good_blob_that_took_the_place_of_a_damaged_one_is_not_set_aside() {
         let bench = Bench::new();
         let digest = bench.damaged(b"content", b"CONTENT");
-        let (_held_open, seen) = bench.store.open_blob(&digest).unwrap();
-        fs::remove_file(bench.store.blob_path(&digest)).unwrap();
-        bench.store.put(b"content").unwrap();
-        bench.store.condemn(&digest, &seen).unwrap();
+        let (_held_open, seen) = bench.store.blobs.open(&digest).unwrap();
+        fs::remove_file(bench.store.blobs.path(&digest)).unwrap();
+        bench.store.keep(b"content").unwrap();
+        bench.store.blobs.condemn(&digest, &seen).unwrap();
         assert_eq!(bench.store.get(&digest).unwrap(), b"content");
     }
 
@@ -726,7 +832,7 @@ mod tests {
         for content in [&b""[..], b"some content", &[3; (2 << 20) + 5]] {
             fs::write(&path, content).unwrap();
             let expected = (Digest::of(content), content.len() as u64);
-            assert_eq!(bench.store.put_file(&path).unwrap(), expected);
+            assert_eq!(bench.store.keep_file(&path).unwrap(), expected);
             assert_eq!(bench.store.get(&expected.0).unwrap(), content);
         }
     }
@@ -736,10 +842,10 @@ mod tests {
         let bench = Bench::new();
         let folder = bench.folder.path();
         assert_eq!(
-            bench.store.put_file(folder).unwrap_err().to_string(),
+            bench.store.keep_file(folder).unwrap_err().to_string(),
             format!("{} is a directory, not a regular file", folder.display())
         );
-        let error = bench.store.put_file(Path::new("/no/such/file")).unwrap_err();
+        let error = bench.store.keep_file(Path::new("/no/such/file")).unwrap_err();
         assert_eq!(error.to_string(), "cannot open /no/such/file: No such file or directory (os error 2)");
     }
 
@@ -748,7 +854,7 @@ mod tests {
         let bench = Bench::new();
         let path = bench.path("file");
         fs::write(&path, b"content").unwrap();
-        let (digest, _) = bench.store.put_file(&path).unwrap();
+        let (digest, _) = bench.store.keep_file(&path).unwrap();
         fs::write(&path, b"written to afterwards").unwrap();
         assert_eq!(bench.store.get(&digest).unwrap(), b"content");
     }
@@ -757,17 +863,17 @@ mod tests {
     fn a_tree_comes_back_and_is_read_once() {
         let bench = Bench::new();
         let tree = tree(&["a", "b"]);
-        let digest = bench.store.put_tree(&tree).unwrap();
+        let digest = bench.store.keep_tree(&tree).unwrap();
         let first = bench.store.get_tree(&digest).unwrap();
         assert_eq!(*first, tree);
-        fs::remove_file(bench.store.blob_path(&digest)).unwrap();
+        fs::remove_file(bench.store.blobs.path(&digest)).unwrap();
         assert!(Arc::ptr_eq(&first, &bench.store.get_tree(&digest).unwrap()));
     }
 
     #[test]
     fn bytes_that_are_no_tree_are_named_and_stay() {
         let bench = Bench::new();
-        let digest = bench.store.put(b"no tree at all").unwrap();
+        let digest = bench.store.keep(b"no tree at all").unwrap();
         assert_eq!(
             bench.store.get_tree(&digest).unwrap_err().to_string(),
             format!(
@@ -781,8 +887,8 @@ mod tests {
     #[test]
     fn a_tree_grown_beyond_the_limit_is_damage_and_not_read_into_memory() {
         let bench = Bench::new();
-        let digest = bench.store.put_tree(&tree(&["a"])).unwrap();
-        let path = bench.store.blob_path(&digest);
+        let digest = bench.store.keep_tree(&tree(&["a"])).unwrap();
+        let path = bench.store.blobs.path(&digest);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(MAX_TREE_BYTES as u64 + 1).unwrap();
@@ -794,7 +900,7 @@ mod tests {
     fn an_invalid_tree_is_refused_before_it_is_written() {
         let bench = Bench::new();
         assert_eq!(
-            bench.store.put_tree(&tree(&["a", "a"])).unwrap_err().to_string(),
+            bench.store.keep_tree(&tree(&["a", "a"])).unwrap_err().to_string(),
             "two entries of the tree are named \"a\""
         );
         assert!(bench.store.with_prefix("").unwrap().is_empty());
@@ -805,15 +911,15 @@ mod tests {
         let bench = Bench::new();
         let store = &bench.store;
         let inner = tree(&["a", "b"]);
-        let sub = Entry { shape: Shape::Tree, digest: store.put_tree(&inner).unwrap(), ..entry("sub", b"") };
+        let sub = Entry { shape: Shape::Tree, digest: store.keep_tree(&inner).unwrap(), ..entry("sub", b"") };
         let outer = Tree { header: String::new(), entries: vec![sub, entry("c", b"c")] };
-        let whole = artifact(Shape::Tree, store.put_tree(&outer).unwrap(), 3);
+        let whole = artifact(Shape::Tree, store.keep_tree(&outer).unwrap(), 3);
         assert!(!store.holds(&whole));
-        let digests = [b"a", b"b", b"c"].map(|content| store.put(content).unwrap());
+        let digests = [b"a", b"b", b"c"].map(|content| store.keep(content).unwrap());
         assert!(store.holds(&whole));
         let parts = digests.iter().chain([&whole.digest, &outer.entries[0].digest]);
         for digest in parts {
-            let (path, away) = (store.blob_path(digest), bench.path("away"));
+            let (path, away) = (store.blobs.path(digest), bench.path("away"));
             fs::rename(&path, &away).unwrap();
             assert!(!store.holds(&whole), "without {digest}");
             fs::rename(&away, &path).unwrap();
@@ -824,7 +930,7 @@ mod tests {
     #[test]
     fn a_blob_of_another_length_is_not_held() {
         let bench = Bench::new();
-        let digest = bench.store.put(b"abc").unwrap();
+        let digest = bench.store.keep(b"abc").unwrap();
         assert!(bench.store.holds(&artifact(Shape::Blob, digest, 3)));
         assert!(!bench.store.holds(&artifact(Shape::Blob, digest, 4)));
     }
@@ -833,11 +939,11 @@ mod tests {
     fn chain(store: &Store, length: usize) -> Artifact {
         let mut last = Digest::of(b"");
         let mut shape = Shape::Blob;
-        store.put(b"").unwrap();
+        store.keep(b"").unwrap();
         for _ in 0..length {
             let part = |name| Entry { digest: last, shape, ..entry(name, b"") };
             let entries = vec![part("left"), part("right")];
-            last = store.put_tree(&Tree { header: String::new(), entries }).unwrap();
+            last = store.keep_tree(&Tree { header: String::new(), entries }).unwrap();
             shape = Shape::Tree;
         }
         artifact(shape, last, 0)
@@ -853,10 +959,10 @@ mod tests {
     #[test]
     fn a_restored_file_is_a_copy_with_ordinary_permissions() {
         let bench = Bench::new();
-        let digest = bench.store.put(b"content").unwrap();
+        let digest = bench.store.keep(b"content").unwrap();
         let (plain, program) = (bench.path("new/folder/plain"), bench.path("program"));
-        bench.store.restore(&digest, &plain, false).unwrap();
-        bench.store.restore(&digest, &program, true).unwrap();
+        bench.store.restore_kept(&digest, &plain, false).unwrap();
+        bench.store.restore_kept(&digest, &program, true).unwrap();
         assert_eq!(fs::read(&plain).unwrap(), b"content");
         assert_eq!(mode(&plain) & 0o111, 0);
         assert_eq!(mode(&plain) & 0o600, 0o600);
@@ -868,11 +974,11 @@ mod tests {
     #[test]
     fn a_restore_replaces_a_link_and_not_what_it_leads_to() {
         let bench = Bench::new();
-        let digest = bench.store.put(b"content").unwrap();
+        let digest = bench.store.keep(b"content").unwrap();
         let (target, link) = (bench.path("target"), bench.path("link"));
         fs::write(&target, b"mine").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        bench.store.restore(&digest, &link, false).unwrap();
+        bench.store.restore_kept(&digest, &link, false).unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"mine");
         assert!(fs::symlink_metadata(&link).unwrap().is_file());
     }
@@ -884,7 +990,7 @@ mod tests {
         let dest = bench.path("dest/file");
         fs::create_dir(bench.path("dest")).unwrap();
         fs::write(&dest, b"before").unwrap();
-        let error = bench.store.restore(&digest, &dest, false).unwrap_err();
+        let error = bench.store.restore_kept(&digest, &dest, false).unwrap_err();
         assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
         assert_eq!(fs::read(&dest).unwrap(), b"before");
         assert_eq!(disk::names(&RealDisk, &bench.path("dest")).unwrap(), ["file"]);
@@ -893,17 +999,17 @@ mod tests {
     #[test]
     fn a_restore_clears_what_a_killed_one_left() {
         let bench = Bench::new();
-        let digest = bench.store.put(b"content").unwrap();
+        let digest = bench.store.keep(b"content").unwrap();
         let left = bench.path(&format!(".headwater-{}.tmp", disk::random_name()));
         fs::write(&left, b"half of the cont").unwrap();
-        bench.store.restore(&digest, &bench.path("dest"), false).unwrap();
+        bench.store.restore_kept(&digest, &bench.path("dest"), false).unwrap();
         assert!(!left.exists());
     }
 
     #[test]
     fn digests_are_found_by_any_prefix_in_order() {
         let bench = Bench::new();
-        let mut all: Vec<_> = (0..40u8).map(|i| bench.store.put(&[i]).unwrap()).collect();
+        let mut all: Vec<_> = (0..40u8).map(|i| bench.store.keep(&[i]).unwrap()).collect();
         all.sort();
         assert_eq!(bench.store.with_prefix("").unwrap(), all);
         for digest in &all {
@@ -923,8 +1029,8 @@ mod tests {
     #[test]
     fn strange_names_among_the_blobs_are_no_digests() {
         let bench = Bench::new();
-        let digest = bench.store.put(b"content").unwrap();
-        let folder = bench.store.blob_path(&digest);
+        let digest = bench.store.keep(b"content").unwrap();
+        let folder = bench.store.blobs.path(&digest);
         fs::write(folder.with_file_name("notes"), b"").unwrap();
         fs::write(bench.store.root.join("blobs/README"), b"").unwrap();
         assert_eq!(bench.store.with_prefix("").unwrap(), [digest]);
@@ -933,10 +1039,10 @@ mod tests {
     #[test]
     fn a_newer_store_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("format"), b"headwater-store 2\n").unwrap();
+        fs::write(folder.path().join("format"), b"headwater-store 3\n").unwrap();
         assert_eq!(
             Store::open(folder.path()).unwrap_err().to_string(),
-            format!("the store {} has format version 2, this program reads version 1", folder.path().display())
+            format!("the store {} has format version 3, this program reads version 2", folder.path().display())
         );
         assert_eq!(disk::names(&RealDisk, folder.path()).unwrap(), ["format"]);
     }
@@ -959,7 +1065,7 @@ mod tests {
     fn a_store_whose_making_was_cut_short_is_completed() {
         let bench = Bench::new();
         let root = bench.store.root();
-        let digest = bench.store.put(b"content").unwrap();
+        let digest = bench.store.keep(b"content").unwrap();
         fs::remove_file(root.join("format")).unwrap();
         fs::remove_dir_all(root.join("quarantine")).unwrap();
         let again = Store::open(root).unwrap();
@@ -970,25 +1076,24 @@ mod tests {
     #[test]
     fn opening_sweeps_the_temps_of_the_dead_and_not_those_of_the_living() {
         let bench = Bench::new();
-        let mut living = bench.store.temp().unwrap();
+        let digest = bench.store.put(b"content").unwrap();
         let tmp = bench.store.root.join("tmp");
         let dead = tmp.join(format!(".headwater-{}.tmp", disk::random_name()));
         fs::write(&dead, b"half").unwrap();
         let _again = Store::open(bench.store.root()).unwrap();
         assert!(!dead.exists());
-        living.write(b"content").unwrap();
-        bench.store.publish(&living, &Digest::of(b"content"), 7).unwrap();
-        assert!(bench.store.contains(&Digest::of(b"content")));
+        bench.store.commit().unwrap();
+        assert!(bench.store.contains(&digest));
     }
 
     #[test]
     fn after_a_failed_sync_nothing_is_put() {
         let bench = Bench::new();
-        let digest = bench.store.put(b"before").unwrap();
-        bench.store.sync_failed.store(true, Ordering::Release);
+        let digest = bench.store.keep(b"before").unwrap();
+        bench.store.blobs.fail_sync();
         let text = format!("the store {} takes nothing more: an earlier sync failed", bench.store.root().display());
-        assert_eq!(bench.store.put(b"before").unwrap_err().to_string(), text);
-        let error = bench.store.put_file(Path::new("/dev/null")).unwrap_err();
+        assert_eq!(bench.store.keep(b"before").unwrap_err().to_string(), text);
+        let error = bench.store.keep_file(Path::new("/dev/null")).unwrap_err();
         assert_eq!(error.to_string(), text);
         assert_eq!(bench.store.get(&digest).unwrap(), b"before");
     }
@@ -998,7 +1103,7 @@ mod tests {
         let memory = ForgetfulDisk::new();
         Store::open_on(Arc::new(memory.clone()), Path::new("/store")).unwrap();
         let disk = FailingDisk::new(Arc::new(memory.clone()), decide);
-        (memory, Store::open_on(Arc::new(disk), Path::new("/store")).unwrap())
+        (memory, Store::open_on(Arc::new(disk), Path::new("/store")).unwrap().with_small(0))
     }
 
     /// Chooses the first `times` calls of this operation on a path that contains `part`.
@@ -1013,32 +1118,32 @@ mod tests {
     #[test]
     fn a_failed_sync_of_a_folder_is_final() {
         let (memory, store) = failing(first(1, "sync", "/blobs/", libc::EIO));
-        let error = store.put(b"content").unwrap_err().to_string();
+        let error = store.keep(b"content").unwrap_err().to_string();
         let folder = format!("/store/blobs/{}", &Digest::of(b"content").to_string()[..2]);
         assert_eq!(error, format!("cannot sync directory {folder}: Input/output error (os error 5)"));
         for content in [&b"content"[..], b"other"] {
-            let error = store.put(content).unwrap_err();
+            let error = store.keep(content).unwrap_err();
             assert!(matches!(error, StoreError::SyncFailed { .. }), "{error}");
         }
         let again = Store::open_on(Arc::new(memory), Path::new("/store")).unwrap();
-        again.put(b"content").unwrap();
+        again.keep(b"content").unwrap();
     }
 
     #[test]
     fn a_failed_sync_of_a_blob_costs_that_put_and_no_other() {
         let (memory, store) = failing(first(1, "sync", ".tmp", libc::ENOSPC));
-        assert!(store.put(b"content").is_err());
+        assert!(store.keep(b"content").is_err());
         assert!(!store.contains(&Digest::of(b"content")));
         assert!(disk::names(&memory, Path::new("/store/tmp")).unwrap().is_empty());
-        let digest = store.put(b"content").unwrap();
+        let digest = store.keep(b"content").unwrap();
         assert_eq!(store.get(&digest).unwrap(), b"content");
     }
 
     #[test]
     fn no_descriptor_left_to_sync_a_folder_with_is_no_failed_sync() {
         let (_, store) = failing(first(1, "open", "/blobs/", libc::EMFILE));
-        assert!(store.put(b"content").is_err());
-        let digest = store.put(b"content").unwrap();
+        assert!(store.keep(b"content").is_err());
+        let digest = store.keep(b"content").unwrap();
         assert_eq!(store.get(&digest).unwrap(), b"content");
     }
 
@@ -1046,14 +1151,14 @@ mod tests {
     fn a_blob_that_the_medium_cannot_give_back_is_damage() {
         for errno in [libc::EIO, libc::EUCLEAN, libc::EBADMSG] {
             let (memory, store) = failing(first(4, "read_at", "/blobs/", errno));
-            let digest = store.put(b"content").unwrap();
+            let digest = store.keep(b"content").unwrap();
             let error = store.get(&digest).unwrap_err();
             assert!(matches!(error, StoreError::Damaged { digest: named, .. } if named == digest), "{error}");
-            store.put(b"content").unwrap();
-            let error = store.restore(&digest, Path::new("/out/file"), false).unwrap_err();
+            store.keep(b"content").unwrap();
+            let error = store.restore_kept(&digest, Path::new("/out/file"), false).unwrap_err();
             assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
             assert!(disk::names(&memory, Path::new("/out")).unwrap().is_empty());
-            store.put(b"content").unwrap();
+            store.keep(b"content").unwrap();
             assert_eq!(store.get(&digest).unwrap(), b"content");
         }
     }
@@ -1061,7 +1166,7 @@ mod tests {
     #[test]
     fn a_read_that_fails_once_is_no_damage() {
         let (memory, store) = failing(first(1, "read_at", "/blobs/", libc::EIO));
-        let digest = store.put(b"content").unwrap();
+        let digest = store.keep(b"content").unwrap();
         assert_eq!(store.get(&digest).unwrap(), b"content");
         assert!(disk::names(&memory, Path::new("/store/quarantine")).unwrap().is_empty());
     }
@@ -1069,20 +1174,20 @@ mod tests {
     #[test]
     fn a_read_that_fails_for_another_reason_is_an_error_and_no_damage() {
         let (memory, store) = failing(first(usize::MAX, "read_at", "/blobs/", libc::ENOMEM));
-        let digest = store.put(b"content").unwrap();
+        let digest = store.keep(b"content").unwrap();
         let text = store.get(&digest).unwrap_err().to_string();
         assert_eq!(
             text,
-            format!("cannot read {}: Cannot allocate memory (os error 12)", store.blob_path(&digest).display())
+            format!("cannot read {}: Cannot allocate memory (os error 12)", store.blobs.path(&digest).display())
         );
-        assert!(memory.look(&store.blob_path(&digest), Links::Refuse).is_ok());
+        assert!(memory.look(&store.blobs.path(&digest), Links::Refuse).is_ok());
     }
 
     #[test]
     fn a_target_that_cannot_be_written_is_no_damage_of_the_blob() {
         let (_, store) = failing(first(1, "write_at", "/out/", libc::EIO));
-        let digest = store.put(b"content").unwrap();
-        let error = store.restore(&digest, Path::new("/out/file"), false).unwrap_err();
+        let digest = store.keep(b"content").unwrap();
+        let error = store.restore_kept(&digest, Path::new("/out/file"), false).unwrap_err();
         assert!(matches!(error, StoreError::Disk(_)), "{error}");
         assert_eq!(store.get(&digest).unwrap(), b"content");
     }
@@ -1103,8 +1208,8 @@ mod tests {
                 disk::sync_name_of(&disk, disk::parent(Path::new(folder))).unwrap();
                 disk.create_dir(Path::new(folder), 0o700).unwrap();
             }
-            let store = Store::open_on(Arc::new(disk.clone()), Path::new("/a/store")).unwrap();
-            let digest = store.put(b"content").unwrap();
+            let store = Store::open_on(Arc::new(disk.clone()), Path::new("/a/store")).unwrap().with_small(0);
+            let digest = store.keep(b"content").unwrap();
             for crashed in disk.crashes(64, 0) {
                 let store = Store::open_on(Arc::new(crashed), Path::new("/a/store")).unwrap();
                 assert_eq!(store.get(&digest).unwrap(), b"content");
@@ -1116,10 +1221,10 @@ mod tests {
     fn a_file_restored_into_a_folder_that_a_killed_process_made_survives_a_crash() {
         let disk = left_by_the_dead(&["/out"]);
         let store = Store::open_on(Arc::new(disk.clone()), Path::new("/store")).unwrap();
-        let digest = store.put(b"content").unwrap();
+        let digest = store.keep(b"content").unwrap();
         // What opening the store synced is not what counts.
         disk.create_dir(Path::new("/out/deep"), 0o700).unwrap();
-        store.restore(&digest, Path::new("/out/deep/file"), false).unwrap();
+        store.restore_kept(&digest, Path::new("/out/deep/file"), false).unwrap();
         for crashed in disk.crashes(64, 0) {
             assert!(crashed.look(Path::new("/out/deep/file"), Links::Refuse).is_ok());
         }
@@ -1129,10 +1234,10 @@ mod tests {
     fn a_file_restored_into_a_folder_that_was_made_again_survives_a_crash() {
         let disk = ForgetfulDisk::new();
         let store = Store::open_on(Arc::new(disk.clone()), Path::new("/store")).unwrap();
-        let digest = store.put(b"content").unwrap();
-        store.restore(&digest, Path::new("/out/file"), false).unwrap();
+        let digest = store.keep(b"content").unwrap();
+        store.restore_kept(&digest, Path::new("/out/file"), false).unwrap();
         disk.rename(Path::new("/out"), Path::new("/away")).unwrap();
-        store.restore(&digest, Path::new("/out/file"), false).unwrap();
+        store.restore_kept(&digest, Path::new("/out/file"), false).unwrap();
         for crashed in disk.crashes(64, 0) {
             assert!(crashed.look(Path::new("/out/file"), Links::Refuse).is_ok());
         }
@@ -1147,7 +1252,7 @@ mod tests {
             let lived = Store::open_on(Arc::new(dying.clone()), Path::new("/store")).is_ok();
             Store::open_on(Arc::new(disk.clone()), Path::new("/store")).unwrap();
             for crashed in disk.crashes(64, number) {
-                for name in ["format", "quarantine", "blobs", "tmp"] {
+                for name in ["format", "lock", "quarantine", "blobs", "segments", "tmp"] {
                     let found = crashed.look(&Path::new("/store").join(name), Links::Refuse);
                     assert!(found.is_ok(), "{name} is gone, killed before call {number}");
                 }
@@ -1170,13 +1275,13 @@ mod tests {
     #[test]
     fn many_threads_and_stores_put_the_same_and_get_it() {
         let bench = Bench::new();
-        let other = Store::open(bench.store.root()).unwrap();
+        let other = Store::open(bench.store.root()).unwrap().with_small(0);
         std::thread::scope(|scope| {
             for store in [&bench.store, &other, &bench.store, &other] {
                 scope.spawn(move || {
                     for i in 0..20u8 {
                         let content = [i; 100];
-                        let digest = store.put(&content).unwrap();
+                        let digest = store.keep(&content).unwrap();
                         assert_eq!(store.get(&digest).unwrap(), content);
                     }
                 });
@@ -1195,7 +1300,7 @@ mod tests {
                 scope.spawn(|| match bench.store.get(&digest) {
                     Ok(bytes) => assert_eq!(bytes, b"content"),
                     Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => {
-                        bench.store.put(b"content").unwrap();
+                        bench.store.keep(b"content").unwrap();
                     }
                     Err(error) => panic!("{error}"),
                 });

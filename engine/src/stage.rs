@@ -133,9 +133,9 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Missing { digest } | StoreError::Damaged { digest, .. } => Self::Lost(digest),
-            other => Self::new(other),
+        match error.lost() {
+            Some(digest) => Self::Lost(digest),
+            None => Self::new(error),
         }
     }
 }

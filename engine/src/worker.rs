@@ -44,7 +44,7 @@ impl Session<'_> {
         let names = node.stage.outputs.iter().map(|port| port.name.clone());
         let record =
             Record { outputs: names.zip(given).collect(), manifest: manifest.text(), seconds: (self.clock)() - begun };
-        self.ledger.append(&manifest.key().0, &record).map_err(Failure::new)?;
+        self.ledger.append(&[(manifest.key().0, record)]).map_err(Failure::new)?;
         // Last: what took hours is not to be done again because a file could not be put in place.
         self.put_in_place(&node.stage, outputs)
     }

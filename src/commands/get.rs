@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use headwater_cache::Shape;
+use headwater_cache::{Shape, Store};
 use headwater_stages::collect::write::write_frame;
 use headwater_stages::frame;
 use headwater_stages::kind::artifact;
@@ -35,7 +35,7 @@ impl Get {
         let workspace = Workspace::open(&globals.pipeline, &[])?;
         let found = workspace.artifact(&self.reference)?;
         refuse_to_replace(&self.output, self.overwrite)?;
-        let artifact = &found.artifact;
+        let (store, artifact) = (&workspace.store, &found.artifact);
         match (artifact.type_name.as_str(), artifact.shape) {
             (artifact::FRAME, _) => {
                 let stored = open(&workspace, &found)?;
@@ -56,10 +56,14 @@ impl Get {
                 let text = format!("{} is a folder with files in it", self.output.display());
                 Err(CommandError::Usage(text, vec!["choose a path that is not there".into()]))
             }
-            (_, Shape::Tree) => write_tree(&workspace.store, artifact, &self.output).map_err(failure),
+            (_, Shape::Tree) => {
+                write_tree(store, artifact, &self.output, Store::restore).map_err(failure)?;
+                store.commit().map_err(CommandError::failed)
+            }
             (type_name, Shape::Blob) => {
                 let executable = type_name == "executable";
-                workspace.store.restore(&artifact.digest, &self.output, executable).map_err(CommandError::failed)
+                let restored = store.restore(&artifact.digest, &self.output, executable);
+                restored.and_then(|()| store.commit()).map_err(CommandError::failed)
             }
         }
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use headwater_cache::{Artifact, Digest, Entry, Shape, Store, Tree};
+use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError, Tree};
 use headwater_engine::{Failure, Outs};
 use walkdir::WalkDir;
 
@@ -122,17 +122,20 @@ fn tree_of(mut entries: Vec<Entry>) -> Tree {
     Tree { header: String::new(), entries }
 }
 
+/// How a blob becomes a file: [`Store::restore`], or [`Store::lend`] for one that is removed soon.
+pub type Place = fn(&Store, &Digest, &Path, bool) -> Result<(), StoreError>;
+
 /// Writes the entries of a tree as files.
 ///
 /// # Errors
 /// If a blob is missing or damaged, a name leads out of the folder, or a file cannot be written.
-pub fn write_tree(store: &Store, artifact: &Artifact, folder: &Path) -> Result<(), Failure> {
+pub fn write_tree(store: &Store, artifact: &Artifact, folder: &Path, place: Place) -> Result<(), Failure> {
     let tree = store.get_tree(&artifact.digest)?;
     at("make the folder", folder, fs::create_dir_all(folder))?;
-    tree.entries.iter().try_for_each(|entry| write_entry(store, entry, folder))
+    tree.entries.iter().try_for_each(|entry| write_entry(store, entry, folder, place))
 }
 
-fn write_entry(store: &Store, entry: &Entry, folder: &Path) -> Result<(), Failure> {
+fn write_entry(store: &Store, entry: &Entry, folder: &Path, place: Place) -> Result<(), Failure> {
     let target = folder.join(inside(&entry.name)?);
     if entry.shape == Shape::Tree {
         // The only trees within folders are empty ones.
@@ -140,7 +143,7 @@ fn write_entry(store: &Store, entry: &Entry, folder: &Path) -> Result<(), Failur
     }
     let parent = target.parent().unwrap_or(folder);
     at("make the folder", parent, fs::create_dir_all(parent))?;
-    Ok(store.restore(&entry.digest, &target, entry.type_name == file_type(true))?)
+    Ok(place(store, &entry.digest, &target, entry.type_name == file_type(true))?)
 }
 
 /// The name of an entry as a path. A store may be shared, so a name is not trusted to stay inside its folder.
@@ -241,7 +244,7 @@ impl PlacedOuts {
             }
         }
         remove_empty_folders(full);
-        wanted.values().try_for_each(|entry| write_entry(store, entry, full))
+        wanted.values().try_for_each(|entry| write_entry(store, entry, full, Store::restore))
     }
 
     /// Moves what stands at a path to the trash, unless the store can bring it back.
@@ -358,7 +361,7 @@ mod tests {
             let digest = kept.put_tree(&tree).expect("put");
             let artifact = Artifact { type_name: FOLDER.into(), shape: Shape::Tree, digest, bytes: 7 };
             let target = folder.path().join("out");
-            let failure = write_tree(&kept, &artifact, &target).expect_err("refused");
+            let failure = write_tree(&kept, &artifact, &target, Store::restore).expect_err("refused");
             let Failure::Error(error) = failure else { panic!("an error") };
             assert!(error.to_string().contains("no path inside it"), "{error}");
             assert!(!folder.path().join("escaped").exists() && scan(&target).expect("a folder").is_empty());

@@ -217,8 +217,8 @@ fn mount_artifact(artifact: &Artifact, target: &Path, job: &Job<'_>) -> Result<(
             })?;
             files("write", target, fs::write(target, bytes)).map_err(Failure::new)
         }
-        (type_name, Shape::Blob) => Ok(job.store.restore(&artifact.digest, target, type_name == "executable")?),
-        (_, Shape::Tree) => outs::write_tree(job.store, artifact, target),
+        (type_name, Shape::Blob) => Ok(job.store.lend(&artifact.digest, target, type_name == "executable")?),
+        (_, Shape::Tree) => outs::write_tree(job.store, artifact, target, Store::lend),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::digest::Digest;
 pub use failing::{Call, FailingDisk, Fault};
 pub use forgetful::ForgetfulDisk;
 pub use real::RealDisk;
-pub(crate) use temp::{Temp, random_name, sweep};
+pub(crate) use temp::{Temp, is_accident, random_name, sweep};
 
 /// How much is read at a time.
 const CHUNK: usize = 1 << 20;
@@ -222,6 +222,13 @@ pub struct DiskError {
     pub path: PathBuf,
     /// What the operating system says.
     pub source: io::Error,
+}
+
+impl DiskError {
+    /// Whether the medium, not the way to it, is what failed: the bytes cannot be had any more.
+    pub(crate) fn is_of_the_medium(&self) -> bool {
+        matches!(self.source.raw_os_error(), Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG))
+    }
 }
 
 /// Names operation and path of an `io::Error`.
@@ -443,6 +450,19 @@ pub(crate) fn set_len(file: &dyn Handle, path: &Path, length: u64) -> Result<(),
 /// Waits for a lock. A signal is no reason to go on without it.
 pub(crate) fn lock(file: &dyn Handle, path: &Path, lock: Lock) -> Result<(), DiskError> {
     repeated(|| file.lock(lock)).map_err(failed("lock", path))
+}
+
+/// Takes the exclusive lock; `false` if anybody else has it.
+pub(crate) fn try_lock(file: &dyn Handle, path: &Path) -> Result<bool, DiskError> {
+    for _ in 0..INTERRUPTIONS {
+        match file.lock(Lock::TryExclusive) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => std::thread::yield_now(),
+            Err(error) => return Err(failed("lock", path)(error)),
+        }
+    }
+    Err(failed("lock", path)(ErrorKind::Interrupted.into()))
 }
 
 #[cfg(test)]

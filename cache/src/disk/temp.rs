@@ -32,6 +32,7 @@ pub(crate) fn random_name() -> String {
 
 /// A file under a random name that belongs to this process until it is published or dropped; dropping removes the
 /// name.
+#[derive(Debug)]
 pub(crate) struct Temp {
     disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
@@ -82,6 +83,16 @@ impl Temp {
         }
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the file in the place of `dest`, atomically. Neither content nor name need be durable.
+    pub(crate) fn place(self, dest: &Path) -> Result<(), DiskError> {
+        self.disk.rename(&self.path, dest).map_err(failed("replace", dest))
+    }
+
     /// Puts the synced file in the place of `dest`, atomically and durably.
     pub(crate) fn replace(self, dest: &Path) -> Result<(), DiskError> {
         self.disk.rename(&self.path, dest).map_err(failed("replace", dest))?;
@@ -113,7 +124,8 @@ fn create(disk: &dyn Disk, path: &Path, mode: u32) -> io::Result<Option<Box<dyn 
     }
 }
 
-fn is_accident(error: &io::Error) -> bool {
+/// Whether a file could not be made under this name, and may be under another.
+pub(crate) fn is_accident(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::Interrupted | ErrorKind::WouldBlock)
 }
 

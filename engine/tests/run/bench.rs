@@ -333,8 +333,8 @@ pub fn options() -> Options {
 impl Bench {
     pub fn new(files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(&folder.path().join("store")).unwrap());
-        let ledger = Ledger::open(store.root()).unwrap();
+        let store = Arc::new(Store::open(&folder.path().join("store")).unwrap().with_small(0));
+        let ledger = Ledger::of(&store);
         let bench = Self {
             _folder: folder,
             store,
@@ -353,8 +353,8 @@ impl Bench {
 
     /// As another process would find the store.
     pub fn reopen(&mut self) {
-        self.store = Arc::new(Store::open(self.store.root()).unwrap());
-        self.ledger = Ledger::open(self.store.root()).unwrap();
+        self.store = Arc::new(Store::open(self.store.root()).unwrap().with_small(0));
+        self.ledger = Ledger::of(&self.store);
     }
 
     pub fn graph(&self, drafts: &[Draft]) -> Graph {
