@@ -70,6 +70,20 @@ impl Blobs {
         }
     }
 
+    /// Whether what lies in the place of the blob has its digest. Nothing is moved.
+    pub(crate) fn matches(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let path = self.path(digest);
+        let Opened::Regular(file, found) = disk::open_regular(&*self.disk, &path, Links::Refuse)? else {
+            return Ok(false);
+        };
+        let hash = || disk::hash_into(&*file, &path, found.bytes, |_| Ok(()));
+        match hash().or_else(|error| if error.is_of_the_medium() { hash() } else { Err(error) }) {
+            Ok((hashed, _)) => Ok(hashed == *digest),
+            Err(error) if error.is_of_the_medium() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Makes the content of a temp durable and gives it its place, unless the blob is there already. The name is durable
     /// after [`Blobs::make_names_durable`].
     pub(crate) fn publish(&self, temp: &Temp, digest: &Digest, bytes: u64) -> Result<(), StoreError> {

@@ -98,7 +98,7 @@ impl Ledger {
     pub fn append(&self, records: &[(Digest, Record)]) -> Result<(), LedgerError> {
         let encoded: Vec<Vec<u8>> =
             records.iter().map(|(key, record)| encode(key, record)).collect::<Result<_, _>>()?;
-        let entry = |((key, _), payload): (&(Digest, Record), _)| NewEntry { kind: Kind::Record, name: *key, payload };
+        let entry = |((key, _), payload): (&(Digest, Record), _)| NewEntry::new(Kind::Record, *key, payload);
         let entries: Vec<NewEntry> = records.iter().zip(encoded.iter().map(Vec::as_slice)).map(entry).collect();
         self.store.commit_with(&entries)?;
         for (key, record) in records {
@@ -337,7 +337,7 @@ mod tests {
         let root = folder();
         let store = Arc::new(Store::open(root.path()).unwrap());
         let payload = b"HWRC\x02\0\0\0 of the future";
-        store.commit_with(&[NewEntry { kind: Kind::Record, name: key("a"), payload }]).unwrap();
+        store.commit_with(&[NewEntry::new(Kind::Record, key("a"), payload)]).unwrap();
         assert_eq!(Ledger::of(&store).get(&key("a")), None);
     }
 

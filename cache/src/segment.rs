@@ -1,4 +1,5 @@
-//! The format of a segment: an append-only file of checksummed, aligned entries. An entry is a small blob or a record.
+//! The format of a segment: an append-only file of checksummed, aligned entries. An entry is a small blob, a
+//! record, or what a project uses.
 //!
 //! Does not know which segments there are, who may write one, nor what a payload means.
 //!
@@ -15,10 +16,10 @@
 //! |---|---|---|
 //! | +0 | 4 | mark, `F5 48 57 65` |
 //! | +4 | 4 | length of the payload |
-//! | +8 | 4 | kind: `1` blob, `2` record |
-//! | +12 | 4 | generation: of the records of one key the highest counts; `0` for a blob |
-//! | +16 | 32 | name: the digest of a blob, the key of a record |
-//! | +48 | 16 | first bytes of the BLAKE3 of: a constant, version, the entry's own offset, bytes +4 to +47, and the payload of a record |
+//! | +8 | 4 | kind: `1` blob, `2` record, `3` uses |
+//! | +12 | 4 | generation: of the records or uses of one name the highest counts; `0` for a blob |
+//! | +16 | 32 | name: the digest of a blob, the key of a record, the digest of the name of who uses |
+//! | +48 | 16 | first bytes of the BLAKE3 of: a constant, version, the entry's own offset, bytes +4 to +47, and the payload unless it is a blob |
 //! | +64 | length | payload |
 //! | | 0-7 | zeros up to a multiple of 8 |
 //!
@@ -59,6 +60,7 @@ pub(crate) const MAX_PAYLOAD: usize = 64 << 20;
 pub(crate) enum Kind {
     Blob,
     Record,
+    Uses,
 }
 
 impl Kind {
@@ -66,11 +68,12 @@ impl Kind {
         match self {
             Kind::Blob => 1,
             Kind::Record => 2,
+            Kind::Uses => 3,
         }
     }
 
     pub(crate) fn from_number(number: u32) -> Option<Kind> {
-        [Kind::Blob, Kind::Record].into_iter().find(|kind| kind.number() == number)
+        [Kind::Blob, Kind::Record, Kind::Uses].into_iter().find(|kind| kind.number() == number)
     }
 }
 
@@ -147,7 +150,7 @@ fn padding(payload: usize) -> usize {
 fn covered(kind: Kind, payload: &[u8]) -> &[u8] {
     match kind {
         Kind::Blob => &[],
-        Kind::Record => payload,
+        Kind::Record | Kind::Uses => payload,
     }
 }
 
@@ -178,7 +181,7 @@ fn claimed(prefix: &[u8; PREFIX], at: u64) -> Option<Head> {
 /// Whether prefix and payload are an entry at this offset.
 fn checks(head: &Head, prefix: &[u8; PREFIX], payload: &[u8]) -> bool {
     checksum(prefix, head.offset, covered(head.kind, payload)) == prefix[SUM..]
-        && (head.kind == Kind::Record || Digest::of(payload) == head.name)
+        && (head.kind != Kind::Blob || Digest::of(payload) == head.name)
 }
 
 /// The payload of an entry that was found here before; `None` if it is not there any more as it was.

@@ -30,6 +30,8 @@ const CONTENTS_SUFFIX: &str = ".idx";
 const DIGITS: usize = 32;
 /// A segment that has reached this length is left, and another begun.
 const ROLL_AFTER: u64 = 256 << 20;
+/// Entries are written anew in groups of about so many bytes.
+const COPIED_AT_ONCE: usize = 16 << 20;
 /// How often a name for a new segment is tried that another process takes over at once.
 const ATTEMPTS: usize = 16;
 /// Contents are written anew when what they lack is more than this part of them.
@@ -74,6 +76,19 @@ pub(crate) struct NewEntry<'a> {
     pub(crate) kind: Kind,
     pub(crate) name: Digest,
     pub(crate) payload: &'a [u8],
+    /// That of an entry which is written anew; a new one gets the next of its name.
+    generation: Option<u32>,
+}
+
+impl<'a> NewEntry<'a> {
+    pub(crate) fn new(kind: Kind, name: Digest, payload: &'a [u8]) -> NewEntry<'a> {
+        NewEntry { kind, name, payload, generation: None }
+    }
+
+    /// An entry that is written anew, as what it was.
+    fn again(head: &Head, payload: &'a [u8]) -> NewEntry<'a> {
+        NewEntry { kind: head.kind, name: head.name, payload, generation: Some(head.generation) }
+    }
 }
 
 /// What reading an entry gave.
@@ -202,6 +217,90 @@ impl Segments {
         Ok(())
     }
 
+    /// Writes what `is_live` of these segments anew, durably, and then removes them. Of several entries of one name the
+    /// best is written. Nobody else may have any segment open.
+    pub(crate) fn rewrite(&self, numbers: &[usize], is_live: &dyn Fn(&Head) -> bool) -> Result<(), SegmentError> {
+        // What is appended now goes into a new segment, not into one that is about to go.
+        *self.lock_writer() = Some(self.begin_new()?);
+        for number in numbers {
+            self.copy_live(*number, is_live)?;
+            let (_, path) = self.file(*number);
+            for path in [contents_path(&path), path] {
+                disk::remove(&*self.disk, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_new(&self) -> Result<Writer, SegmentError> {
+        let (segment, file) = self.create()?;
+        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        loaded.push(segment);
+        Ok(Writer { number: loaded.len() - 1, file })
+    }
+
+    /// Appends the live entries of a segment that are the best of their names, some at a time.
+    fn copy_live(&self, number: usize, is_live: &dyn Fn(&Head) -> bool) -> Result<(), SegmentError> {
+        let heads: Vec<Head> = {
+            let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+            loaded[number].heads().filter(|head| is_live(head)).copied().collect()
+        };
+        let (file, path) = self.file(number);
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for head in heads.iter().filter(|head| self.is_best(number, head)) {
+            match read_twice(&*file, &path, head)? {
+                Some(payload) => {
+                    bytes += payload.len();
+                    batch.push((*head, payload));
+                }
+                // Then another of its name may be the best one.
+                None => self.lose(number, head),
+            }
+            if bytes > COPIED_AT_ONCE {
+                self.append_copies(&std::mem::take(&mut batch))?;
+                bytes = 0;
+            }
+        }
+        self.append_copies(&batch)
+    }
+
+    /// Whether this entry is the one that is found under its name.
+    pub(crate) fn is_best(&self, number: usize, head: &Head) -> bool {
+        self.places(head.kind, &head.name).first().is_some_and(|(of, best)| (*of, best) == (number, head))
+    }
+
+    fn append_copies(&self, batch: &[(Head, Vec<u8>)]) -> Result<(), SegmentError> {
+        let entries: Vec<NewEntry> = batch.iter().map(|(head, payload)| NewEntry::again(head, payload)).collect();
+        self.append(&entries)
+    }
+
+    /// Reads every segment whole: number and bytes of its blobs, and the entries that were found before and are damaged;
+    /// to repair is not to find these again.
+    pub(crate) fn verify(&self, repair: bool) -> Result<Vec<(u64, u64, Vec<Head>)>, SegmentError> {
+        let mut verified = Vec::new();
+        for (number, end, heads) in self.survey() {
+            let (file, path) = self.file(number);
+            let scan = scan_twice(&*file, &path, HEADER as u64, end)?;
+            let good: BTreeSet<u64> = scan.heads.iter().map(|head| head.offset).collect();
+            let blobs = scan.heads.iter().filter(|head| head.kind == Kind::Blob);
+            let (count, bytes) = blobs.fold((0, 0), |(n, sum), head| (n + 1, sum + u64::from(head.length)));
+            let damaged: Vec<Head> = heads.into_iter().filter(|head| !good.contains(&head.offset)).collect();
+            if repair {
+                damaged.iter().for_each(|head| self.lose(number, head));
+            }
+            verified.push((count, bytes, damaged));
+        }
+        Ok(verified)
+    }
+
+    /// Number, length and entries of each segment.
+    pub(crate) fn survey(&self) -> Vec<(usize, u64, Vec<Head>)> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let segments = loaded.iter().enumerate();
+        segments.map(|(number, segment)| (number, segment.end, segment.heads().copied().collect())).collect()
+    }
+
     /// The names of all entries of a kind, in order.
     pub(crate) fn names(&self, kind: Kind) -> BTreeSet<Digest> {
         let lost = self.lock_lost();
@@ -309,9 +408,8 @@ impl Segments {
                 return Ok(Writer { number, file });
             }
         }
-        let (segment, file) = self.create()?;
-        loaded.push(segment);
-        Ok(Writer { number: loaded.len() - 1, file })
+        drop(loaded);
+        self.begin_new()
     }
 
     /// Takes over a segment that nobody holds, and mends its end.
@@ -369,7 +467,7 @@ impl Segments {
         let (mut bytes, mut heads) = (Vec::new(), Vec::with_capacity(entries.len()));
         for entry in entries {
             let at = begin + bytes.len() as u64;
-            let generation = self.next_generation(entry);
+            let generation = entry.generation.unwrap_or_else(|| self.next_generation(entry));
             heads.push(segment::encode(entry.kind, &entry.name, generation, entry.payload, at, &mut bytes));
         }
         let written = disk::write(&*held.file, &path, &bytes, begin).map_err(SegmentError::from);
@@ -388,7 +486,7 @@ impl Segments {
     fn next_generation(&self, entry: &NewEntry) -> u32 {
         match entry.kind {
             Kind::Blob => 0,
-            Kind::Record => {
+            Kind::Record | Kind::Uses => {
                 let last = self.places(entry.kind, &entry.name).first().map(|(_, head)| head.generation);
                 last.map_or(0, |last| last.saturating_add(1))
             }
@@ -603,14 +701,14 @@ mod tests {
     const THREE: [&[u8]; 3] = [b"first", b"the second entry", b""];
 
     fn put(segments: &Segments, payloads: &[&[u8]]) -> Result<(), SegmentError> {
-        let entry = |payload: &&'static [u8]| NewEntry { kind: Kind::Blob, name: Digest::of(payload), payload };
+        let entry = |payload: &&'static [u8]| NewEntry::new(Kind::Blob, Digest::of(payload), payload);
         // Tests have static payloads.
         let payloads: Vec<&'static [u8]> = payloads.iter().map(|bytes| &*bytes.to_vec().leak()).collect();
         segments.append(&payloads.iter().map(entry).collect::<Vec<_>>())
     }
 
     fn record<'a>(name: &str, payload: &'a [u8]) -> NewEntry<'a> {
-        NewEntry { kind: Kind::Record, name: Digest::of(name.as_bytes()), payload }
+        NewEntry::new(Kind::Record, Digest::of(name.as_bytes()), payload)
     }
 
     fn get(segments: &Segments, name: &str) -> Found {
@@ -653,7 +751,7 @@ mod tests {
     fn the_layout_is_as_documented() {
         let bench = Bench::new();
         let name = Digest::of(b"key");
-        bench.segments().append(&[NewEntry { kind: Kind::Record, name, payload: b"first" }]).unwrap();
+        bench.segments().append(&[NewEntry::new(Kind::Record, name, b"first")]).unwrap();
         let bytes = fs::read(bench.path()).unwrap();
         assert_eq!(bytes.len(), 16 + 64 + 8);
         assert_eq!(&bytes[..12], b"HWSEGMNT\x01\0\0\0");

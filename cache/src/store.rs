@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::blobs::Blobs;
 use crate::codec::CodecError;
 use crate::digest::{self, Digest};
-use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Opened, RealDisk, Temp, failed};
+use crate::disk::{self, Access, Disk, DiskError, FileKind, Handle, Links, Lock, Opened, RealDisk, Temp, failed};
 use crate::pending::{Large, Pending};
 use crate::segment::Kind;
 use crate::segments::{Found, NewEntry, SegmentError, Segments};
@@ -65,6 +65,15 @@ pub enum StoreError {
         /// The segment.
         path: PathBuf,
     },
+    /// The list of what a project uses is not any more what it was.
+    #[error("the list of what a project uses is damaged in {path}", path = path.display())]
+    DamagedUses {
+        /// The segment.
+        path: PathBuf,
+    },
+    /// What a project uses cannot be written or read.
+    #[error("the list of what a project uses: {0}")]
+    Uses(#[from] CodecError),
     /// The bytes are intact and are no tree that this program can read.
     #[error("blob {digest} is not a readable tree: {source}")]
     NotATree {
@@ -158,15 +167,24 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Store, StoreError> {
-        let root = std::path::absolute(root).map_err(failed("resolve", root))?;
-        let fresh = !check_format(&*disk, &root)?;
-        for folder in ["tmp", "blobs", "segments", "quarantine"] {
-            disk::create_dirs(&*disk, &root.join(folder), 0o700)?;
-        }
-        if fresh {
-            write_format(&disk, &root)?;
-        }
+        let root = prepare(&disk, root)?;
         let held = hold(&*disk, &root)?;
+        Store::held(disk, root, held)
+    }
+
+    /// Opens the store for nobody else; `None` if somebody has it open.
+    pub(crate) fn open_alone(disk: Arc<dyn Disk>, root: &Path) -> Result<Option<Store>, StoreError> {
+        let root = prepare(&disk, root)?;
+        let path = root.join("lock");
+        let file = disk::open(&*disk, &path, Access::Edit(0o600))?;
+        match disk::try_lock(&*file, &path)? {
+            true => Ok(Some(Store::held(disk, root, file)?)),
+            false => Ok(None),
+        }
+    }
+
+    /// What lies in a folder is read only once the folder is held.
+    fn held(disk: Arc<dyn Disk>, root: PathBuf, held: Box<dyn Handle>) -> Result<Store, StoreError> {
         // Another process may have made these names and died before it could sync them.
         disk::sync_dir(&*disk, &root)?;
         disk::sweep(&*disk, &root.join("tmp"));
@@ -378,6 +396,43 @@ impl Store {
         Ok(found.into_iter().collect())
     }
 
+    /// Digest and length of every blob that is a file of its own.
+    pub(crate) fn large_blobs(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let digests = self.blobs.with_prefix("")?;
+        let length = |digest: Digest| Ok(self.blobs.length(&digest)?.map(|length| (digest, length)));
+        digests.into_iter().filter_map(|digest| length(digest).transpose()).collect()
+    }
+
+    /// Removes blobs that are files of their own. Nobody else may have the store open.
+    pub(crate) fn remove_blobs(&self, digests: &[Digest]) -> Result<(), StoreError> {
+        let paths: Vec<PathBuf> = digests.iter().map(|digest| self.blobs.path(digest)).collect();
+        self.remove_files(&paths)
+    }
+
+    /// Removes files of the store.
+    pub(crate) fn remove_files(&self, paths: &[PathBuf]) -> Result<(), StoreError> {
+        paths.iter().try_for_each(|path| disk::remove(&*self.disk, path)).map_err(StoreError::from)
+    }
+
+    /// The damaged files that were set aside.
+    pub(crate) fn quarantined(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let folder = self.root.join("quarantine");
+        let names = disk::names(&*self.disk, &folder)?;
+        let paths = names.into_iter().filter(|name| name != "lock").map(|name| folder.join(name));
+        // A folder that lay in the place of a blob is not ours to empty.
+        let is_file = |path: &PathBuf| -> Result<bool, DiskError> {
+            let found = disk::look(&*self.disk, path, Links::Refuse)?;
+            Ok(found.is_some_and(|found| found.kind != FileKind::Folder))
+        };
+        let paths = paths.map(|path| Ok(is_file(&path)?.then_some(path)));
+        Ok(paths.collect::<Result<Vec<_>, DiskError>>()?.into_iter().flatten().collect())
+    }
+
+    /// The blobs that are files of their own.
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
     /// The segments, which hold the records too.
     pub(crate) fn segments(&self) -> &Segments {
         &self.segments
@@ -441,7 +496,7 @@ impl Store {
 
     fn commit_small(&self, pending: &Pending, records: &[NewEntry]) -> Result<(), StoreError> {
         let small = pending.small().iter();
-        let blobs = small.map(|(digest, bytes)| NewEntry { kind: Kind::Blob, name: *digest, payload: bytes });
+        let blobs = small.map(|(digest, bytes)| NewEntry::new(Kind::Blob, *digest, bytes));
         let entries: Vec<NewEntry> = blobs.chain(records.iter().copied()).collect();
         self.segments.append(&entries)?;
         self.lock_pending().settle_small(pending.small());
@@ -569,6 +624,19 @@ fn open_source(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn Handle>, u64), S
         Opened::Other(kind) => Err(StoreError::NotRegular { path: path.to_owned(), kind }),
         Opened::Missing => Err(failed("open", path)(io::Error::from_raw_os_error(libc::ENOENT)).into()),
     }
+}
+
+/// Makes the folders and the format file of a store, unless they are there; returns its absolute path.
+fn prepare(disk: &Arc<dyn Disk>, root: &Path) -> Result<PathBuf, StoreError> {
+    let root = std::path::absolute(root).map_err(failed("resolve", root))?;
+    let fresh = !check_format(&**disk, &root)?;
+    for folder in ["tmp", "blobs", "segments", "quarantine"] {
+        disk::create_dirs(&**disk, &root.join(folder), 0o700)?;
+    }
+    if fresh {
+        write_format(disk, &root)?;
+    }
+    Ok(root)
 }
 
 /// Takes the shared lock that keeps a store from being collected.

@@ -442,6 +442,14 @@ pub(crate) fn write(file: &dyn Handle, path: &Path, bytes: &[u8], offset: u64) -
     Ok(())
 }
 
+/// Removes a name, if it is there.
+pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), DiskError> {
+    match repeated(|| disk.remove(path)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(failed("remove", path)),
+    }
+}
+
 /// Sets the length of a file.
 pub(crate) fn set_len(file: &dyn Handle, path: &Path, length: u64) -> Result<(), DiskError> {
     repeated(|| file.set_len(length)).map_err(failed("truncate", path))

@@ -1,0 +1,546 @@
+//! `Collector`: a plan of what can go from a store, and its removal.
+//!
+//! Does not know projects, nodes or why anything is used: the roots are the sets that users of the store have written,
+//! see [`UsedSet`](crate::UsedSet). Records that no root names go first where they are cheapest to compute again for the
+//! bytes that they free.
+//!
+//! Invariants: a collector holds the store with the kernel's exclusive lock, so nobody reads, puts or runs meanwhile,
+//! and whoever opens the store later sees it as it is then; what cannot be read of the roots stops a collection before
+//! anything is removed; what is kept of a segment is durable elsewhere before the segment goes; nothing that a kept
+//! record needs is ever removed. A collection that is killed has removed a part of what it planned, and no more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::disk::{Disk, RealDisk};
+use crate::ledger::{Ledger, LedgerError, Record};
+use crate::segment::{HEADER, Head, Kind};
+use crate::store::{Store, StoreError};
+use crate::tree::{Artifact, Shape};
+use crate::uses::Uses;
+
+/// A segment of fewer bytes than this is written anew whatever part of it is dead.
+const SMALL_SEGMENT: u64 = 8 << 20;
+/// A larger one, if more than this part of it is.
+const DEAD_SHARE: u64 = 4;
+
+/// Why a store cannot be collected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CollectError {
+    /// A process has the store open.
+    #[error("the store {root} is in use", root = root.display())]
+    Busy {
+        /// The folder of the store.
+        root: PathBuf,
+    },
+    /// What a user of the store needs cannot be told, so nothing can be removed.
+    #[error("what {user} uses cannot be read: {source}")]
+    Root {
+        /// Who uses the store.
+        user: String,
+        /// What befell the list.
+        source: StoreError,
+    },
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// What a collection is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// So many of the newest sets of each user.
+    pub last: usize,
+    /// Beyond that as much as fits into so many bytes; nothing if it is not said.
+    pub max_bytes: Option<u64>,
+}
+
+/// What one user of the store has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its name, as it was given.
+    pub name: String,
+    /// Sets that are kept.
+    pub kept: usize,
+    /// Sets that are not.
+    pub dropped: usize,
+}
+
+/// A record that is dropped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dropped {
+    /// Its key.
+    pub key: Digest,
+    /// What it would take to compute again.
+    pub seconds: f64,
+    /// Length of its outputs.
+    pub bytes: u64,
+    /// The manifest whose digest is the key.
+    pub manifest: String,
+}
+
+/// What a collection would do. Nothing of it has been done.
+#[derive(Debug)]
+pub struct Plan {
+    /// Who uses the store.
+    pub users: Vec<User>,
+    /// Records that are dropped, in the order in which they go.
+    pub dropped: Vec<Dropped>,
+    /// Number of records that stay.
+    pub kept: usize,
+    /// Bytes of blobs and segments now.
+    pub bytes_before: u64,
+    /// Bytes of large blobs that are removed and of entries that are not written anew.
+    pub bytes_freed: u64,
+    /// Damaged files that were set aside, which go too.
+    pub quarantined: Vec<PathBuf>,
+    large: Vec<Digest>,
+    /// Sets that anybody has now.
+    sets: BTreeSet<Digest>,
+    uses: Vec<Uses>,
+    live: BTreeSet<(Kind, Digest)>,
+    rewrite: Vec<usize>,
+}
+
+/// A store that nobody else has open.
+#[derive(Debug)]
+pub struct Collector {
+    store: Arc<Store>,
+    ledger: Ledger,
+}
+
+impl Collector {
+    /// Opens the store at `root` for nobody else.
+    ///
+    /// # Errors
+    /// [`CollectError::Busy`] if any process has it open; or if it cannot be opened.
+    pub fn open(root: &Path) -> Result<Collector, CollectError> {
+        Collector::open_on(Arc::new(RealDisk), root)
+    }
+
+    /// [`Collector::open`] on another disk than that of the operating system.
+    ///
+    /// # Errors
+    /// As [`Collector::open`].
+    pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Collector, CollectError> {
+        let store = Store::open_alone(disk, root)?.ok_or_else(|| CollectError::Busy { root: root.to_owned() })?;
+        let store = Arc::new(store);
+        let ledger = Ledger::of(&store);
+        Ok(Collector { store, ledger })
+    }
+
+    /// What would go.
+    ///
+    /// # Errors
+    /// If the roots cannot be read, or the store cannot be listed.
+    pub fn plan(&self, keep: Keep) -> Result<Plan, CollectError> {
+        let mut uses = self.store.all_uses()?;
+        uses.sort_by(|a, b| a.user.cmp(&b.user));
+        let (mut users, mut sets) = (Vec::new(), BTreeSet::new());
+        let (mut live, mut kept_keys) = (Live::default(), BTreeSet::new());
+        for user in &mut uses {
+            sets.extend(user.sets.iter().copied());
+            let all = user.sets.len();
+            user.sets.truncate(keep.last);
+            users.push(User { name: user.user.clone(), kept: user.sets.len(), dropped: all - user.sets.len() });
+            self.mark_sets(user, &mut live, &mut kept_keys)?;
+        }
+        let (kept, rest): (Vec<_>, Vec<_>) = self.records().into_iter().partition(|(key, _)| kept_keys.contains(key));
+        for (key, record) in &kept {
+            live.mark_record(&self.store, key, record);
+        }
+        let dropped = self.drop_cheapest(rest, keep.max_bytes, &mut live);
+        let mut plan = Plan {
+            users,
+            kept: live.records,
+            dropped,
+            bytes_before: 0,
+            bytes_freed: 0,
+            quarantined: self.store.quarantined()?,
+            large: Vec::new(),
+            sets,
+            uses,
+            live: live.entries,
+            rewrite: Vec::new(),
+        };
+        self.plan_large(&mut plan)?;
+        self.plan_segments(&mut plan);
+        Ok(plan)
+    }
+
+    /// Removes what the plan says.
+    ///
+    /// # Errors
+    /// If something cannot be removed or written; the rest of the plan is not done then, and a later collection does it.
+    pub fn carry_out(self, plan: &Plan) -> Result<(), CollectError> {
+        // On a full disk this makes the room that the rest needs. A set goes after the list that names it.
+        let (sets, others): (Vec<Digest>, Vec<Digest>) =
+            plan.large.iter().partition(|digest| plan.sets.contains(*digest));
+        self.store.remove_blobs(&others)?;
+        self.store.remove_files(&plan.quarantined)?;
+        for (uses, _) in plan.uses.iter().zip(&plan.users).filter(|(_, user)| user.dropped > 0) {
+            self.store.write_uses(uses)?;
+        }
+        self.store.remove_blobs(&sets)?;
+        let is_live = |head: &Head| plan.live.contains(&(head.kind, head.name));
+        self.store.segments().rewrite(&plan.rewrite, &is_live).map_err(StoreError::from)?;
+        Ok(())
+    }
+
+    fn mark_sets(&self, user: &Uses, live: &mut Live, keys: &mut BTreeSet<Digest>) -> Result<(), CollectError> {
+        for digest in &user.sets {
+            let set = self.store.used_set(digest).map_err(|source| {
+                let user = user.user.clone();
+                CollectError::Root { user, source }
+            })?;
+            live.entries.insert((Kind::Blob, *digest));
+            live.entries.extend(set.blobs.iter().map(|blob| (Kind::Blob, *blob)));
+            keys.extend(set.keys);
+        }
+        Ok(())
+    }
+
+    /// Every record that can be read.
+    fn records(&self) -> BTreeMap<Digest, Arc<Record>> {
+        let keys = self.store.segments().names(Kind::Record);
+        keys.into_iter().filter_map(|key| Some((key, self.ledger.get(&key)?))).collect()
+    }
+
+    /// Marks of the records that no root names those that fit, the dearest for their bytes first; returns the others, the
+    /// cheapest first.
+    fn drop_cheapest(&self, rest: Vec<(Digest, Arc<Record>)>, max_bytes: Option<u64>, live: &mut Live) -> Vec<Dropped> {
+        let mut rest: Vec<Dropped> = rest
+            .into_iter()
+            .map(|(key, record)| {
+                let bytes = record.outputs.iter().map(|(_, artifact)| artifact.bytes).sum();
+                Dropped { key, seconds: record.seconds, bytes, manifest: record.manifest.clone() }
+            })
+            .collect();
+        rest.sort_by(|a, b| worth(a).total_cmp(&worth(b)).then(a.key.cmp(&b.key)));
+        let Some(max_bytes) = max_bytes else { return rest };
+        let mut dropped = Vec::new();
+        while let Some(dearest) = rest.pop() {
+            let record = self.ledger.get(&dearest.key);
+            let fits = record.is_some_and(|record| live.mark_if_it_fits(&self.store, &dearest.key, &record, max_bytes));
+            if !fits {
+                dropped.push(dearest);
+            }
+        }
+        dropped.reverse();
+        dropped
+    }
+
+    fn plan_large(&self, plan: &mut Plan) -> Result<(), CollectError> {
+        for (digest, bytes) in self.store.large_blobs()? {
+            plan.bytes_before += bytes;
+            if !plan.live.contains(&(Kind::Blob, digest)) {
+                plan.bytes_freed += bytes;
+                plan.large.push(digest);
+            }
+        }
+        Ok(())
+    }
+
+    fn plan_segments(&self, plan: &mut Plan) {
+        let users: BTreeSet<Digest> = plan.uses.iter().map(|uses| Digest::of(uses.user.as_bytes())).collect();
+        plan.live.extend(users.into_iter().map(|name| (Kind::Uses, name)));
+        for (number, bytes, heads) in self.store.segments().survey() {
+            plan.bytes_before += bytes;
+            let live = |head: &&Head| {
+                plan.live.contains(&(head.kind, head.name)) && self.store.segments().is_best(number, head)
+            };
+            let live: u64 = heads.iter().filter(live).map(|head| head.end() - head.offset).sum();
+            let dead = bytes.saturating_sub(live + HEADER as u64);
+            if dead > 0 && (bytes < SMALL_SEGMENT || dead > bytes / DEAD_SHARE) {
+                plan.bytes_freed += dead;
+                plan.rewrite.push(number);
+            }
+        }
+    }
+}
+
+/// Seconds that a record saves for each byte that it keeps.
+fn worth(record: &Dropped) -> f64 {
+    record.seconds / (record.bytes.max(1) as f64)
+}
+
+/// What stays.
+#[derive(Debug, Default)]
+struct Live {
+    entries: BTreeSet<(Kind, Digest)>,
+    records: usize,
+    /// Bytes of the blobs that were marked.
+    bytes: u64,
+}
+
+impl Live {
+    /// Marks a record and all that its outputs consist of; returns what was not marked before. What cannot be read of
+    /// them cannot be kept either.
+    fn mark_record(&mut self, store: &Store, key: &Digest, record: &Record) -> Vec<(Kind, Digest)> {
+        let mut marked = Vec::new();
+        self.mark(Kind::Record, *key, &mut marked);
+        self.records += 1;
+        let mut open: Vec<(Shape, Digest, u64)> = record.outputs.iter().map(|(_, artifact)| part(artifact)).collect();
+        while let Some((shape, digest, bytes)) = open.pop() {
+            if !self.mark(Kind::Blob, digest, &mut marked) {
+                continue;
+            }
+            match shape {
+                Shape::Blob => self.bytes += bytes,
+                Shape::Tree => {
+                    if let Ok(tree) = store.get_tree(&digest) {
+                        open.extend(tree.entries.iter().map(|entry| (entry.shape, entry.digest, entry.bytes)));
+                    }
+                }
+            }
+        }
+        marked
+    }
+
+    fn mark_if_it_fits(&mut self, store: &Store, key: &Digest, record: &Record, max_bytes: u64) -> bool {
+        let before = (self.records, self.bytes);
+        let marked = self.mark_record(store, key, record);
+        if self.bytes <= max_bytes {
+            return true;
+        }
+        for entry in &marked {
+            self.entries.remove(entry);
+        }
+        (self.records, self.bytes) = before;
+        false
+    }
+
+    fn mark(&mut self, kind: Kind, name: Digest, marked: &mut Vec<(Kind, Digest)>) -> bool {
+        let is_new = self.entries.insert((kind, name));
+        if is_new {
+            marked.push((kind, name));
+        }
+        is_new
+    }
+}
+
+fn part(artifact: &Artifact) -> (Shape, Digest, u64) {
+    (artifact.shape, artifact.digest, artifact.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{FailingDisk, Fault, ForgetfulDisk};
+    use crate::tree::{Entry, Tree};
+    use crate::uses::UsedSet;
+
+    const ROOT: &str = "/store";
+
+    fn open(disk: &ForgetfulDisk) -> (Arc<Store>, Ledger) {
+        let store = Arc::new(Store::open_on(Arc::new(disk.clone()), Path::new(ROOT)).unwrap().with_small(8));
+        let ledger = Ledger::of(&store);
+        (store, ledger)
+    }
+
+    fn collector(disk: &ForgetfulDisk) -> Collector {
+        Collector::open_on(Arc::new(disk.clone()), Path::new(ROOT)).unwrap()
+    }
+
+    fn key(name: &str) -> Digest {
+        Digest::of(name.as_bytes())
+    }
+
+    fn content(name: &str, part: &str) -> String {
+        // Some are small, some are not.
+        format!("{name}{part}{}", "+".repeat(name.len() * 3))
+    }
+
+    /// Records a tree of two blobs, one of which all records share, and a blob.
+    fn record(store: &Store, ledger: &Ledger, name: &str, seconds: f64) {
+        let entry = |name: &str, content: &str| Entry {
+            name: name.to_owned(),
+            type_name: "file".to_owned(),
+            shape: Shape::Blob,
+            digest: store.put(content.as_bytes()).unwrap(),
+            bytes: content.len() as u64,
+        };
+        let tree =
+            Tree { header: String::new(), entries: vec![entry("own", &content(name, "a")), entry("shared", "x")] };
+        let (blob, bytes) = (content(name, "b"), tree.bytes());
+        let artifact = |shape, digest, bytes| Artifact { type_name: "file".to_owned(), shape, digest, bytes };
+        let outputs = vec![
+            ("tree".to_owned(), artifact(Shape::Tree, store.put_tree(&tree).unwrap(), bytes)),
+            ("blob".to_owned(), artifact(Shape::Blob, store.put(blob.as_bytes()).unwrap(), blob.len() as u64)),
+        ];
+        let record = Record { outputs, manifest: format!("name {name}"), seconds };
+        ledger.append(&[(key(name), record)]).unwrap();
+    }
+
+    fn uses(store: &Store, user: &str, names: &[&str]) {
+        let keys = names.iter().map(|name| key(name)).collect();
+        store.use_now(user, &UsedSet { keys, ..UsedSet::default() }).unwrap();
+    }
+
+    /// Whether the record and every byte of its outputs are there.
+    fn is_whole(disk: &ForgetfulDisk, name: &str) -> bool {
+        let (store, ledger) = open(disk);
+        let Some(record) = ledger.get(&key(name)) else { return false };
+        record.outputs.iter().all(|(_, artifact)| store.holds(artifact))
+            && [content(name, "a"), content(name, "b"), "x".to_owned()].iter().all(|content| {
+                store.get(&Digest::of(content.as_bytes())).is_ok_and(|bytes| bytes == content.as_bytes())
+            })
+    }
+
+    /// Two users, three runs of one of them, and what no run used.
+    fn used() -> ForgetfulDisk {
+        let disk = ForgetfulDisk::new();
+        let (store, ledger) = open(&disk);
+        for (name, seconds) in [("first", 1.0), ("second", 9.0), ("third", 2.0), ("yours", 3.0), ("stray", 0.1)] {
+            record(&store, &ledger, name, seconds);
+        }
+        store.put(b"never recorded, and long").unwrap();
+        for names in [&["first"][..], &["first", "second"], &["third"]] {
+            uses(&store, "me", names);
+        }
+        uses(&store, "you", &["yours"]);
+        disk
+    }
+
+    fn keep(last: usize, max_bytes: Option<u64>) -> Keep {
+        Keep { last, max_bytes }
+    }
+
+    fn bytes(disk: &ForgetfulDisk) -> u64 {
+        collector(disk).plan(keep(9, None)).unwrap().bytes_before
+    }
+
+    #[test]
+    fn what_the_last_runs_of_anybody_used_stays_and_the_rest_goes() {
+        let disk = used();
+        let before = bytes(&disk);
+        let plan = collector(&disk).plan(keep(2, None)).unwrap();
+        assert_eq!(plan.users[0], User { name: "me".to_owned(), kept: 2, dropped: 1 });
+        assert_eq!(plan.dropped.iter().map(|dropped| dropped.manifest.as_str()).collect::<Vec<_>>(), ["name stray"]);
+        collector(&disk).carry_out(&plan).unwrap();
+        for name in ["first", "second", "third", "yours"] {
+            assert!(is_whole(&disk, name), "{name}");
+        }
+        assert!(!is_whole(&disk, "stray"));
+        // The headers of the segments that went are freed too.
+        assert!(bytes(&disk) <= before - plan.bytes_freed);
+        assert!(!open(&disk).0.contains(&Digest::of(b"never recorded, and long")));
+    }
+
+    #[test]
+    fn a_plan_removes_nothing() {
+        let disk = used();
+        let before = bytes(&disk);
+        let plan = collector(&disk).plan(keep(1, None)).unwrap();
+        assert!(plan.bytes_freed > 0);
+        assert_eq!(bytes(&disk), before);
+        assert!(is_whole(&disk, "stray"));
+    }
+
+    #[test]
+    fn the_cheapest_for_its_bytes_goes_first_and_no_more_than_must() {
+        let disk = used();
+        let order = |max_bytes| -> Vec<String> {
+            let plan = collector(&disk).plan(keep(1, max_bytes)).unwrap();
+            plan.dropped.into_iter().map(|dropped| dropped.manifest).collect()
+        };
+        assert_eq!(order(None), ["name stray", "name first", "name second"]);
+        assert_eq!(order(Some(0)), ["name stray", "name first", "name second"]);
+        assert_eq!(order(Some(1 << 30)), Vec::<String>::new());
+        let blob = |name: &str| content(name, "a").len() as u64;
+        let without_stray: u64 =
+            1 + ["first", "second", "third", "yours"].map(|name| 2 * blob(name)).iter().sum::<u64>();
+        assert_eq!(order(Some(without_stray)), ["name stray"]);
+    }
+
+    #[test]
+    fn a_second_collection_finds_nothing() {
+        let disk = used();
+        let plan = collector(&disk).plan(keep(1, None)).unwrap();
+        collector(&disk).carry_out(&plan).unwrap();
+        let again = collector(&disk).plan(keep(1, None)).unwrap();
+        assert_eq!((again.bytes_freed, again.dropped.len()), (0, 0));
+        assert!(is_whole(&disk, "third") && is_whole(&disk, "yours"));
+    }
+
+    #[test]
+    fn a_store_that_is_open_is_not_collected() {
+        let disk = used();
+        let held = open(&disk);
+        let error = Collector::open_on(Arc::new(disk.clone()), Path::new(ROOT)).unwrap_err();
+        assert_eq!(error.to_string(), "the store /store is in use");
+        drop(held);
+        collector(&disk);
+    }
+
+    #[test]
+    fn roots_that_cannot_be_read_stop_a_collection() {
+        let disk = used();
+        let store = open(&disk).0;
+        let set = store.all_uses().unwrap().into_iter().find(|uses| uses.user == "you").unwrap().sets[0];
+        drop(store);
+        let path = collector(&disk).store.blobs().path(&set);
+        disk.remove(&path).unwrap();
+        let error = collector(&disk).plan(keep(1, None)).unwrap_err();
+        assert_eq!(error.to_string(), format!("what you uses cannot be read: blob {set} is not in the store"));
+    }
+
+    #[test]
+    fn a_damaged_tree_costs_its_record_and_stops_nothing() {
+        let disk = used();
+        let plan = collector(&disk).plan(keep(1, None)).unwrap();
+        let (store, ledger) = open(&disk);
+        let tree = ledger.get(&key("third")).unwrap().outputs[0].1.digest;
+        disk.remove(&store.blobs().path(&tree)).unwrap();
+        drop((store, ledger));
+        collector(&disk).carry_out(&plan).unwrap();
+        let plan = collector(&disk).plan(keep(1, None)).unwrap();
+        collector(&disk).carry_out(&plan).unwrap();
+        assert!(is_whole(&disk, "yours") && !is_whole(&disk, "third"));
+    }
+
+    #[test]
+    fn a_collection_that_is_killed_or_loses_power_anywhere_leaves_all_that_is_kept() {
+        let plan = |disk: &ForgetfulDisk| collector(disk).plan(keep(2, None)).unwrap();
+        for number in 0.. {
+            let disk = used();
+            disk.sync_all();
+            let failing = FailingDisk::failing_at(Arc::new(disk.clone()), number, Fault::Killed);
+            let done = Collector::open_on(Arc::new(failing.clone()), Path::new(ROOT))
+                .and_then(|collector| collector.plan(keep(2, None)).map(|plan| (collector, plan)))
+                .and_then(|(collector, plan)| collector.carry_out(&plan));
+            for crashed in disk.crashes(6, number).chain([disk.copy()]) {
+                for name in ["first", "second", "third", "yours"] {
+                    assert!(is_whole(&crashed, name), "{name} is lost, killed before call {number}");
+                }
+                let rest = plan(&crashed);
+                collector(&crashed).carry_out(&rest).unwrap();
+                assert_eq!(plan(&crashed).bytes_freed, 0, "killed before call {number}");
+                assert!(is_whole(&crashed, "first"));
+            }
+            if done.is_ok() && failing.first_failure().is_none() {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn a_collection_on_a_full_disk_frees_the_large_blobs() {
+        let disk = used();
+        let full = FailingDisk::new(Arc::new(disk.clone()), |call| {
+            (call.operation == "write_at").then_some(Fault::Error(libc::ENOSPC))
+        });
+        let before = bytes(&disk);
+        let collector = Collector::open_on(Arc::new(full), Path::new(ROOT)).unwrap();
+        let plan = collector.plan(keep(1, None)).unwrap();
+        assert!(collector.carry_out(&plan).is_err());
+        assert!(bytes(&disk) < before);
+        assert!(is_whole(&disk, "third") && is_whole(&disk, "yours"));
+    }
+}

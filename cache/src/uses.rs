@@ -1,0 +1,145 @@
+//! `Uses`: what each project that has run on a store needs of it, run by run: the roots of a collection.
+//!
+//! Does not know what a project or a run is; a user is a name. A set of keys and blobs is a blob, so that a run which
+//! uses what an earlier one used costs nothing; the list of a user's sets is an entry of a segment.
+//!
+//! Invariants: the newest set stands first; no set stands twice.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError};
+use crate::digest::Digest;
+use crate::segment::{Kind, MAX_PAYLOAD};
+use crate::segments::{Found, NewEntry};
+use crate::store::{Store, StoreError};
+
+const MAGIC: [u8; 4] = *b"HWUS";
+const SET_MAGIC: [u8; 4] = *b"HWUE";
+const VERSION: u32 = 1;
+/// More sets than this of one user are not remembered.
+const MAX_SETS: usize = 1000;
+
+/// What one run needs to be had again without running anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedSet {
+    /// Keys of records.
+    pub keys: BTreeSet<Digest>,
+    /// Blobs that no record names, such as kept sources.
+    pub blobs: BTreeSet<Digest>,
+}
+
+/// The sets of one user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Uses {
+    pub(crate) user: String,
+    /// Digests of sets, the newest first.
+    pub(crate) sets: Vec<Digest>,
+}
+
+impl Store {
+    /// Remembers, durably, that `user` now needs what `set` names. What was put before becomes durable too.
+    ///
+    /// # Errors
+    /// If it cannot be written and synced.
+    pub fn use_now(&self, user: &str, set: &UsedSet) -> Result<(), StoreError> {
+        let digest = self.put(&encode(SET_MAGIC, set)?)?;
+        let mut uses = self.uses_of(user)?.unwrap_or_else(|| Uses { user: user.to_owned(), sets: Vec::new() });
+        if uses.sets.first() == Some(&digest) {
+            return self.commit();
+        }
+        uses.sets.retain(|set| *set != digest);
+        uses.sets.insert(0, digest);
+        uses.sets.truncate(MAX_SETS);
+        self.write_uses(&uses)
+    }
+
+    pub(crate) fn write_uses(&self, uses: &Uses) -> Result<(), StoreError> {
+        let payload = encode(MAGIC, uses)?;
+        self.commit_with(&[NewEntry::new(Kind::Uses, name_of(&uses.user), &payload)])
+    }
+
+    /// The uses of everybody, in no meaningful order.
+    pub(crate) fn all_uses(&self) -> Result<Vec<Uses>, StoreError> {
+        let mut all = Vec::new();
+        for name in self.segments().names(Kind::Uses) {
+            all.extend(self.read_uses(&name)?);
+        }
+        Ok(all)
+    }
+
+    /// A set that stands in somebody's uses.
+    pub(crate) fn used_set(&self, digest: &Digest) -> Result<UsedSet, StoreError> {
+        Ok(decode(SET_MAGIC, &self.get(digest)?)?)
+    }
+
+    fn uses_of(&self, user: &str) -> Result<Option<Uses>, StoreError> {
+        self.read_uses(&name_of(user))
+    }
+
+    fn read_uses(&self, name: &Digest) -> Result<Option<Uses>, StoreError> {
+        match self.segments().read(Kind::Uses, name)? {
+            Found::Payload(payload) => Ok(Some(decode(MAGIC, &payload)?)),
+            Found::Nothing => Ok(None),
+            Found::Damaged(path) => Err(StoreError::DamagedUses { path }),
+        }
+    }
+}
+
+fn name_of(user: &str) -> Digest {
+    Digest::of(user.as_bytes())
+}
+
+fn encode(magic: [u8; 4], value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
+    codec::encode::<MAX_PAYLOAD>(magic, VERSION, value)
+}
+
+fn decode<T: serde::de::DeserializeOwned>(magic: [u8; 4], bytes: &[u8]) -> Result<T, CodecError> {
+    codec::decode::<MAX_PAYLOAD, T>(magic, VERSION, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(keys: &[&str]) -> UsedSet {
+        UsedSet { keys: keys.iter().map(|key| Digest::of(key.as_bytes())).collect(), blobs: BTreeSet::new() }
+    }
+
+    #[test]
+    fn the_newest_set_stands_first_and_none_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        for keys in [&["a"][..], &["a", "b"], &["a", "b"], &["a"]] {
+            let store = Store::open(folder.path()).unwrap();
+            store.use_now("me", &set(keys)).unwrap();
+        }
+        let store = Store::open(folder.path()).unwrap();
+        store.use_now("you", &set(&["c"])).unwrap();
+        let uses = store.uses_of("me").unwrap().unwrap();
+        let sets: Vec<UsedSet> = uses.sets.iter().map(|digest| store.used_set(digest).unwrap()).collect();
+        assert_eq!(sets, [set(&["a"]), set(&["a", "b"])]);
+        assert_eq!(store.all_uses().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_set_that_was_used_last_is_not_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let size = || -> u64 {
+            let segments = std::fs::read_dir(folder.path().join("segments")).unwrap();
+            let segments =
+                segments.map(|entry| entry.unwrap()).filter(|entry| entry.path().extension().unwrap() == "seg");
+            segments.map(|entry| entry.metadata().unwrap().len()).sum()
+        };
+        Store::open(folder.path()).unwrap().use_now("me", &set(&["a"])).unwrap();
+        let before = size();
+        Store::open(folder.path()).unwrap().use_now("me", &set(&["a"])).unwrap();
+        assert_eq!(size(), before);
+    }
+
+    #[test]
+    fn an_encoding_never_changes_within_a_version() {
+        let bytes = encode(SET_MAGIC, &set(&["a", "b"])).unwrap();
+        assert_eq!(Digest::of(&bytes).to_string(), "29e8267bbc150c53814cdf7a7924bbed22374266551831ffe4fb452fea79131e");
+    }
+}

@@ -1,0 +1,188 @@
+//! `Store::verify` and `Store::stats`: whether everything is what it should be, and how much there is of it.
+//!
+//! Does not know who uses what. Reads only, unless it is told to repair.
+//!
+//! Invariants: a full look reads every byte of every blob and every entry, whatever the contents of segments say; what is
+//! found is named; a repair moves away or forgets what is damaged and changes nothing else, so that the next run makes
+//! it again.
+
+use std::collections::BTreeSet;
+
+use rayon::prelude::*;
+
+use crate::digest::Digest;
+use crate::ledger::Ledger;
+use crate::segment::Kind;
+use crate::store::{Store, StoreError};
+use crate::tree::{Artifact, Shape};
+
+/// How closely a store is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Read and hash everything; otherwise only names and lengths are compared.
+    pub full: bool,
+    /// Set aside what is damaged. Only what was read can be found so.
+    pub repair: bool,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Blobs that were looked at.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Records that were looked at.
+    pub records: u64,
+    /// Blobs that are not what they should be.
+    pub damaged: Vec<Digest>,
+    /// What else is damaged, a sentence each.
+    pub remarks: Vec<String>,
+    /// Keys of records whose outputs cannot be produced any more; a run computes them again.
+    pub lost: Vec<Digest>,
+}
+
+impl Verified {
+    /// Whether nothing is damaged or lost.
+    pub fn is_clean(&self) -> bool {
+        self.damaged.is_empty() && self.remarks.is_empty() && self.lost.is_empty()
+    }
+}
+
+/// How much a store holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Records.
+    pub records: u64,
+    /// Blobs that are files of their own.
+    pub large_blobs: u64,
+    /// Their bytes.
+    pub large_bytes: u64,
+    /// Blobs that are entries of segments.
+    pub small_blobs: u64,
+    /// Their bytes.
+    pub small_bytes: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of segments, dead ones included.
+    pub segment_bytes: u64,
+    /// Damaged files that were set aside.
+    pub quarantined: u64,
+    /// Bytes of the outputs of all records, each counted as if it were stored alone.
+    pub referenced_bytes: u64,
+    /// Bytes of the different blobs among these outputs.
+    pub distinct_bytes: u64,
+}
+
+impl Store {
+    /// Looks at everything. Other processes may use the store meanwhile.
+    ///
+    /// # Errors
+    /// If the store cannot be read. Damage is no error.
+    pub fn verify(&self, ledger: &Ledger, look: Look) -> Result<Verified, StoreError> {
+        let mut found = Verified::default();
+        if look.full {
+            self.verify_large(look, &mut found)?;
+            self.verify_segments(look, &mut found)?;
+        } else {
+            let small = self.segments().survey().into_iter().flat_map(|(_, _, heads)| heads);
+            let small: Vec<u64> =
+                small.filter(|head| head.kind == Kind::Blob).map(|head| u64::from(head.length)).collect();
+            let large = self.large_blobs()?;
+            found.blobs = (small.len() + large.len()) as u64;
+            found.bytes = small.iter().sum::<u64>() + large.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        }
+        found.remarks.extend(self.segments().damage());
+        for key in self.segments().names(Kind::Record) {
+            found.records += 1;
+            let damaged = |artifact: &Artifact| found.damaged.contains(&artifact.digest);
+            let good = ledger.get(&key).is_some_and(|record| {
+                record.outputs.iter().all(|(_, artifact)| self.holds(artifact) && !damaged(artifact))
+            });
+            if !good {
+                found.lost.push(key);
+            }
+        }
+        Ok(found)
+    }
+
+    /// How much there is.
+    ///
+    /// # Errors
+    /// If the store cannot be listed.
+    pub fn stats(&self, ledger: &Ledger) -> Result<Stats, StoreError> {
+        let mut stats = Stats { quarantined: self.quarantined()?.len() as u64, ..Stats::default() };
+        for (_, bytes) in self.large_blobs()? {
+            stats.large_blobs += 1;
+            stats.large_bytes += bytes;
+        }
+        for (_, bytes, heads) in self.segments().survey() {
+            stats.segments += 1;
+            stats.segment_bytes += bytes;
+            for head in heads.iter().filter(|head| head.kind == Kind::Blob) {
+                stats.small_blobs += 1;
+                stats.small_bytes += u64::from(head.length);
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for key in self.segments().names(Kind::Record) {
+            stats.records += 1;
+            for (_, artifact) in ledger.get(&key).iter().flat_map(|record| &record.outputs) {
+                stats.referenced_bytes += artifact.bytes;
+                stats.distinct_bytes += self.distinct(artifact, &mut seen);
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Bytes of the blobs of an artifact that were not seen before.
+    fn distinct(&self, artifact: &Artifact, seen: &mut BTreeSet<Digest>) -> u64 {
+        let mut open = vec![(artifact.shape, artifact.digest, artifact.bytes)];
+        let mut bytes = 0;
+        while let Some((shape, digest, length)) = open.pop() {
+            if !seen.insert(digest) {
+                continue;
+            }
+            match shape {
+                Shape::Blob => bytes += length,
+                Shape::Tree => {
+                    // What cannot be read is not counted: it is not there.
+                    let tree = self.get_tree(&digest).ok();
+                    open.extend(tree.iter().flat_map(|tree| &tree.entries).map(|e| (e.shape, e.digest, e.bytes)));
+                }
+            }
+        }
+        bytes
+    }
+
+    fn verify_large(&self, look: Look, found: &mut Verified) -> Result<(), StoreError> {
+        let blobs = self.large_blobs()?;
+        let wrong = |(digest, bytes): &(Digest, u64)| {
+            let intact = match look.repair {
+                true => self.blobs().is_intact(digest, *bytes),
+                false => self.blobs().matches(digest),
+            };
+            intact.map(|intact| (!intact).then_some(*digest))
+        };
+        let damaged: Vec<Option<Digest>> = blobs.par_iter().map(wrong).collect::<Result<_, StoreError>>()?;
+        found.blobs += blobs.len() as u64;
+        found.bytes += blobs.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        found.damaged.extend(damaged.into_iter().flatten());
+        Ok(())
+    }
+
+    fn verify_segments(&self, look: Look, found: &mut Verified) -> Result<(), StoreError> {
+        for (blobs, bytes, damaged) in self.segments().verify(look.repair)? {
+            found.blobs += blobs;
+            found.bytes += bytes;
+            for head in damaged {
+                match head.kind {
+                    Kind::Blob => found.damaged.push(head.name),
+                    Kind::Record => found.remarks.push(format!("the record of {} is damaged", head.name)),
+                    Kind::Uses => found.remarks.push("the list of what a project uses is damaged".to_owned()),
+                }
+            }
+        }
+        Ok(())
+    }
+}
