@@ -71,6 +71,9 @@ pub enum CommandError {
     /// A run ended with failures, which have been reported already.
     #[error("the run failed")]
     RunFailed,
+    /// Damage was found, which has been reported already.
+    #[error("the store is damaged")]
+    Damaged,
     /// Standard output was closed by its reader; nothing is wrong.
     #[error("standard output is closed")]
     OutputClosed,
@@ -101,6 +104,7 @@ impl CommandError {
         match self {
             Self::Pipeline { .. } | Self::Usage(..) => 2,
             Self::Failed(..) | Self::RunFailed => 1,
+            Self::Damaged => 3,
             Self::OutputClosed => 0,
         }
     }
@@ -119,7 +123,7 @@ impl CommandError {
                 }
                 text
             }
-            Self::RunFailed | Self::OutputClosed => String::new(),
+            Self::RunFailed | Self::Damaged | Self::OutputClosed => String::new(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use headwater_cache::{Artifact, Digest, Ledger, Shape, Store};
+use headwater_cache::{Artifact, Digest, Ledger, Shape, Store, UsedSet};
 use headwater_engine::{Event, Key, NodeId, Options, Preview, Session, Summary};
 
 use crate::error::CommandError;
@@ -63,6 +63,20 @@ impl Workspace {
         let summary = session.run(options, emit).map_err(CommandError::failed)?;
         self.pipeline.project.index.save().map_err(CommandError::failed)?;
         Ok(summary)
+    }
+
+    /// Remembers in the store what the pipeline's nodes are now, so that a collection keeps it: those that have
+    /// `finished` by their new keys, the others by their last.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn remember_use(&self, finished: &BTreeMap<NodeId, Key>) -> Result<(), CommandError> {
+        let graph = &self.pipeline.graph;
+        let last = |id: &NodeId| self.last.get(&graph.node(*id).name).and_then(NodeLine::key);
+        let keys = graph.ids().filter_map(|id| finished.get(&id).copied().or_else(|| last(&id)));
+        let set = UsedSet { keys: keys.map(|key| key.0).collect(), ..UsedSet::default() };
+        let user = self.pipeline.project.root.to_string_lossy();
+        self.store.use_now(&user, &set).map_err(CommandError::failed)
     }
 
     /// Seconds since the workspace was opened.

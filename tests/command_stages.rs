@@ -676,12 +676,7 @@ fn damaged_bytes_of_an_out_are_made_again_in_the_same_run() {
     let project = copy();
     run(&project);
     fs::remove_file(project.path("out.txt")).expect("removed");
-    for blob in walkdir::WalkDir::new(project.path(".headwater/store/blobs")).into_iter().filter_map(Result::ok) {
-        if blob.file_type().is_file() && fs::read(blob.path()).expect("bytes") == b"one" {
-            fs::set_permissions(blob.path(), fs::Permissions::from_mode(0o644)).expect("permissions");
-            fs::write(blob.path(), "bad").expect("damage");
-        }
-    }
+    assert_eq!(project.damage(|_, bytes| bytes == b"one"), 1);
     assert_eq!(run(&project).ran(), ["copy"]);
     assert_eq!(project.read("out.txt"), "one");
 }
@@ -856,12 +851,7 @@ fn control_characters_in_logs_are_escaped_on_a_terminal() {
 fn damaged_bytes_that_the_next_stage_reads_are_made_again_in_the_same_run() {
     let project = below_a_folder(r#"["out/sub"]"#, "cat out/sub/b > used");
     run(&project);
-    for blob in walkdir::WalkDir::new(project.path(".headwater/store/blobs")).into_iter().filter_map(Result::ok) {
-        if blob.file_type().is_file() && fs::read(blob.path()).expect("bytes") == b"b\n" {
-            fs::set_permissions(blob.path(), fs::Permissions::from_mode(0o644)).expect("permissions");
-            fs::write(blob.path(), "x\n").expect("damage");
-        }
-    }
+    assert_eq!(project.damage(|_, bytes| bytes == b"b\n"), 1);
     project.edit("pipeline.toml", "cat out/sub/b", "cat -u out/sub/b");
     assert_eq!(run(&project).ran(), ["make", "use"]);
     assert_eq!(project.read("used"), "b\n");
@@ -970,17 +960,8 @@ fn a_damaged_column_of_a_mounted_frame_is_made_again_in_the_same_run() {
     let make = "[stages.make]\nrun = \"wc -l < in.csv > out\"\ndeps = [{ from = \"table\", as = \"in.csv\" }]\nouts = [\"out\"]\n";
     let project = with(&format!("{table}{make}"), &[("t.csv", "name\nneedle in a column\nother\n")]);
     run(&project);
-    let mut damaged = 0;
-    for blob in walkdir::WalkDir::new(project.path(".headwater/store/blobs")).into_iter().filter_map(Result::ok) {
-        let bytes = if blob.file_type().is_file() { fs::read(blob.path()).expect("bytes") } else { Vec::new() };
-        if bytes.windows(6).any(|part| part == b"needle") {
-            fs::set_permissions(blob.path(), fs::Permissions::from_mode(0o644)).expect("permissions");
-            // Of the same length, so that only reading finds it.
-            fs::write(blob.path(), vec![0; bytes.len()]).expect("damage");
-            damaged += 1;
-        }
-    }
-    assert_eq!(damaged, 1);
+    // Of the same length, so that only reading finds it.
+    assert_eq!(project.damage(|_, bytes| bytes.windows(6).any(|part| part == b"needle")), 1);
     project.edit("pipeline.toml", "wc -l", "wc  -l");
     assert_eq!(run(&project).ran(), ["make", "table"]);
 }

@@ -1,8 +1,8 @@
 //! `Collector`: a plan of what can go from a store, and its removal.
 //!
 //! Does not know projects, nodes or why anything is used: the roots are the sets that users of the store have written,
-//! see [`UsedSet`](crate::UsedSet). Records that no root names go first where they are cheapest to compute again for the
-//! bytes that they free.
+//! see [`UsedSet`](crate::UsedSet). What only forgotten sets name goes. What no set has ever named is the work of runs that
+//! were killed: it goes only where bytes are asked for, and then what is cheapest to compute again for its bytes first.
 //!
 //! Invariants: a collector holds the store with the kernel's exclusive lock, so nobody reads, puts or runs meanwhile,
 //! and whoever opens the store later sees it as it is then; what cannot be read of the roots stops a collection before
@@ -143,16 +143,19 @@ impl Collector {
         let mut uses = self.store.all_uses()?;
         uses.sort_by(|a, b| a.user.cmp(&b.user));
         let (mut users, mut sets) = (Vec::new(), BTreeSet::new());
-        let (mut live, mut kept_keys) = (Live::default(), BTreeSet::new());
+        let (mut live, mut kept, mut forgotten) = (Live::default(), BTreeSet::new(), BTreeSet::new());
         for user in &mut uses {
             sets.extend(user.sets.iter().copied());
-            let all = user.sets.len();
-            user.sets.truncate(keep.last);
-            users.push(User { name: user.user.clone(), kept: user.sets.len(), dropped: all - user.sets.len() });
-            self.mark_sets(user, &mut live, &mut kept_keys)?;
+            let dropped = user.sets.split_off(keep.last.min(user.sets.len()));
+            users.push(User { name: user.user.clone(), kept: user.sets.len(), dropped: dropped.len() });
+            self.mark_sets(user, &mut live, &mut kept)?;
+            // One that cannot be read makes its records strays, which stay.
+            let dropped = dropped.iter().filter_map(|set| self.store.used_set(set).ok());
+            forgotten.extend(dropped.flat_map(|set| set.keys));
         }
-        let (kept, rest): (Vec<_>, Vec<_>) = self.records().into_iter().partition(|(key, _)| kept_keys.contains(key));
-        for (key, record) in &kept {
+        let is_kept = |key: &Digest| kept.contains(key) || (keep.max_bytes.is_none() && !forgotten.contains(key));
+        let (stay, rest): (Vec<_>, Vec<_>) = self.records().into_iter().partition(|(key, _)| is_kept(key));
+        for (key, record) in &stay {
             live.mark_record(&self.store, key, record);
         }
         let dropped = self.drop_cheapest(rest, keep.max_bytes, &mut live);
@@ -420,14 +423,16 @@ mod tests {
     fn what_the_last_runs_of_anybody_used_stays_and_the_rest_goes() {
         let disk = used();
         let before = bytes(&disk);
-        let plan = collector(&disk).plan(keep(2, None)).unwrap();
-        assert_eq!(plan.users[0], User { name: "me".to_owned(), kept: 2, dropped: 1 });
-        assert_eq!(plan.dropped.iter().map(|dropped| dropped.manifest.as_str()).collect::<Vec<_>>(), ["name stray"]);
+        let plan = collector(&disk).plan(keep(1, None)).unwrap();
+        assert_eq!(plan.users[0], User { name: "me".to_owned(), kept: 1, dropped: 2 });
+        let dropped: Vec<&str> = plan.dropped.iter().map(|dropped| dropped.manifest.as_str()).collect();
+        assert_eq!(dropped, ["name first", "name second"]);
         collector(&disk).carry_out(&plan).unwrap();
-        for name in ["first", "second", "third", "yours"] {
+        // What no run has said that it uses is the work of one that was killed.
+        for name in ["third", "yours", "stray"] {
             assert!(is_whole(&disk, name), "{name}");
         }
-        assert!(!is_whole(&disk, "stray"));
+        assert!(!is_whole(&disk, "first") && !is_whole(&disk, "second"));
         // The headers of the segments that went are freed too.
         assert!(bytes(&disk) <= before - plan.bytes_freed);
         assert!(!open(&disk).0.contains(&Digest::of(b"never recorded, and long")));
@@ -450,7 +455,7 @@ mod tests {
             let plan = collector(&disk).plan(keep(1, max_bytes)).unwrap();
             plan.dropped.into_iter().map(|dropped| dropped.manifest).collect()
         };
-        assert_eq!(order(None), ["name stray", "name first", "name second"]);
+        assert_eq!(order(None), ["name first", "name second"]);
         assert_eq!(order(Some(0)), ["name stray", "name first", "name second"]);
         assert_eq!(order(Some(1 << 30)), Vec::<String>::new());
         let blob = |name: &str| content(name, "a").len() as u64;

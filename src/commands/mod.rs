@@ -11,6 +11,7 @@ pub mod run;
 pub mod schema;
 pub mod show;
 pub mod status;
+pub mod store;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -77,6 +78,7 @@ enum Command {
     Log(log::Log),
     Logs(log::Logs),
     Schema(schema::PrintSchema),
+    Store(store::StoreCommand),
 }
 
 impl Globals {
@@ -127,5 +129,6 @@ fn dispatch(cli: &Cli) -> Result<(), CommandError> {
         Command::Log(command) => command.execute(globals),
         Command::Logs(command) => command.execute(globals),
         Command::Schema(command) => command.execute(globals),
+        Command::Store(command) => command.execute(globals),
     }
 }

@@ -1,9 +1,10 @@
 //! `headwater run`: brings targets up to date.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use headwater_engine::Options;
+use headwater_engine::{Event, Finish, Options, Outcome};
 
 use crate::commands::{Globals, status};
 use crate::error::CommandError;
@@ -49,7 +50,16 @@ impl Run {
         let arguments = std::env::args().skip(1).collect();
         let journal = Journal::begin(&workspace.pipeline.project.state, &workspace.pipeline.file.name, arguments)?;
         let mut reporter = Reporter::new(&workspace, globals, journal);
-        let summary = workspace.drive(&options, &mut |event| reporter.take(event))?;
+        let mut finished = BTreeMap::new();
+        let summary = workspace.drive(&options, &mut |event| {
+            if let Event::Finished(Finish { node, key: Some(key), outcome: Outcome::Ran | Outcome::Cached, .. }) =
+                &event
+            {
+                finished.insert(*node, *key);
+            }
+            reporter.take(event);
+        })?;
+        workspace.remember_use(&finished)?;
         reporter.end(&summary)?;
         if summary.failed > 0 { Err(CommandError::RunFailed) } else { Ok(()) }
     }

@@ -92,6 +92,27 @@ impl Project {
         done.out
     }
 
+    /// Damages every blob of the store that is chosen by its digest and bytes, in its place; says how many.
+    pub fn damage(&self, choose: impl Fn(&str, &[u8]) -> bool) -> usize {
+        let mut damaged = 0;
+        for file in walkdir::WalkDir::new(self.path(".headwater/store")).into_iter().filter_map(Result::ok) {
+            let path = file.path();
+            let mut bytes = if file.file_type().is_file() { fs::read(path).expect("bytes") } else { continue };
+            let parts =
+                if path.extension().is_some_and(|end| end == "seg") { blobs(&bytes) } else { whole(path, &bytes) };
+            let chosen: Vec<_> = parts.into_iter().filter(|(digest, at)| choose(digest, &bytes[at.clone()])).collect();
+            for (_, at) in &chosen {
+                bytes[at.clone()].iter_mut().for_each(|byte| *byte ^= 4);
+            }
+            if !chosen.is_empty() {
+                fs::remove_file(path).expect("removed");
+                fs::write(path, &bytes).expect("damage");
+            }
+            damaged += chosen.len();
+        }
+        damaged
+    }
+
     /// `run` with further arguments; gives the outcome of each node.
     pub fn run(&self, arguments: &[&str]) -> Run {
         let all: Vec<&str> = ["run", "--format", "json"].into_iter().chain(arguments.iter().copied()).collect();
@@ -166,4 +187,27 @@ fn parse(line: &str) -> Json {
 
 fn text(value: &Json) -> String {
     value.as_str().expect("a string").to_owned()
+}
+
+/// Digest and place of each blob in a segment, whose layout the documentation of headwater-cache tells.
+fn blobs(segment: &[u8]) -> Vec<(String, std::ops::Range<usize>)> {
+    let number = |at: usize| u32::from_le_bytes(segment[at..at + 4].try_into().expect("four bytes")) as usize;
+    let mut found = Vec::new();
+    let mut at = 16;
+    while at + 64 <= segment.len() {
+        let payload = at + 64..at + 64 + number(at + 4);
+        if number(at + 8) == 1 {
+            let digest: String = segment[at + 16..at + 48].iter().map(|byte| format!("{byte:02x}")).collect();
+            found.push((digest, payload.clone()));
+        }
+        at = payload.end.next_multiple_of(8);
+    }
+    found
+}
+
+/// A blob that is a file of its own.
+fn whole(path: &Path, bytes: &[u8]) -> Vec<(String, std::ops::Range<usize>)> {
+    let folder = path.parent().and_then(Path::file_name).expect("a folder").to_string_lossy();
+    let digest = format!("{folder}{}", path.file_name().expect("a name").to_string_lossy());
+    if digest.len() == 64 { vec![(digest, 0..bytes.len())] } else { Vec::new() }
 }

@@ -1,0 +1,348 @@
+//! `headwater store`: how much the store holds, whether it is what it should be, and what can go.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, Subcommand};
+use headwater_cache::{CollectError, Collector, Dropped, Keep, Look, Plan, Stats, Verified};
+use serde::Serialize;
+
+use crate::commands::Globals;
+use crate::error::CommandError;
+use crate::pipeline::Pipeline;
+use crate::process::work::remove_all;
+use crate::report::{duration, print_json, say};
+use crate::workspace::Workspace;
+
+/// What outs replaced is kept for so long.
+const TRASH_DAYS: u64 = 30;
+
+/// The artifact store: how much it holds, whether it is intact, what can go
+#[derive(Debug, Args)]
+pub struct StoreCommand {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Say how much the store holds, and how much of it is shared
+    Stats,
+    /// Look whether everything is there and as it should be
+    Verify(Verify),
+    /// Remove what the last runs did not use
+    Gc(Gc),
+}
+
+#[derive(Debug, Args)]
+struct Verify {
+    /// Read and hash every byte
+    #[arg(long)]
+    full: bool,
+    /// Read every byte, and set aside what is damaged, so that the next run makes it again
+    #[arg(long)]
+    repair: bool,
+}
+
+#[derive(Debug, Args)]
+struct Gc {
+    /// Keep what so many of each project's last different runs used
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    keep_last: usize,
+    /// Beyond that keep as much as fits, what is dearest to compute again for its bytes first: 500M, 20G …
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_size: Option<u64>,
+    /// Say what would go, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct StatsJson {
+    event: &'static str,
+    records: u64,
+    large_blobs: u64,
+    large_bytes: u64,
+    small_blobs: u64,
+    small_bytes: u64,
+    segments: u64,
+    segment_bytes: u64,
+    quarantined: u64,
+    referenced_bytes: u64,
+    distinct_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct VerifyJson<'a> {
+    event: &'static str,
+    full: bool,
+    blobs: u64,
+    bytes: u64,
+    records: u64,
+    damaged: Vec<String>,
+    remarks: &'a [String],
+    lost: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct GcJson {
+    event: &'static str,
+    dry_run: bool,
+    kept: usize,
+    dropped: Vec<DroppedJson>,
+    bytes_before: u64,
+    bytes_freed: u64,
+    quarantined: usize,
+    trash: Vec<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct DroppedJson {
+    key: String,
+    kind: String,
+    seconds: f64,
+    bytes: u64,
+}
+
+impl StoreCommand {
+    /// # Errors
+    /// If the pipeline is wrong, the store cannot be read or written, or damage was found.
+    pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
+        match &self.verb {
+            Verb::Stats => stats(globals),
+            Verb::Verify(verify) => verify.execute(globals),
+            Verb::Gc(gc) => gc.execute(globals),
+        }
+    }
+}
+
+fn stats(globals: &Globals) -> Result<(), CommandError> {
+    let workspace = Workspace::open(&globals.pipeline, &[])?;
+    let stats = workspace.store.stats(&workspace.ledger).map_err(CommandError::failed)?;
+    if globals.json() {
+        return Ok(print_json(&json_of(&stats))?);
+    }
+    say(&format!("     store {}", workspace.store.root().display()))?;
+    say(&format!("   records {}", stats.records))?;
+    let files = format!("{} in {} files", human(stats.large_bytes), stats.large_blobs);
+    let packed = format!("{} in {} segments", human(stats.segment_bytes), stats.segments);
+    say(&format!("    stored {files}, {packed} of {} small blobs", stats.small_blobs))?;
+    let shared = stats.referenced_bytes as f64 / stats.distinct_bytes.max(1) as f64;
+    let (referenced, distinct) = (human(stats.referenced_bytes), human(stats.distinct_bytes));
+    say(&format!("   outputs {referenced} referenced, {distinct} different: shared {shared:.1} times"))?;
+    if stats.quarantined > 0 {
+        say(&format!("quarantine {} damaged files; `headwater store gc` removes them", stats.quarantined))?;
+    }
+    Ok(())
+}
+
+fn json_of(stats: &Stats) -> StatsJson {
+    let Stats {
+        records,
+        large_blobs,
+        large_bytes,
+        small_blobs,
+        small_bytes,
+        segments,
+        segment_bytes,
+        quarantined,
+        referenced_bytes,
+        distinct_bytes,
+    } = *stats;
+    let event = "store_stats";
+    StatsJson {
+        event,
+        records,
+        large_blobs,
+        large_bytes,
+        small_blobs,
+        small_bytes,
+        segments,
+        segment_bytes,
+        quarantined,
+        referenced_bytes,
+        distinct_bytes,
+    }
+}
+
+impl Verify {
+    fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
+        let workspace = Workspace::open(&globals.pipeline, &[])?;
+        let look = Look { full: self.full || self.repair, repair: self.repair };
+        let found = workspace.store.verify(&workspace.ledger, look).map_err(CommandError::failed)?;
+        if globals.json() {
+            print_json(&self.json(&found, look))?;
+        } else {
+            self.tell(&found, look)?;
+        }
+        if found.is_clean() { Ok(()) } else { Err(CommandError::Damaged) }
+    }
+
+    fn json<'a>(&self, found: &'a Verified, look: Look) -> VerifyJson<'a> {
+        VerifyJson {
+            event: "store_verify",
+            full: look.full,
+            blobs: found.blobs,
+            bytes: found.bytes,
+            records: found.records,
+            damaged: found.damaged.iter().map(ToString::to_string).collect(),
+            remarks: &found.remarks,
+            lost: found.lost.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn tell(&self, found: &Verified, look: Look) -> Result<(), CommandError> {
+        for digest in &found.damaged {
+            say(&format!("blob {digest} is damaged"))?;
+        }
+        for remark in &found.remarks {
+            say(remark)?;
+        }
+        for key in &found.lost {
+            say(&format!("the outputs of key {key} cannot be produced"))?;
+        }
+        let read = if look.full { "read and hashed" } else { "looked at" };
+        let Verified { blobs, bytes, records, .. } = found;
+        say(&format!("{blobs} blobs of {} {read}, {records} records", human(*bytes)))?;
+        match (found.is_clean(), look.repair) {
+            (true, true | false) => say("no damage")?,
+            (false, true) => say("what is damaged was set aside; `headwater run` makes it again")?,
+            (false, false) => say("`headwater store verify --repair` sets aside what is damaged")?,
+        }
+        Ok(())
+    }
+}
+
+impl Gc {
+    fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
+        let pipeline = Pipeline::load(&globals.pipeline, &[])?;
+        let path = pipeline.project.store_path(pipeline.file.store_path.as_deref());
+        let collector = Collector::open(&path).map_err(collect_error)?;
+        let plan = collector.plan(Keep { last: self.keep_last, max_bytes: self.max_size }).map_err(collect_error)?;
+        let trash = old_trash(&pipeline.project.state.join("trash"));
+        if globals.json() {
+            print_json(&self.json(&plan, &trash))?;
+        } else {
+            self.tell(&plan, &trash, globals)?;
+        }
+        if self.dry_run {
+            return Ok(());
+        }
+        collector.carry_out(&plan).map_err(collect_error)?;
+        trash.iter().try_for_each(|path| remove_all(path)).map_err(CommandError::failed)
+    }
+
+    fn tell(&self, plan: &Plan, trash: &[PathBuf], globals: &Globals) -> Result<(), CommandError> {
+        for user in &plan.users {
+            say(&format!("{:>9} {}  {} kept, {} forgotten", "runs", user.name, user.kept, user.dropped))?;
+        }
+        for dropped in plan.dropped.iter().filter(|_| !globals.quiet) {
+            let (kind, cost) = (kind_of(dropped), duration(dropped.seconds));
+            say(&format!("{:>9} {} {kind}  {}, {cost}", "drop", dropped.key.short(), human(dropped.bytes)))?;
+        }
+        for path in trash {
+            say(&format!("{:>9} {}", "trash", path.display()))?;
+        }
+        let (freed, before) = (human(plan.bytes_freed), human(plan.bytes_before));
+        let word = if self.dry_run { "would free" } else { "frees" };
+        let quarantined = match plan.quarantined.len() {
+            0 => String::new(),
+            count => format!(", and {count} damaged files"),
+        };
+        let (kept, dropped) = (plan.kept, plan.dropped.len());
+        Ok(say(&format!("{word} {freed} of {before}{quarantined}: {kept} records kept, {dropped} dropped"))?)
+    }
+
+    fn json(&self, plan: &Plan, trash: &[PathBuf]) -> GcJson {
+        let dropped = |dropped: &Dropped| DroppedJson {
+            key: dropped.key.to_string(),
+            kind: kind_of(dropped).to_owned(),
+            seconds: dropped.seconds,
+            bytes: dropped.bytes,
+        };
+        GcJson {
+            event: "store_gc",
+            dry_run: self.dry_run,
+            kept: plan.kept,
+            dropped: plan.dropped.iter().map(dropped).collect(),
+            bytes_before: plan.bytes_before,
+            bytes_freed: plan.bytes_freed,
+            quarantined: plan.quarantined.len(),
+            trash: trash.to_vec(),
+        }
+    }
+}
+
+/// The kind of stage that a record is of, as its manifest says.
+fn kind_of(dropped: &Dropped) -> &str {
+    let line = dropped.manifest.lines().find_map(|line| line.strip_prefix("kind "));
+    line.and_then(|line| line.split_whitespace().next()).unwrap_or("a stage")
+}
+
+/// What has lain in the trash for long.
+fn old_trash(folder: &std::path::Path) -> Vec<PathBuf> {
+    let Ok(found) = fs::read_dir(folder) else { return Vec::new() };
+    let age = Duration::from_secs(TRASH_DAYS * 24 * 3600);
+    let is_old = |path: &PathBuf| {
+        let changed = fs::symlink_metadata(path).and_then(|about| about.modified());
+        // A clock that went back makes nothing old.
+        changed.is_ok_and(|changed| SystemTime::now().duration_since(changed).is_ok_and(|since| since > age))
+    };
+    let mut old: Vec<PathBuf> = found.filter_map(|entry| Some(entry.ok()?.path())).filter(is_old).collect();
+    old.sort();
+    old
+}
+
+fn collect_error(error: CollectError) -> CommandError {
+    let hint = match &error {
+        CollectError::Busy { .. } => "let the runs and servers that use it end, then collect again",
+        CollectError::Root { .. } => "run that project once more, then collect again",
+        _ => "nothing that runs use was removed; mend the cause and collect again",
+    };
+    CommandError::Failed(error.to_string(), vec![hint.to_owned()])
+}
+
+/// `20G` -> bytes. Units are powers of 1000.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "K" | "KB" => 1_000,
+        "M" | "MB" => 1_000_000,
+        "G" | "GB" => 1_000_000_000,
+        "T" | "TB" => 1_000_000_000_000,
+        _ => return Err("expected a number of bytes such as 500M or 20G".to_owned()),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    number.ok_or_else(|| "expected a number of bytes such as 500M or 20G".to_owned())
+}
+
+/// Bytes as a person reads them.
+fn human(bytes: u64) -> String {
+    let (bytes, units) = (bytes as f64, ["B", "kB", "MB", "GB", "TB"]);
+    let power = (0..units.len() - 1).find(|power| bytes < 999.5 * 1000f64.powi(*power as i32)).unwrap_or(4);
+    let value = bytes / 1000f64.powi(power as i32);
+    if power == 0 { format!("{value:.0} B") } else { format!("{value:.1} {}", units[power]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        assert_eq!(size("12"), Ok(12));
+        assert_eq!(size("500M"), Ok(500_000_000));
+        assert_eq!(size("2gb"), Ok(2_000_000_000));
+        for wrong in ["", "M", "1.5G", "-1", "5X", "99999999999999T"] {
+            assert_eq!(size(wrong), Err("expected a number of bytes such as 500M or 20G".to_owned()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bytes_read_well() {
+        let texts = [0, 999, 1_000, 1_234_567, 5_000_000_000, 7_000_000_000_000_000].map(human);
+        assert_eq!(texts, ["0 B", "999 B", "1.0 kB", "1.2 MB", "5.0 GB", "7000.0 TB"]);
+    }
+}
