@@ -16,6 +16,7 @@
 //! | `quarantine/<digest>-<32 digits>` | what lay in the place of that blob and was not it |
 //! | `quarantine/lock` | locked by the kernel while something is moved here; its existence means nothing |
 //! | `ledger/records-v1.seg` | the ledger, a segment |
+//! | `locks/ab12` | empty; locked by the kernel while a process computes a key that begins with these digits; made when first needed, stays for good, and its existence means nothing |
 //!
 //! The index of the user's files lies where its owner says. A file that is restored is written beside its place
 //! as `.headwater-<32 digits>.tmp`, locked in the same way.
@@ -53,6 +54,7 @@
 //! | after a record was written, before it was synced | the whole record, or a torn tail, or nothing; readers sync it before they believe it |
 //! | while a file is restored | the old file, and a temp that the next restore into that folder removes |
 //! | while the file index is saved | the old index |
+//! | while keys are claimed | lock files; nobody holds their locks, so nobody waits |
 //!
 //! A sync that failed is final: of a temp, for that temp; of a folder of the store, or of the ledger, for the store or
 //! the ledger in this process, which takes nothing more and believes nothing new. Reading goes on. No call is otherwise
@@ -74,6 +76,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod claim;
 mod codec;
 mod digest;
 pub mod disk;
@@ -83,6 +86,7 @@ mod segment;
 mod store;
 mod tree;
 
+pub use claim::{Claim, Claims};
 pub use codec::CodecError;
 pub use digest::{Digest, DigestError};
 pub use disk::{DiskError, copy_file};
