@@ -96,17 +96,20 @@ impl Ledger {
         records.get(key).cloned()
     }
 
-    /// Appends the record of `key`: when this returns it is durable, and only then [`Ledger::get`] finds it.
+    /// Commits all that was put before, then appends the records of these keys with one sync: when this returns they
+    /// are durable, and only then [`Ledger::get`] finds them.
     ///
     /// # Errors
-    /// If it cannot be written and synced. After a failed sync every later append is refused.
-    pub fn append(&self, key: &Digest, record: &Record) -> Result<(), LedgerError> {
-        let payload = encode(key, record)?;
+    /// If they cannot be written and synced: none of them is found then. After a failed sync every later append is
+    /// refused.
+    pub fn append(&self, records: &[(Digest, Record)]) -> Result<(), LedgerError> {
+        let payloads: Result<Vec<_>, _> = records.iter().map(|(key, record)| encode(key, record)).collect();
+        let payloads = payloads?;
         let mut segment = self.segment.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fresh = Vec::new();
-        let done = segment.append(&payload, &mut |payload| collect(payload, &mut fresh));
+        let done = segment.append_all(&payloads, &mut |payload| collect(payload, &mut fresh));
         if done.is_ok() {
-            fresh.push((*key, Arc::new(record.clone())));
+            fresh.extend(records.iter().map(|(key, record)| (*key, Arc::new(record.clone()))));
         }
         // While the segment is held, so that the order in memory is the order in the file.
         self.learn(fresh);
@@ -197,7 +200,7 @@ mod tests {
         let root = folder();
         let ledger = Ledger::open(root.path()).unwrap();
         for name in names {
-            ledger.append(&key(name), &record(name)).unwrap();
+            ledger.append(&[(key(name), record(name))]).unwrap();
         }
         root
     }
@@ -229,7 +232,7 @@ mod tests {
     fn a_record_is_there_at_once_and_after_reopening() {
         let root = folder();
         let ledger = Ledger::open(root.path()).unwrap();
-        ledger.append(&key("a"), &record("a")).unwrap();
+        ledger.append(&[(key("a"), record("a"))]).unwrap();
         assert_eq!(*ledger.get(&key("a")).unwrap(), record("a"));
         assert_eq!(held(&root, &["a"]), 1);
     }
@@ -244,8 +247,8 @@ mod tests {
     fn the_last_record_of_a_key_wins() {
         let root = folder();
         let ledger = Ledger::open(root.path()).unwrap();
-        ledger.append(&key("a"), &record("first")).unwrap();
-        ledger.append(&key("a"), &record("second")).unwrap();
+        ledger.append(&[(key("a"), record("first"))]).unwrap();
+        ledger.append(&[(key("a"), record("second"))]).unwrap();
         for ledger in [ledger, Ledger::open(root.path()).unwrap()] {
             assert_eq!(*ledger.get(&key("a")).unwrap(), record("second"));
             assert_eq!(ledger.len(), 1);
@@ -287,7 +290,7 @@ mod tests {
         let good = fs::read(file(&root)).unwrap();
         fs::write(file(&root), &good[..good.len() - 20]).unwrap();
         let ledger = Ledger::open(root.path()).unwrap();
-        ledger.append(&key("d"), &record("d")).unwrap();
+        ledger.append(&[(key("d"), record("d"))]).unwrap();
         assert_eq!(held(&root, &["a", "b", "d"]), 3);
     }
 
@@ -295,10 +298,10 @@ mod tests {
     fn a_tail_torn_by_another_process_does_not_swallow_the_next_record() {
         let root = folder();
         let ledger = Ledger::open(root.path()).unwrap();
-        ledger.append(&key("a"), &record("a")).unwrap();
+        ledger.append(&[(key("a"), record("a"))]).unwrap();
         let mut other = fs::OpenOptions::new().append(true).open(file(&root)).unwrap();
         other.write_all(b"\xf5HWe\xff\xff\0\0 and then it died").unwrap();
-        ledger.append(&key("b"), &record("b")).unwrap();
+        ledger.append(&[(key("b"), record("b"))]).unwrap();
         assert_eq!(held(&root, &["a", "b"]), 2);
     }
 
@@ -312,7 +315,7 @@ mod tests {
         let text = format!("{}: 4 damaged bytes were skipped", file(&root).display());
         assert_eq!(ledger.damage(), Some(text.clone()));
         ledger.refresh().unwrap();
-        ledger.append(&key("c"), &record("c")).unwrap();
+        ledger.append(&[(key("c"), record("c"))]).unwrap();
         assert_eq!(ledger.damage(), Some(text));
         assert_eq!(Ledger::open(root.path()).unwrap().damage(), None);
     }
@@ -337,7 +340,7 @@ mod tests {
                 scope.spawn(move || {
                     let ledger = Ledger::open(root).unwrap();
                     for name in half {
-                        ledger.append(&key(name), &record(name)).unwrap();
+                        ledger.append(&[(key(name), record(name))]).unwrap();
                     }
                 });
             }
@@ -354,7 +357,7 @@ mod tests {
         std::thread::scope(|scope| {
             for name in ["a", "b", "c", "d"] {
                 let ledger = &ledger;
-                scope.spawn(move || ledger.append(&key(name), &record(name)).unwrap());
+                scope.spawn(move || ledger.append(&[(key(name), record(name))]).unwrap());
             }
         });
         assert_eq!(held(&root, &["a", "b", "c", "d"]), 4);
@@ -365,7 +368,7 @@ mod tests {
         let root = folder();
         let ledger = Ledger::open(root.path()).unwrap();
         let other = Ledger::open(root.path()).unwrap();
-        other.append(&key("a"), &record("a")).unwrap();
+        other.append(&[(key("a"), record("a"))]).unwrap();
         assert_eq!(ledger.get(&key("a")), None);
         ledger.refresh().unwrap();
         assert_eq!(*ledger.get(&key("a")).unwrap(), record("a"));
@@ -376,7 +379,7 @@ mod tests {
         let root = folder();
         let ledger = Ledger::open(root.path()).unwrap();
         let huge = Record { manifest: "x".repeat(MAX_PAYLOAD), ..record("a") };
-        let error = ledger.append(&key("a"), &huge).unwrap_err().to_string();
+        let error = ledger.append(&[(key("a"), huge)]).unwrap_err().to_string();
         assert!(error.starts_with("the record cannot be written: the data has 67108"), "{error}");
         assert!(error.ends_with(" bytes, the limit is 67108864"), "{error}");
         assert!(!file(&root).exists());
@@ -388,7 +391,7 @@ mod tests {
     fn in_memory(names: &[&str]) -> ForgetfulDisk {
         let disk = ForgetfulDisk::new();
         let ledger = Ledger::open_on(Arc::new(disk.clone()), Path::new(STORE)).unwrap();
-        names.iter().for_each(|name| ledger.append(&key(name), &record(name)).unwrap());
+        names.iter().for_each(|name| ledger.append(&[(key(name), record(name))]).unwrap());
         disk
     }
 
@@ -414,9 +417,9 @@ mod tests {
         let disk = in_memory(&["a"]);
         let ledger = unsyncable(&disk, Fault::Error(libc::EIO), true);
         let path = format!("{STORE}/{FILE}");
-        let first = refusal(ledger.append(&key("b"), &record("b")));
+        let first = refusal(ledger.append(&[(key("b"), record("b"))]));
         assert_eq!(first, format!("cannot sync {path}: Input/output error (os error 5)"));
-        let later = refusal(ledger.append(&key("c"), &record("c")));
+        let later = refusal(ledger.append(&[(key("c"), record("c"))]));
         assert_eq!(later, format!("{path} takes no more entries: an earlier sync failed"));
         assert_eq!((ledger.len(), ledger.get(&key("b"))), (1, None));
         assert_eq!(Ledger::open_on(Arc::new(disk), Path::new(STORE)).unwrap().len(), 1);
@@ -430,18 +433,18 @@ mod tests {
             assert!(ledger.refresh().is_err());
             assert_eq!(ledger.get(&key("a")), None);
         }
-        assert!(refusal(ledger.append(&key("b"), &record("b"))).ends_with("an earlier sync failed"));
+        assert!(refusal(ledger.append(&[(key("b"), record("b"))])).ends_with("an earlier sync failed"));
     }
 
     #[test]
     fn a_record_that_a_killed_process_did_not_sync_is_not_found_before_it_is_durable() {
         let disk = in_memory(&["a"]);
         let reader = Ledger::open_on(Arc::new(disk.clone()), Path::new(STORE)).unwrap();
-        assert!(unsyncable(&disk, Fault::Killed, true).append(&key("b"), &record("b")).is_err());
+        assert!(unsyncable(&disk, Fault::Killed, true).append(&[(key("b"), record("b"))]).is_err());
         let failing = unsyncable(&disk, Fault::Error(libc::EIO), false);
-        assert!(failing.append(&key("c"), &record("c")).is_err());
+        assert!(failing.append(&[(key("c"), record("c"))]).is_err());
         assert_eq!(failing.get(&key("b")), None, "an append must not believe what it could not sync");
-        reader.append(&key("d"), &record("d")).unwrap();
+        reader.append(&[(key("d"), record("d"))]).unwrap();
         assert_eq!(*reader.get(&key("b")).unwrap(), record("b"));
         for crashed in disk.crashes(64, 0) {
             assert_eq!(Ledger::open_on(Arc::new(crashed), Path::new(STORE)).unwrap().len(), 3);
@@ -455,7 +458,7 @@ mod tests {
         disk.sync_all();
         disk.create_dir(Path::new("/store/ledger"), 0o700).unwrap();
         let ledger = Ledger::open_on(Arc::new(disk.clone()), Path::new(STORE)).unwrap();
-        ledger.append(&key("a"), &record("a")).unwrap();
+        ledger.append(&[(key("a"), record("a"))]).unwrap();
         assert!(disk.crashes(64, 0).all(|disk| Ledger::open_on(Arc::new(disk), Path::new(STORE)).unwrap().len() == 1));
     }
 
@@ -469,8 +472,8 @@ mod tests {
         };
         let failing = FailingDisk::new(Arc::new(disk.clone()), decide);
         let ledger = Ledger::open_on(Arc::new(failing), Path::new(STORE)).unwrap();
-        assert!(ledger.append(&key("a"), &record("a")).is_err());
-        ledger.append(&key("a"), &record("a")).unwrap();
+        assert!(ledger.append(&[(key("a"), record("a"))]).is_err());
+        ledger.append(&[(key("a"), record("a"))]).unwrap();
         assert!(disk.crashes(64, 0).all(|disk| Ledger::open_on(Arc::new(disk), Path::new(STORE)).unwrap().len() == 1));
     }
 

@@ -151,18 +151,26 @@ impl Segment {
         self.scan(&*file, visit)
     }
 
-    /// Appends an entry and makes it durable; visits what other processes appended before it.
-    pub(crate) fn append(&mut self, payload: &[u8], visit: &mut Visit) -> Result<(), SegmentError> {
-        self.check_can_append(payload)?;
+    /// Appends entries and makes them durable with one sync; visits what other processes appended before them.
+    pub(crate) fn append_all(&mut self, payloads: &[Vec<u8>], visit: &mut Visit) -> Result<(), SegmentError> {
+        payloads.iter().try_for_each(|payload| self.check_can_append(payload))?;
         let file = self.open_for_append()?;
         disk::lock(&*file, &self.path, Lock::Exclusive)?;
         self.make_name_durable()?;
         self.scan(&*file, visit)?;
         self.mend(&*file)?;
-        let entry = entry(self.kind, self.end, payload);
-        self.write_durably(&*file, &entry)?;
-        self.end += entry.len() as u64;
+        let mut entries = Vec::new();
+        for payload in payloads {
+            entries.extend(entry(self.kind, self.end + entries.len() as u64, payload));
+        }
+        self.write_durably(&*file, &entries)?;
+        self.end += entries.len() as u64;
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn append(&mut self, payload: &[u8], visit: &mut Visit) -> Result<(), SegmentError> {
+        self.append_all(&[payload.to_vec()], visit)
     }
 
     fn check_can_append(&self, payload: &[u8]) -> Result<(), SegmentError> {

@@ -129,7 +129,7 @@ impl Promises {
 
     fn append(&mut self, ledger: &Ledger, name: &'static str) {
         if needs(name).iter().all(|digest| self.blobs.contains(digest))
-            && self.steady(|| ledger.append(&key(name), &RECORDS[name])).is_some()
+            && self.steady(|| ledger.append(&[(key(name), RECORDS[name].clone())])).is_some()
         {
             self.records.insert(name);
         }
