@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use headwater_cache::{Artifact, Digest, Entry, Ledger, Shape, Store, Tree};
+use headwater_cache::{Artifact, Claims, Digest, Entry, Ledger, Shape, Store, Tree};
 use headwater_engine::manifest::selects;
 use headwater_engine::run::SourceState;
 use headwater_engine::{
@@ -287,6 +287,7 @@ pub struct Bench {
     _folder: tempfile::TempDir,
     pub store: Arc<Store>,
     pub ledger: Ledger,
+    pub claims: Claims,
     pub files: Arc<Files>,
     pub clock: Arc<AtomicU64>,
     /// The last finish of each node, as the journal would have it.
@@ -300,7 +301,8 @@ pub struct Bench {
 /// What a run did.
 pub struct Told {
     pub summary: Summary,
-    /// `started read`, `ran read`, …, in order.
+    /// `waiting for read`, `started read`, … in order, then `ran read`, `failed read`, … in order: when the end of a node
+    /// is told, as compared with the starts of others, is a matter of time.
     pub events: Vec<String>,
     /// Each node's last finish.
     pub finishes: BTreeMap<String, Finish>,
@@ -320,6 +322,10 @@ impl Told {
         self.finishes[node].error.as_deref().expect("it has an error")
     }
 
+    pub fn starts(&self) -> Vec<&str> {
+        self.events.iter().map(String::as_str).filter(|event| event.starts_with("started")).collect()
+    }
+
     pub fn counts(&self) -> [usize; 5] {
         let Summary { ran, cached, failed, skipped, cancelled, .. } = self.summary;
         [ran, cached, failed, skipped, cancelled]
@@ -335,10 +341,12 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&folder.path().join("store")).unwrap());
         let ledger = Ledger::open(store.root()).unwrap();
+        let claims = Claims::new(store.root());
         let bench = Self {
             _folder: folder,
             store,
             ledger,
+            claims,
             files: Arc::default(),
             clock: Arc::default(),
             last: BTreeMap::new(),
@@ -355,6 +363,7 @@ impl Bench {
     pub fn reopen(&mut self) {
         self.store = Arc::new(Store::open(self.store.root()).unwrap());
         self.ledger = Ledger::open(self.store.root()).unwrap();
+        self.claims = Claims::new(self.store.root());
     }
 
     pub fn graph(&self, drafts: &[Draft]) -> Graph {
@@ -428,6 +437,7 @@ impl Bench {
             graph: &graph,
             store: &self.store,
             ledger: &self.ledger,
+            claims: &self.claims,
             sources: &*self.files,
             last_keys: &self.last,
             clock: &|| self.clock.load(Ordering::SeqCst) as f64,
@@ -450,18 +460,19 @@ impl Bench {
 
     fn tell(&self, graph: &Graph, summary: Summary, events: Vec<Event>) -> Told {
         let (mut finishes, mut previews) = (BTreeMap::new(), BTreeMap::new());
-        let (mut lines, mut reasons) = (Vec::new(), Vec::new());
+        let (mut lines, mut ends, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
         for event in events {
             let name = |id: NodeId| graph.node(id).name.clone();
             match event {
                 Event::Planned { .. } => {}
+                Event::Waiting { node } => lines.push(format!("waiting for {}", name(node))),
                 Event::Started { node, reason } => {
                     lines.push(format!("started {}", name(node)));
                     reasons.push((name(node), reason));
                 }
                 Event::Finished(finish) => {
                     let word = if finish.restored { "restored".into() } else { format!("{:?}", finish.outcome) };
-                    lines.push(format!("{} {}", word.to_lowercase(), name(finish.node)));
+                    ends.push(format!("{} {}", word.to_lowercase(), name(finish.node)));
                     finishes.insert(name(finish.node), finish);
                 }
                 Event::Previewed { node, preview, .. } => {
@@ -469,6 +480,7 @@ impl Bench {
                 }
             }
         }
+        lines.extend(ends);
         let called = self.calls.lock().unwrap().clone();
         Told { summary, events: lines, finishes, reasons, previews, called }
     }

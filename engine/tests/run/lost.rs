@@ -30,7 +30,7 @@ fn damage_that_a_consumer_finds_is_mended_and_the_consumer_runs() {
     bench.run(&pair("1"));
     bench.damage("bytes");
     let told = bench.run(&pair("2"));
-    assert_eq!(told.events, ["cached make", "started use", "started make", "ran make", "started use", "ran use"]);
+    assert_eq!(told.events, ["started use", "started make", "started use", "cached make", "ran make", "ran use"]);
     assert_eq!(told.reasons[1].1, Reason::Lost(blob("bytes").digest));
     assert_eq!(told.counts(), [2, 0, 0, 0, 0]);
     assert_eq!(bench.output(&told, "use"), "use:2(bytes)");
