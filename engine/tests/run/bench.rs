@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use headwater_cache::disk::{Disk, RealDisk};
 use headwater_cache::{Artifact, Claims, Digest, Entry, Ledger, Shape, Store, Tree};
-use headwater_engine::manifest::selects;
+use headwater_engine::manifest::{Manifest, selects};
 use headwater_engine::run::SourceState;
 use headwater_engine::{
     Bound, Event, Failure, Finish, Graph, InputPort, InputPorts, Job, Key, Node, NodeId, Options, Outcome, OutputPort,
@@ -284,7 +285,8 @@ impl Outs for Placed {
 }
 
 pub struct Bench {
-    _folder: tempfile::TempDir,
+    /// Goes with the last that uses it; a disk in memory needs none.
+    folder: Option<Arc<tempfile::TempDir>>,
     pub store: Arc<Store>,
     pub ledger: Ledger,
     pub claims: Claims,
@@ -339,31 +341,43 @@ pub fn options() -> Options {
 impl Bench {
     pub fn new(files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(&folder.path().join("store")).unwrap());
-        let ledger = Ledger::open(store.root()).unwrap();
-        let claims = Claims::new(store.root());
-        let bench = Self {
-            _folder: folder,
-            store,
-            ledger,
-            claims,
-            files: Arc::default(),
-            clock: Arc::default(),
-            last: BTreeMap::new(),
-            calls: Arc::default(),
-            failures: Arc::default(),
-        };
+        let root = folder.path().join("store");
+        let bench = Self::open(Arc::new(RealDisk), &root, Some(Arc::new(folder)));
         for (path, content) in files {
             bench.files.set(path, content);
         }
         bench
     }
 
+    /// A store on this disk, and no files.
+    pub fn on(disk: &(impl Disk + Clone + 'static)) -> Self {
+        Self::open(Arc::new(disk.clone()), Path::new("/store"), None)
+    }
+
+    fn open(disk: Arc<dyn Disk>, root: &Path, folder: Option<Arc<tempfile::TempDir>>) -> Self {
+        Self {
+            folder,
+            store: Arc::new(Store::open_on(disk.clone(), root).unwrap()),
+            ledger: Ledger::open_on(disk.clone(), root).unwrap(),
+            claims: Claims::on(disk, root),
+            files: Arc::default(),
+            clock: Arc::default(),
+            last: BTreeMap::new(),
+            calls: Arc::default(),
+            failures: Arc::default(),
+        }
+    }
+
+    /// Another process over the same store and files.
+    pub fn other(&self) -> Self {
+        let other = Self::open(Arc::new(RealDisk), self.store.root(), self.folder.clone());
+        Self { files: self.files.clone(), ..other }
+    }
+
     /// As another process would find the store.
     pub fn reopen(&mut self) {
-        self.store = Arc::new(Store::open(self.store.root()).unwrap());
-        self.ledger = Ledger::open(self.store.root()).unwrap();
-        self.claims = Claims::new(self.store.root());
+        let Self { store, ledger, claims, .. } = self.other();
+        (self.store, self.ledger, self.claims) = (store, ledger, claims);
     }
 
     pub fn graph(&self, drafts: &[Draft]) -> Graph {
@@ -426,6 +440,11 @@ impl Bench {
 
     /// Runs with these options; without targets, all nodes are meant.
     pub fn run_with(&mut self, drafts: &[Draft], options: &Options) -> Told {
+        self.watch(drafts, options, &mut |_| {})
+    }
+
+    /// The same, and shows each event as it comes.
+    pub fn watch(&mut self, drafts: &[Draft], options: &Options, watch: &mut dyn FnMut(&Event)) -> Told {
         let graph = self.graph(drafts);
         let mut options = options.clone();
         if options.targets.is_empty() {
@@ -443,6 +462,7 @@ impl Bench {
             clock: &|| self.clock.load(Ordering::SeqCst) as f64,
         };
         let summary = session.run(&options, &mut |event| {
+            watch(&event);
             if matches!(&event, Event::Finished(finish) if finish.outcome == Outcome::Failed) {
                 self.failures.fetch_add(1, Ordering::SeqCst);
             }
@@ -483,6 +503,12 @@ impl Bench {
         lines.extend(ends);
         let called = self.calls.lock().unwrap().clone();
         Told { summary, events: lines, finishes, reasons, previews, called }
+    }
+
+    /// The key of a draft that reads nothing.
+    pub fn key(&self, draft: &Draft) -> Key {
+        let graph = self.graph(std::slice::from_ref(draft));
+        Manifest::of(&graph.node(NodeId(0)).stage, &[]).key()
     }
 
     /// The content of a node's output.
