@@ -369,9 +369,10 @@ mod tests {
         assert_eq!(claims.wait(&key(7, 0)).unwrap_err().to_string(), text);
     }
 
+    type Way = fn(&Claims) -> Result<Option<Claim>, DiskError>;
+
     /// Both ways to claim a key.
-    const WAYS: [fn(&Claims) -> Result<Option<Claim>, DiskError>; 2] =
-        [|claims| claims.try_claim(&key(7, 0)), |claims| claims.wait(&key(7, 0)).map(Some)];
+    const WAYS: [Way; 2] = [|claims| claims.try_claim(&key(7, 0)), |claims| claims.wait(&key(7, 0)).map(Some)];
 
     #[test]
     fn a_call_that_fails_leaves_the_key_free() {
