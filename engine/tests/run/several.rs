@@ -172,6 +172,8 @@ fn a_claim_that_comes_while_what_the_node_reads_is_made_anew_is_let_go() {
     let told = bench.run_with(&[make, wait, stage("use").after("make")], &Options { jobs: 2, ..options() });
     assert_eq!(told.counts(), [3, 0, 0, 0, 0], "{:?}", told.events);
     assert_eq!(told.events[..3], ["waiting for wait", "started use", "started make"]);
+    // Not from bytes that are lost.
+    assert_eq!(told.called.iter().filter(|name| *name == "wait").count(), 1);
     assert_eq!(bench.output(&told, "wait"), "bytes");
 }
 
