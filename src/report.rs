@@ -85,6 +85,7 @@ impl<'a> Reporter<'a> {
     pub fn take(&mut self, event: Event) {
         match event {
             Event::Planned { nodes } => self.bar.set_length(nodes as u64),
+            Event::Waiting { node } => self.print_waiting(node),
             Event::Started { node, .. } => {
                 self.running.push(node);
                 self.show_running();
@@ -157,6 +158,13 @@ impl<'a> Reporter<'a> {
                 .collect(),
             error: line.error.as_deref(),
         })
+    }
+
+    fn print_waiting(&self, node: NodeId) {
+        if self.globals.format == Format::Human && !self.globals.quiet {
+            let name = &self.workspace.pipeline.graph.node(node).name;
+            self.bar.suspend(|| tell(&format!("{:>9} {name}  another process computes it", "waiting")));
+        }
     }
 
     fn print_line(&self, finish: &Finish, line: &NodeLine) {

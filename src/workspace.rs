@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use headwater_cache::{Artifact, Digest, Ledger, Shape, Store, UsedSet};
+use headwater_cache::{Artifact, Claims, Digest, Ledger, Shape, Store, UsedSet};
 use headwater_engine::{Event, Key, NodeId, Options, Preview, Session, Summary};
 
 use crate::error::CommandError;
@@ -19,6 +19,7 @@ pub struct Workspace {
     pub pipeline: Pipeline,
     pub store: Arc<Store>,
     pub ledger: Ledger,
+    pub claims: Claims,
     /// The last finish of each node.
     pub last: BTreeMap<String, NodeLine>,
     begun: Instant,
@@ -38,9 +39,10 @@ impl Workspace {
         if let Some(damage) = ledger.damage() {
             tell(&format!("warning: {damage}"));
         }
+        let claims = Claims::new(store.root());
         let history = History::of(&pipeline.project.state);
         let last = history.last_finishes(pipeline.graph.ids().map(|id| pipeline.graph.node(id).name.as_str()));
-        Ok(Self { pipeline, store, ledger, last, begun })
+        Ok(Self { pipeline, store, ledger, claims, last, begun })
     }
 
     /// Runs the engine's loop, and keeps what it learned of files.
@@ -56,6 +58,7 @@ impl Workspace {
             graph: keyed.as_ref().unwrap_or(&self.pipeline.graph),
             store: &self.store,
             ledger: &self.ledger,
+            claims: &self.claims,
             sources: &*self.pipeline.project,
             last_keys: &last_keys,
             clock: &clock,

@@ -10,12 +10,15 @@
 //!
 //! | path | content |
 //! |---|---|
-//! | `format` | the text `headwater-store 1` and a newline; any other version is refused |
-//! | `blobs/ab/cdef…` | the bytes whose digest is `abcdef…`: 2 digits name the folder, 62 the file; mode 0444, written once |
+//! | `format` | the text `headwater-store 2` and a newline; any other version is refused |
+//! | `lock` | empty; locked by the kernel, shared by whoever has the store open, alone by a collection; its existence means nothing |
+//! | `blobs/ab/cdef…` | a blob of more than 64 KiB whose digest is `abcdef…`: 2 digits name the folder, 62 the file; mode 0444, written once |
+//! | `segments/<32 digits>.seg` | smaller blobs, records, and what projects use; locked by the kernel while a process appends to it |
+//! | `segments/<32 digits>.idx` | what lies where in that segment, up to some offset; can be removed at any time |
 //! | `tmp/.headwater-<32 digits>.tmp` | bytes on their way; mode 0600, locked by the kernel as long as their process writes |
 //! | `quarantine/<digest>-<32 digits>` | what lay in the place of that blob and was not it |
 //! | `quarantine/lock` | locked by the kernel while something is moved here; its existence means nothing |
-//! | `ledger/records-v1.seg` | the ledger, a segment |
+//! | `locks/ab12` | empty; locked by the kernel while a process computes a key that begins with these digits; made when first needed, stays for good, and its existence means nothing |
 //!
 //! The index of the user's files lies where its owner says. A file that is restored is written beside its place
 //! as `.headwater-<32 digits>.tmp`, locked in the same way.
@@ -27,54 +30,74 @@
 //!
 //! | header | bytes | | entry | bytes | |
 //! |---|---|---|---|---|---|
-//! | 0 | 8 | kind, for the ledger `HWLEDGER` | +0 | 4 | mark, `F5 48 57 65` |
+//! | 0 | 8 | `HWSEGMNT` | +0 | 4 | mark, `F5 48 57 65` |
 //! | 8 | 4 | version `1` | +4 | 4 | length of the payload |
-//! | 12 | 4 | first 4 bytes of the BLAKE3 of bytes 0 to 11 | +8 | 32 | BLAKE3 of `headwater segment entry\0`, kind, version (`u32`), the entry's own offset (`u64`), length (`u64`), payload |
-//! | | | | +40 | length | payload, then zeros up to a multiple of 8 |
+//! | 12 | 4 | first 4 bytes of the BLAKE3 of bytes 0 to 11 | +8 | 4 | kind: `1` blob, `2` record, `3` uses |
+//! | | | | +12 | 4 | generation: of several entries of a name the highest counts |
+//! | | | | +16 | 32 | name: digest of the blob, key of the record, digest of the user's name |
+//! | | | | +48 | 16 | first 16 bytes of the BLAKE3 of `headwater segment entry\0`, version (`u32`), the entry's own offset (`u64`), bytes +4 to +47, and unless it is a blob the payload |
+//! | | | | +64 | length | payload, then zeros up to a multiple of 8 |
 //!
-//! **Ledger entry** (a payload): `HWRC`, version `1` as a `u32`, then bincode of the key's 32 bytes and the record:
-//! outputs (port, artifact), manifest, seconds.
+//! **Contents of a segment** (`.idx`): `HWSEGIDX`, version `1` (`u32`), the offset up to which the segment is covered
+//! (`u64`), then of each entry kind, generation, length (`u32`), offset (`u64`) and name, and 32 bytes of BLAKE3 of all
+//! that precedes.
+//!
+//! **Record** (a payload): `HWRC`, version `1` as a `u32`, then bincode of the key's 32 bytes and the record: outputs
+//! (port, artifact), manifest, seconds.
+//!
+//! **Uses** (a payload): `HWUS`, version `1`, then bincode of a user's name and the digests of its sets, the newest first.
+//! A **set** is a blob: `HWUE`, version `1`, then bincode of keys and digests of blobs, both in order.
 //!
 //! **File index**: `HWFI`, version `2` as a `u32`, bincode of the name of the boot and of its lines in the order of
 //! their paths, and 32 bytes of BLAKE3 of all that precedes.
 //!
 //! # What survives a crash
 //!
-//! Everything that was reported as done: a blob once [`Store::put`] has returned, a record once [`Ledger::append`] has,
-//! a restored file once [`Store::restore`] has. The order is always: write to a temp, hash while writing,
-//! sync it, give it its name, sync the folder (and the folders just made); only then the call returns. Nothing is made
-//! in a folder before the name of that folder is durable, whichever process made it.
+//! Everything that was committed: what was put or restored before a [`Store::commit`] or [`Ledger::append`] that has
+//! returned, and the records that were appended. What is put is visible at once to the process that put it, and to no
+//! other before it is durable. A commit syncs large blobs, gives them their names and syncs the folders; then it writes
+//! all small blobs and records to one segment and syncs that once; then it syncs what was restored. So ten thousand small
+//! results cost a handful of syncs.
 //!
 //! | killed, or power lost | what is left |
 //! |---|---|
-//! | while a blob is written | a temp; nobody holds its lock, so the next [`Store::open`] removes it |
+//! | while a blob is written, or before it is committed | a temp; nobody holds its lock, so the next [`Store::open`] removes it |
 //! | after it has its name, before the folder is synced | the whole blob, or a temp, or nothing; the next put syncs the folder again |
-//! | while a record is appended | a torn tail; readers skip it, the next append cuts it off |
-//! | after a record was written, before it was synced | the whole record, or a torn tail, or nothing; readers sync it before they believe it |
+//! | while a segment is appended to | a torn tail; readers skip it, the next to append cuts it off |
+//! | after entries were written, before they were synced | some of them whole; readers sync them before they believe them. A record whose blobs are torn counts for nothing: ask [`Store::holds`] |
 //! | while a file is restored | the old file, and a temp that the next restore into that folder removes |
+//! | after it was restored, before the commit | the old file, or the new name with a part of the bytes |
 //! | while the file index is saved | the old index |
+//! | while keys are claimed | lock files; nobody holds their locks, so nobody waits |
+//! | while a store is collected | a part of what was to go, and all that was to stay |
 //!
-//! A sync that failed is final: of a temp, for that temp; of a folder of the store, or of the ledger, for the store or
-//! the ledger in this process, which takes nothing more and believes nothing new. Reading goes on. No call is otherwise
+//! A sync that failed is final: of a temp or a restored file, for that file; of a folder of the store, or of a segment, for
+//! the store in this process, which takes nothing more and believes nothing new. Reading goes on. No call is otherwise
 //! the last: whatever fails, the same call may succeed later, and a call that a signal interrupted is repeated at once.
 //!
 //! A blob that the medium cannot give back (`EIO`, `EUCLEAN`, `EBADMSG`, twice) is damaged, as is one whose bytes have
-//! another digest: it is moved to `quarantine/` and can be made again. Any other failure to read it is an error and no
-//! damage.
+//! another digest: a file is moved to `quarantine/`, an entry of a segment is taken out of its contents, and the blob can
+//! be made again. Any other failure to read it is an error and no damage.
 //!
 //! All of this is tested on simulated disks, see [`disk`]: failing at every call, killed before every call, and left by
 //! a power cut in the states that a file system may leave.
 //!
+//! # Why no database
+//!
+//! Contents of segments and the file index are files of this crate and not, say, SQLite: what goes through [`disk::Disk`]
+//! can be failed, killed and crashed at every call in memory, thousands of times a second; each file bears a checksum of
+//! all of it; and nothing is written through a mapping, as a write-ahead log's shared memory is.
+//!
 //! # What is assumed
 //!
 //! A file system with hard links (a blob gets its name by one, as that never replaces), atomic rename and kernel locks,
-//! on a drive that has what it says is synced. A blob that is there with the right length is not hashed by a put;
-//! damage inside it is found by the next read.
+//! on a drive that has what it says is synced.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod blobs;
+mod claim;
 mod codec;
 mod contents;
 mod digest;
@@ -90,6 +113,7 @@ mod tree;
 mod uses;
 mod verify;
 
+pub use claim::{Claim, Claims};
 pub use codec::CodecError;
 pub use digest::{Digest, DigestError};
 pub use disk::{DiskError, copy_file};

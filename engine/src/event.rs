@@ -57,10 +57,15 @@ pub enum Event {
     Planned {
         nodes: usize,
     },
+    /// Another process computes what it would compute, or seems to. It starts, is cached or is cancelled later.
+    Waiting {
+        node: NodeId,
+    },
     Started {
         node: NodeId,
         reason: Reason,
     },
+    /// Success is told once it is durable, and after that of all that the node reads.
     Finished(Finish),
     /// From a run that starts nothing, in place of the two above.
     Previewed {

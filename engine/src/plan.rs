@@ -116,6 +116,13 @@ impl Plan {
         self.put_back(node);
     }
 
+    /// Fails a node that is done with outputs. Gives the nodes that are skipped because of it, in order; those that run
+    /// or are done stay as they are.
+    pub fn revoke(&mut self, node: usize) -> Vec<usize> {
+        self.states[node] = State::Done(Outcome::Failed);
+        self.skip(self.consumers[node].clone())
+    }
+
     /// Ends all nodes that have not begun. Gives them, in order.
     pub fn cancel(&mut self) -> Vec<usize> {
         self.ready.clear();
@@ -289,6 +296,23 @@ mod tests {
         plan.put_back(1);
         assert_eq!(plan.take(), Some(1));
         plan.finish(1, Outcome::Skipped);
+        assert!(plan.is_done());
+    }
+
+    #[test]
+    fn a_node_revoked_skips_what_has_not_begun_and_nothing_else() {
+        let mut plan = plan(&[vec![], vec![0], vec![0], vec![0, 2], vec![1]]);
+        plan.take();
+        plan.finish(0, Outcome::Ran);
+        let (done, running) = (plan.take().expect("ready"), plan.take().expect("ready"));
+        plan.finish(done, Outcome::Ran);
+        assert_eq!(plan.revoke(0), [3]);
+        assert_eq!((plan.state(0), plan.state(done)), (State::Done(Outcome::Failed), State::Done(Outcome::Ran)));
+        plan.reopen(0);
+        assert_eq!((plan.take(), plan.take()), (Some(4), None));
+        plan.finish(4, Outcome::Ran);
+        assert!(!plan.is_done());
+        plan.finish(running, Outcome::Ran);
         assert!(plan.is_done());
     }
 

@@ -1,32 +1,44 @@
 //! The loop: the one place where plan, store and workers meet.
 //!
 //! One coordinator owns the plan and all that is known of the nodes. It takes ready nodes, makes their keys and looks
-//! their records up; what is not cached goes to a pool of rayon workers, each of which sends one message back. A run
-//! that starts nothing is the same loop told so. It does not know what a stage does, and has no clock of its own.
+//! their records up; what is not cached is claimed, so that no other process computes it too, and goes to a pool of rayon
+//! workers, each of which sends one message back. What they made goes to the committer. A run that starts nothing is the
+//! same loop told so. It does not know what a stage does, and has no clock of its own.
+//!
+//! A node that has its outputs is done at once for the nodes that read it. It is *settled*, and its end told, only when
+//! the outputs and their record are durable. What follows from outputs that are not durable yet waits with its own end,
+//! so a node is told as done with outputs after all that it reads. If a commit fails, every node that is not settled
+//! fails, and the run ends.
 //!
 //! Invariants: a node is visited only while all that it reads is done with outputs, and ends as what follows from
-//! these; of nodes with one key one runs at a time; a node whose sources changed while it ran is run again once from
-//! the new content and then fails; no more jobs are handed out than the pool has threads, so that a worker which waits
-//! for a library's own pool finds little to steal.
+//! these; of nodes with one key one runs at a time, in all processes that share the store; a node whose sources changed
+//! while it ran is run again once from the new content and then fails; no more jobs are handed out than the pool has
+//! threads, so that a worker which waits for a library's own pool finds little to steal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use headwater_cache::{Artifact, Digest, Entry, Ledger, Record, Shape, Store, Tree};
+use headwater_cache::{Artifact, Claim, Claims, Digest, DiskError, Entry, Ledger, Record, Shape, Store, Tree};
 use rayon::prelude::*;
 
+use crate::committer::{Committer, Item};
 use crate::compose::{Trees, compose};
 use crate::event::{Event, Finish, Outcome, Preview, Reason};
 use crate::graph::{Graph, Input, NodeId, Source};
 use crate::manifest::{Key, Manifest};
 use crate::plan::{Plan, State, remaining_paths};
+use crate::queue::{Claimed, Queue};
 use crate::stage::{Bound, Failure, Selection, Stage};
-use crate::worker::{Ending, guarded};
+use crate::worker::{Ending, Work, guarded};
 
 /// How often a node may find bytes lost before that is a failure.
 const REWINDS: u32 = 3;
+/// How many claims are held at once before nothing more begins: each may hold a file open, and a process often may have
+/// no more than a thousand.
+const CLAIMS: usize = 512;
 
 /// How files of the project reach the engine.
 pub trait Sources: Sync {
@@ -48,6 +60,15 @@ pub struct SourceState {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct SourceError(pub String);
+
+/// Why a run could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Workers(#[from] rayon::ThreadPoolBuildError),
+    #[error("cannot start the thread that commits: {0}")]
+    Committer(#[source] io::Error),
+}
 
 /// A file or folder, and the paths inside it that are left out.
 pub(crate) type SourceId = (PathBuf, Vec<PathBuf>);
@@ -86,6 +107,8 @@ pub struct Session<'a> {
     pub graph: &'a Graph,
     pub store: &'a Arc<Store>,
     pub ledger: &'a Ledger,
+    /// On the same store as the ledger.
+    pub claims: &'a Claims,
     pub sources: &'a dyn Sources,
     /// The key of each node's last finish, by the node's name.
     pub last_keys: &'a BTreeMap<String, Key>,
@@ -97,8 +120,8 @@ impl Session<'_> {
     /// Brings the targets up to date, or says what that would take.
     ///
     /// # Errors
-    /// Only if no worker threads can be had: all that befalls a node is an event.
-    pub fn run(&self, options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary, rayon::ThreadPoolBuildError> {
+    /// Only if no threads can be had: all that befalls a node is an event.
+    pub fn run(&self, options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary, RunError> {
         let jobs = options.jobs.max(1);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs).build()?;
         let wanted = self.graph.closure(&options.targets);
@@ -106,11 +129,15 @@ impl Session<'_> {
         emit(Event::Planned { nodes: wanted.iter().filter(|wanted| **wanted).count() });
         let plan = self.plan(&wanted);
         let (sender, messages) = channel();
-        Ok(pool.in_place_scope(|scope| {
-            let mut run = Run::new(self, options, plan, looked, sender, emit);
-            run.drive(scope, &messages, jobs);
-            run.summary()
-        }))
+        std::thread::scope(|threads| {
+            let committer = Committer::start(threads, self.store, self.ledger, sender.clone());
+            let committer = committer.map_err(RunError::Committer)?;
+            Ok(pool.in_place_scope(|scope| {
+                let mut run = Run::new(self, options, plan, looked, committer, sender, emit);
+                run.drive(scope, &messages, jobs);
+                run.summary()
+            }))
+        })
     }
 
     fn look_at_sources(&self, wanted: &[bool]) -> BTreeMap<SourceId, Look> {
@@ -145,23 +172,60 @@ impl Session<'_> {
     }
 }
 
-/// What a worker sends back.
-struct Message {
-    node: usize,
-    seconds: f64,
-    result: Result<Vec<Artifact>, Ending>,
-    /// It only put outs back in place.
-    restored: bool,
+/// What reaches the coordinator.
+pub(crate) enum Message {
+    /// From a worker.
+    Worked {
+        node: usize,
+        seconds: f64,
+        work: Work,
+        /// It only put outs back in place.
+        restored: bool,
+    },
+    /// From a thread that waited for a claim.
+    Claimed { node: usize, key: Key, claim: Result<Claim, DiskError> },
+    /// From the committer: what became of the next so many items.
+    Committed { count: usize, result: Result<(), String> },
 }
 
-/// What the ledger has for a key.
+/// What there is for a key.
 enum Found {
-    Hit {
-        outputs: Vec<Artifact>,
-        seconds: f64,
-    },
+    Hit(Hit),
     /// Nothing, or a record with this output lost.
     Miss(Option<Digest>),
+}
+
+/// Outputs of a record, as consumers see them.
+struct Hit {
+    outputs: Vec<Artifact>,
+    seconds: f64,
+    /// Neither the record nor anything that was made of it waits for a commit.
+    durable: bool,
+}
+
+/// A key that is being computed, or waited for.
+#[derive(Default)]
+struct Flight {
+    /// Nodes that wait for the same key.
+    parked: Vec<usize>,
+    /// Held while it is computed.
+    claim: Option<Claim>,
+}
+
+/// An item that the committer has.
+struct Uncommitted {
+    number: u64,
+    node: usize,
+    /// If it has a record.
+    key: Option<Key>,
+}
+
+/// The end of a node, to be told when the item with this number is durable.
+#[derive(Clone)]
+struct Unsettled {
+    number: u64,
+    outcome: Outcome,
+    restored: bool,
 }
 
 /// What is known of a node while a run goes on.
@@ -183,6 +247,8 @@ struct Known {
     outdated: bool,
     /// In a preview: it would run, or may.
     stale: bool,
+    /// It is done with outputs, which are not known to be durable.
+    unsettled: Option<Unsettled>,
 }
 
 /// A run under way; owned by the coordinator.
@@ -192,10 +258,17 @@ struct Run<'s, 'e> {
     plan: Plan,
     looked: BTreeMap<SourceId, Look>,
     known: Vec<Known>,
-    /// Keys being computed, with the nodes that wait for the same key.
-    in_flight: BTreeMap<Key, Vec<usize>>,
+    in_flight: BTreeMap<Key, Flight>,
     /// Keys that this run has computed.
     computed: BTreeSet<Key>,
+    /// Records that the committer has, by the number of their item.
+    unrecorded: BTreeMap<Key, (u64, Record)>,
+    /// In the order in which they will be answered.
+    uncommitted: VecDeque<Uncommitted>,
+    committer: Committer,
+    /// How many items there were.
+    items: u64,
+    queue: Queue,
     trees: Trees<'s>,
     running: usize,
     stopping: bool,
@@ -209,6 +282,7 @@ impl<'s, 'e> Run<'s, 'e> {
         options: &'s Options,
         plan: Plan,
         looked: BTreeMap<SourceId, Look>,
+        committer: Committer,
         sender: Sender<Message>,
         emit: &'e mut dyn FnMut(Event),
     ) -> Self {
@@ -221,6 +295,11 @@ impl<'s, 'e> Run<'s, 'e> {
             known: vec![Known::default(); session.graph.len()],
             in_flight: BTreeMap::new(),
             computed: BTreeSet::new(),
+            unrecorded: BTreeMap::new(),
+            uncommitted: VecDeque::new(),
+            committer,
+            items: 0,
+            queue: Queue::new(session.claims.clone(), sender.clone()),
             trees,
             running: 0,
             stopping: false,
@@ -231,22 +310,36 @@ impl<'s, 'e> Run<'s, 'e> {
 
     fn drive(&mut self, scope: &rayon::Scope<'s>, messages: &Receiver<Message>, jobs: usize) {
         loop {
-            while self.running < jobs && !self.stopping {
-                let Some(node) = self.plan.take() else { break };
-                self.visit(node, scope);
-            }
+            while self.running < jobs && !self.stopping && self.begin_next(scope) {}
             if self.stopping {
                 self.cancel();
             }
-            if self.plan.is_done() {
+            if self.plan.is_done() && self.uncommitted.is_empty() {
                 return;
             }
+            if self.running == 0 {
+                self.committer.flush();
+            }
             // Else the next line would wait for ever.
-            assert!(self.running > 0, "a node is ready or runs until all are done");
+            let waits = self.running > 0 || !self.queue.is_empty() || !self.uncommitted.is_empty();
+            assert!(waits, "a node is ready or runs until all are done");
             let message = messages.recv().expect("the coordinator holds a sender");
-            self.running -= 1;
             self.receive(message);
         }
+    }
+
+    /// Goes on with a node whose claim has come, else with a ready one.
+    fn begin_next(&mut self, scope: &rayon::Scope<'s>) -> bool {
+        if let Some(claimed) = self.queue.next() {
+            self.resume(claimed, scope);
+            return true;
+        }
+        let claims = self.running + self.unrecorded.len();
+        let node = if self.queue.has_room() && claims < CLAIMS { self.plan.take() } else { None };
+        if let Some(node) = node {
+            self.visit(node, None, scope);
+        }
+        node.is_some()
     }
 
     fn summary(&self) -> Summary {
@@ -271,45 +364,111 @@ impl<'s, 'e> Run<'s, 'e> {
     }
 
     /// Decides about a ready node: cached, started, parked behind an equal key, skipped or failed.
-    fn visit(&mut self, node: usize, scope: &rayon::Scope<'s>) {
+    fn visit(&mut self, node: usize, claimed: Option<(Key, Claim)>, scope: &rayon::Scope<'s>) {
         self.known[node].outdated = false;
         self.known[node].key = None;
         if let Some(failed) = self.failed_producer(node) {
-            return self.finish(node, Outcome::Skipped, false, Some(failed_text(failed)));
+            return self.skip(node, failed);
         }
         if self.options.preview && self.preview_below_stale(node) {
             return;
         }
         match self.bind(node) {
-            Ok((bound, manifest)) => self.decide(node, bound, manifest, scope),
+            Ok((bound, manifest)) => {
+                // What it waited for may not be what it needs any more.
+                let claim = claimed.filter(|(key, _)| *key == manifest.key()).map(|(_, claim)| claim);
+                self.decide(node, bound, manifest, claim, scope);
+            }
             Err(Failure::Lost(digest)) if !self.options.preview => self.lost(node, digest),
             Err(failure) => self.fail(node, failure),
         }
     }
 
-    fn decide(&mut self, node: usize, bound: Vec<Bound>, manifest: Manifest, scope: &rayon::Scope<'s>) {
+    fn decide(
+        &mut self,
+        node: usize,
+        bound: Vec<Bound>,
+        manifest: Manifest,
+        claim: Option<Claim>,
+        scope: &rayon::Scope<'s>,
+    ) {
         let key = manifest.key();
         self.known[node].key = Some(key);
-        if let Some(parked) = self.in_flight.get_mut(&key) {
-            parked.push(node);
+        if let Some(flight) = self.in_flight.get_mut(&key) {
+            flight.parked.push(node);
             return;
         }
         let forced = self.options.forced.contains(&NodeId(node)) && !self.computed.contains(&key);
-        let reason = if forced {
-            Reason::Forced
-        } else {
-            match self.look_up(node, key, &bound) {
-                Ok(Found::Hit { outputs, seconds }) => return self.hit(node, key, outputs, seconds, scope),
-                Ok(Found::Miss(lost)) => self.reason(node, key, &manifest, lost),
-                Err(failure) => return self.fail(node, failure),
-            }
+        let lost = match self.look_up(node, key, &bound, forced) {
+            Ok(Found::Hit(hit)) => return self.hit(node, key, hit, scope),
+            Ok(Found::Miss(lost)) => lost,
+            Err(failure) => return self.fail(node, failure),
         };
-        self.known[node].reason = Some(reason.clone());
         if self.options.preview {
+            let reason = self.reason(node, key, &manifest, forced, lost);
             return self.preview(node, Preview::Stale(reason));
         }
+        match claim.map_or_else(|| self.session.claims.try_claim(&key.0), |claim| Ok(Some(claim))) {
+            Ok(Some(claim)) => self.begin(node, bound, manifest, forced, claim, scope),
+            Ok(None) => self.wait(node, key),
+            Err(error) => self.fail(node, Failure::new(error)),
+        }
+    }
+
+    /// Starts a node whose key is claimed, unless another process computed that before it could be claimed.
+    fn begin(
+        &mut self,
+        node: usize,
+        bound: Vec<Bound>,
+        manifest: Manifest,
+        forced: bool,
+        claim: Claim,
+        scope: &rayon::Scope<'s>,
+    ) {
+        let key = manifest.key();
+        if let Err(error) = self.session.ledger.refresh() {
+            return self.fail(node, Failure::new(error));
+        }
+        let lost = match self.look_up(node, key, &bound, forced) {
+            Ok(Found::Hit(hit)) => return self.hit(node, key, hit, scope),
+            Ok(Found::Miss(lost)) => lost,
+            Err(failure) => return self.fail(node, failure),
+        };
+        let reason = self.reason(node, key, &manifest, forced, lost);
+        self.known[node].reason = Some(reason.clone());
         (self.emit)(Event::Started { node: NodeId(node), reason });
-        self.start(node, bound, manifest, scope);
+        self.in_flight.insert(key, Flight { claim: Some(claim), ..Flight::default() });
+        self.spawn(node, false, scope, move |session| session.execute(NodeId(node), &bound, &manifest));
+    }
+
+    /// Has a node wait for another process that computes its key, or one that shares its lock file.
+    fn wait(&mut self, node: usize, key: Key) {
+        if let Err(error) = self.queue.wait(node, key) {
+            return self.fail(node, Failure::new(error));
+        }
+        self.in_flight.insert(key, Flight::default());
+        (self.emit)(Event::Waiting { node: NodeId(node) });
+    }
+
+    /// Looks again at a node that holds the claim it waited for.
+    fn resume(&mut self, Claimed { node, key, claim }: Claimed, scope: &rayon::Scope<'s>) {
+        self.land(key);
+        let producers = self.session.graph.producers(NodeId(node));
+        if producers.iter().all(|id| matches!(self.plan.state(id.0), State::Done(_))) {
+            return self.visit(node, Some((key, claim)), scope);
+        }
+        // What it reads was opened again meanwhile, and may need claims itself.
+        drop(claim);
+        self.plan.put_back(node);
+    }
+
+    /// A key is computed or waited for no more: whoever waits for the same looks again. Gives its claim.
+    fn land(&mut self, key: Key) -> Option<Claim> {
+        let flight = self.in_flight.remove(&key).unwrap_or_default();
+        for parked in flight.parked {
+            self.plan.put_back(parked);
+        }
+        flight.claim
     }
 
     /// A node that was put back may find that what it reads was opened again and has failed.
@@ -387,22 +546,30 @@ impl<'s, 'e> Run<'s, 'e> {
         self.trees.put(&directory.type_name, Tree { header: tree.header.clone(), entries })
     }
 
-    /// The outputs that the ledger has for a key, composed over the present inputs; else what of them is lost, if any.
-    fn look_up(&mut self, node: usize, key: Key, bound: &[Bound]) -> Result<Found, Failure> {
+    /// The outputs that there are for a key, composed over the present inputs; else what of them is lost, if any. A
+    /// node that is forced does not look.
+    fn look_up(&mut self, node: usize, key: Key, bound: &[Bound], forced: bool) -> Result<Found, Failure> {
         let (session, stage) = (self.session, self.stage(node));
-        let Some(record) = session.ledger.get(&key.0) else { return Ok(Found::Miss(None)) };
-        let Some(given) = recorded(stage, &record) else { return Ok(Found::Miss(None)) };
+        let unrecorded = self.unrecorded.get(&key).map(|(_, record)| record);
+        let recorded = session.ledger.get(&key.0);
+        let Some(record) = unrecorded.or(recorded.as_deref()).filter(|_| !forced) else { return Ok(Found::Miss(None)) };
+        let Some(given) = given(stage, record) else { return Ok(Found::Miss(None)) };
         if let Some(lost) = given.iter().find(|artifact| !session.store.holds(artifact)) {
             return Ok(Found::Miss(Some(lost.digest)));
         }
+        let seconds = record.seconds;
+        let durable = unrecorded.is_none() && stage.outputs.iter().all(|port| port.passes.is_none());
         match compose(&mut self.trees, stage, bound, given) {
-            Ok(outputs) => Ok(Found::Hit { outputs, seconds: record.seconds }),
+            Ok(outputs) => Ok(Found::Hit(Hit { outputs, seconds, durable })),
             Err(Failure::Lost(digest)) => Ok(Found::Miss(Some(digest))),
             Err(failure) => Err(failure),
         }
     }
 
-    fn reason(&self, node: usize, key: Key, manifest: &Manifest, lost: Option<Digest>) -> Reason {
+    fn reason(&self, node: usize, key: Key, manifest: &Manifest, forced: bool, lost: Option<Digest>) -> Reason {
+        if forced {
+            return Reason::Forced;
+        }
         if let Some(digest) = lost {
             return Reason::Lost(digest);
         }
@@ -417,9 +584,11 @@ impl<'s, 'e> Run<'s, 'e> {
         }
     }
 
-    fn hit(&mut self, node: usize, key: Key, outputs: Vec<Artifact>, saved: f64, scope: &rayon::Scope<'s>) {
-        self.known[node].saved = saved;
-        let in_place = match &self.stage(node).outs {
+    fn hit(&mut self, node: usize, key: Key, hit: Hit, scope: &rayon::Scope<'s>) {
+        let Hit { outputs, seconds, durable } = hit;
+        self.known[node].saved = seconds;
+        let stage = self.stage(node);
+        let in_place = match &stage.outs {
             Some(outs) => guarded(|| outs.in_place(&outputs)),
             None => Ok(true),
         };
@@ -432,63 +601,114 @@ impl<'s, 'e> Run<'s, 'e> {
             return self.preview(node, if in_place { Preview::Cached } else { Preview::Restore });
         }
         if in_place {
-            return self.succeed(node, outputs, false);
+            let item = if durable { None } else { Some(self.commit(node, None)) };
+            return self.succeed(node, outputs, false, item);
         }
-        self.start_restore(node, key, outputs, scope);
-    }
-
-    fn start_restore(&mut self, node: usize, key: Key, outputs: Vec<Artifact>, scope: &rayon::Scope<'s>) {
-        let stage = self.stage(node);
-        self.spawn(node, key, true, scope, move |session| session.put_in_place(stage, outputs));
-    }
-
-    fn start(&mut self, node: usize, bound: Vec<Bound>, manifest: Manifest, scope: &rayon::Scope<'s>) {
-        let key = manifest.key();
-        self.spawn(node, key, false, scope, move |session| session.execute(NodeId(node), &bound, &manifest));
+        self.in_flight.insert(key, Flight::default());
+        self.spawn(node, true, scope, move |session| session.restore(stage, outputs));
     }
 
     fn spawn(
         &mut self,
         node: usize,
-        key: Key,
         restored: bool,
         scope: &rayon::Scope<'s>,
-        work: impl FnOnce(&'s Session<'s>) -> Result<Vec<Artifact>, Ending> + Send + 's,
+        work: impl FnOnce(&'s Session<'s>) -> Work + Send + 's,
     ) {
-        self.in_flight.insert(key, Vec::new());
         self.running += 1;
         let (session, sender) = (self.session, self.sender.clone());
         scope.spawn(move |_| {
             let begun = (session.clock)();
-            // The coordinator waits for a message whatever happens.
-            let result = guarded(|| work(session));
+            let work = work(session);
             let seconds = (session.clock)() - begun;
             // The receiver outlives the scope.
-            let _ = sender.send(Message { node, seconds, result, restored });
+            let _ = sender.send(Message::Worked { node, seconds, work, restored });
         });
     }
 
     fn receive(&mut self, message: Message) {
-        let Message { node, seconds, result, restored } = message;
+        match message {
+            Message::Worked { node, seconds, work, restored } => {
+                self.running -= 1;
+                self.known[node].seconds += seconds;
+                self.worked(node, work, restored);
+            }
+            Message::Claimed { node, key, claim } => {
+                if let Err(error) = self.queue.receive(node, key, claim) {
+                    self.fail(node, Failure::new(error));
+                    self.land(key);
+                }
+            }
+            Message::Committed { count, result } => self.committed(count, &result),
+        }
+    }
+
+    fn worked(&mut self, node: usize, Work { record, result }: Work, restored: bool) {
         let key = self.known[node].key.expect("a node that is handed out has a key");
-        self.known[node].seconds += seconds;
+        let claim = self.in_flight.get_mut(&key).and_then(|flight| flight.claim.take());
         if result.is_ok() && !restored {
             self.known[node].ran = true;
             self.computed.insert(key);
         }
+        // Whatever becomes of the node, what it made is recorded. Else its claim ends here.
+        let item = record.map(|record| self.commit(node, Some((key, record, claim))));
         match result {
             // Whatever it made of inputs that are no more does not count.
             _ if self.known[node].outdated => self.plan.put_back(node),
-            Ok(outputs) => self.succeed(node, outputs, restored),
+            Ok(outputs) => {
+                let item = item.unwrap_or_else(|| self.commit(node, None));
+                self.succeed(node, outputs, restored, Some(item));
+            }
             Err(Ending::SourcesChanged(changed)) => self.sources_changed(node, changed),
             // With a record, the next look finds that they are gone.
             Err(Ending::OutputsLost) => self.rewind(node, Vec::new()),
             Err(Ending::Failure(Failure::Lost(digest))) => self.lost(node, digest),
             Err(Ending::Failure(failure)) => self.fail(node, failure),
         }
-        for parked in self.in_flight.remove(&key).unwrap_or_default() {
-            self.plan.put_back(parked);
+        self.land(key);
+    }
+
+    /// Hands the committer what a node put or restored, and the record of its key, if it has one; gives the item's number.
+    fn commit(&mut self, node: usize, made: Option<(Key, Record, Option<Claim>)>) -> u64 {
+        self.items += 1;
+        let number = self.items;
+        let key = made.as_ref().map(|(key, _, _)| *key);
+        let item = match made {
+            Some((key, record, claim)) => {
+                self.unrecorded.insert(key, (number, record.clone()));
+                Item { record: Some((key.0, record)), claim }
+            }
+            None => Item { record: None, claim: None },
+        };
+        self.uncommitted.push_back(Uncommitted { number, node, key });
+        self.committer.take(item);
+        number
+    }
+
+    /// Tells the ends of nodes whose items are durable, or have failed.
+    fn committed(&mut self, count: usize, result: &Result<(), String>) {
+        for _ in 0..count {
+            let Uncommitted { number, node, key } = self.uncommitted.pop_front().expect("each item is answered once");
+            if let Some(key) = key
+                && self.unrecorded.get(&key).is_some_and(|(latest, _)| *latest == number)
+            {
+                self.unrecorded.remove(&key);
+            }
+            // Of a node that was opened again meanwhile, this is not the end.
+            let Some(end) = self.known[node].unsettled.take_if(|end| end.number == number) else { continue };
+            match result {
+                Ok(()) => self.report(node, end.outcome, end.restored, None),
+                Err(error) => self.revoke(node, error),
+            }
         }
+        self.stopping |= result.is_err();
+    }
+
+    /// Fails a node that had its outputs: the disk did not take them.
+    fn revoke(&mut self, node: usize, error: &str) {
+        let skipped = self.plan.revoke(node);
+        let text = format!("its outputs could not be made durable: {error}");
+        self.report_failure(node, text, skipped);
     }
 
     fn sources_changed(&mut self, node: usize, changed: Vec<(SourceId, Look)>) {
@@ -517,9 +737,15 @@ impl<'s, 'e> Run<'s, 'e> {
             return self.fail_with(node, "its bytes were lost again and again; is the disk failing?".into());
         }
         for maker in makers.into_iter().rev() {
-            self.plan.reopen(maker);
+            self.reopen(maker);
         }
         self.plan.put_back(node);
+    }
+
+    /// Has a node that is done looked at again; if it is not settled, its end is not told any more.
+    fn reopen(&mut self, node: usize) {
+        self.known[node].unsettled = None;
+        self.plan.reopen(node);
     }
 
     /// The nodes from a node's producer up to the one that made these bytes, through those that only pass them on.
@@ -553,12 +779,21 @@ impl<'s, 'e> Run<'s, 'e> {
         false
     }
 
-    fn succeed(&mut self, node: usize, outputs: Vec<Artifact>, restored: bool) {
+    /// Ends a node with outputs. The end is told when its item is durable, if it has one, and all that it reads is
+    /// settled.
+    fn succeed(&mut self, node: usize, outputs: Vec<Artifact>, restored: bool, item: Option<u64>) {
         let old = std::mem::replace(&mut self.known[node].outputs, outputs);
         let differs = !old.is_empty() && old != self.known[node].outputs;
         // Once it has run, a second look that finds the record does not undo that.
         let outcome = if self.known[node].ran { Outcome::Ran } else { Outcome::Cached };
-        self.finish(node, outcome, restored, None);
+        self.plan.finish(node, outcome);
+        let producers = self.session.graph.producers(NodeId(node));
+        let early = producers.iter().any(|id| self.known[id.0].unsettled.is_some());
+        // Items are answered in order, so this one is after theirs.
+        match item.or_else(|| early.then(|| self.commit(node, None))) {
+            Some(number) => self.known[node].unsettled = Some(Unsettled { number, outcome, restored }),
+            None => self.report(node, outcome, restored, None),
+        }
         if differs {
             self.outdate_consumers(node);
         }
@@ -568,7 +803,7 @@ impl<'s, 'e> Run<'s, 'e> {
     fn outdate_consumers(&mut self, node: usize) {
         for NodeId(consumer) in self.session.graph.consumers(NodeId(node)) {
             self.known[consumer].outdated = true;
-            self.plan.reopen(consumer);
+            self.reopen(consumer);
         }
     }
 
@@ -586,26 +821,34 @@ impl<'s, 'e> Run<'s, 'e> {
         if self.options.preview {
             return self.preview(node, Preview::Failed(error));
         }
-        self.finish(node, Outcome::Failed, false, Some(error));
+        let skipped = self.plan.finish(node, Outcome::Failed);
+        self.report_failure(node, error, skipped);
         self.stopping |= !self.options.keep_going;
     }
 
     /// Ends what has not begun; called again after each message, as nodes may be put back meanwhile.
     fn cancel(&mut self) {
+        for (node, key) in self.queue.give_up() {
+            self.land(key);
+            self.plan.put_back(node);
+        }
         for node in self.plan.cancel() {
             self.report(node, Outcome::Cancelled, false, None);
         }
     }
 
-    fn finish(&mut self, node: usize, outcome: Outcome, restored: bool, error: Option<String>) {
-        let skipped = self.plan.finish(node, outcome);
-        let cause = match outcome {
-            Outcome::Skipped => error.clone(),
-            _ => Some(failed_text(&self.session.graph.node(NodeId(node)).name)),
-        };
-        self.report(node, outcome, restored, error);
+    fn skip(&mut self, node: usize, failed: &str) {
+        let cause = failed_text(failed);
+        for below in std::iter::once(node).chain(self.plan.finish(node, Outcome::Skipped)) {
+            self.report(below, Outcome::Skipped, false, Some(cause.clone()));
+        }
+    }
+
+    fn report_failure(&mut self, node: usize, error: String, skipped: Vec<usize>) {
+        let cause = failed_text(&self.session.graph.node(NodeId(node)).name);
+        self.report(node, Outcome::Failed, false, Some(error));
         for below in skipped {
-            self.report(below, Outcome::Skipped, false, cause.clone());
+            self.report(below, Outcome::Skipped, false, Some(cause.clone()));
         }
     }
 
@@ -649,7 +892,7 @@ impl<'s, 'e> Run<'s, 'e> {
 }
 
 /// What a record has for each output of a stage, in the order of the ports.
-fn recorded(stage: &Stage, record: &Record) -> Option<Vec<Artifact>> {
+fn given(stage: &Stage, record: &Record) -> Option<Vec<Artifact>> {
     let find = |name: &str| record.outputs.iter().find(|(port, _)| port == name);
     stage.outputs.iter().map(|port| find(&port.name).map(|(_, artifact)| artifact.clone())).collect()
 }

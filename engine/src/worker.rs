@@ -1,7 +1,12 @@
-//! What a worker does: the stage's function, then the checks, then the record.
+//! What a worker does: the stage's function, then the checks, then the record, which the committer writes.
 //!
-//! It does not know the plan. Invariants: nothing is recorded of a failure, of a source that changed meanwhile, or of
-//! outputs whose bytes are not in the store; a panic is a failure with its text.
+//! It does not know the plan. Outs are put in place in the project before their record is durable, as consumers read them
+//! there. A crash in between leaves an out without a record: the stage runs again, and what stands in the out's place
+//! is treated as any file there: kept if it is what the stage gives again, else put aside. It is never taken for right by
+//! being there.
+//!
+//! Invariants: there is no record of a failure, of a source that changed meanwhile, or of outputs whose bytes are not in
+//! the store; a panic is a failure with its text.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +28,13 @@ pub(crate) enum Ending {
     OutputsLost,
 }
 
+/// What a worker made.
+pub(crate) struct Work {
+    /// If the stage ran to its end: also when its outs could not be put in place.
+    pub record: Option<Record>,
+    pub result: Result<Vec<Artifact>, Ending>,
+}
+
 impl From<Failure> for Ending {
     fn from(failure: Failure) -> Self {
         Self::Failure(failure)
@@ -30,8 +42,16 @@ impl From<Failure> for Ending {
 }
 
 impl Session<'_> {
-    /// Runs a node, records what its stage gave, and gives what consumers see.
-    pub(crate) fn execute(&self, id: NodeId, bound: &[Bound], manifest: &Manifest) -> Result<Vec<Artifact>, Ending> {
+    /// Runs a node; gives what consumers see, and a record of what its stage gave.
+    pub(crate) fn execute(&self, id: NodeId, bound: &[Bound], manifest: &Manifest) -> Work {
+        match guarded(|| self.compute(id, bound, manifest)) {
+            // Last: what took hours is not to be done again because a file could not be put in place.
+            Ok((record, outputs)) => Work { record: Some(record), ..self.restore(&self.graph.node(id).stage, outputs) },
+            Err(ending) => Work { record: None, result: Err(ending) },
+        }
+    }
+
+    fn compute(&self, id: NodeId, bound: &[Bound], manifest: &Manifest) -> Result<(Record, Vec<Artifact>), Ending> {
         let begun = (self.clock)();
         let node = self.graph.node(id);
         let job = Job { node: &node.name, store: self.store, inputs: bound };
@@ -44,18 +64,18 @@ impl Session<'_> {
         let names = node.stage.outputs.iter().map(|port| port.name.clone());
         let record =
             Record { outputs: names.zip(given).collect(), manifest: manifest.text(), seconds: (self.clock)() - begun };
-        self.ledger.append(&[(manifest.key().0, record)]).map_err(Failure::new)?;
-        // Last: what took hours is not to be done again because a file could not be put in place.
-        self.put_in_place(&node.stage, outputs)
+        Ok((record, outputs))
     }
 
     /// Puts outputs where they stand in the project.
-    pub(crate) fn put_in_place(&self, stage: &Stage, outputs: Vec<Artifact>) -> Result<Vec<Artifact>, Ending> {
-        match stage.outs.as_ref().map_or(Ok(()), |outs| outs.restore(self.store, &outputs)) {
+    pub(crate) fn restore(&self, stage: &Stage, outputs: Vec<Artifact>) -> Work {
+        let placed = guarded(|| stage.outs.as_ref().map_or(Ok(()), |outs| outs.restore(self.store, &outputs)));
+        let result = match placed {
             Ok(()) => Ok(outputs),
             Err(Failure::Lost(_)) => Err(Ending::OutputsLost),
             Err(failure) => Err(failure.into()),
-        }
+        };
+        Work { record: None, result }
     }
 
     fn check_sources(&self, id: NodeId, bound: &[Bound]) -> Result<(), Ending> {

@@ -2,8 +2,12 @@
 //!
 //! A folder is a tree of its files, each named by its path, and of its empty folders. It does not know commands.
 //!
+//! Outs are put in place before the record of what made them is durable. If the power goes in between, the stage runs
+//! again, and what stands there then is treated as any file of the user: it stays if it is what the stage gives, else it
+//! is put aside. Its content is looked at, never taken for right.
+//!
 //! Invariants: no byte of the user is lost: what an out replaces in the project is moved to the trash first, unless the
-//! store holds the same bytes. Nothing is written outside of an out's own path, whatever the names in a tree. Of several
+//! store holds the same bytes, durably. Nothing is written outside of an out's own path, whatever the names in a tree. Of several
 //! processes one at a time changes the outs of a node.
 
 use std::collections::BTreeMap;
@@ -251,9 +255,12 @@ impl PlacedOuts {
     fn put_aside(&self, store: &Store, full: &Path) -> Result<(), Failure> {
         let Ok(about) = fs::symlink_metadata(full) else { return Ok(()) };
         if about.is_file() && self.is_stored(store, full) {
+            // This may be the only copy that a power cut would leave.
+            store.commit()?;
             return at("remove", full, gone_already(fs::remove_file(full)));
         }
         if about.is_dir() && self.is_stored_folder(store, full) {
+            store.commit()?;
             return at("remove", full, gone_already(remove_all(full)));
         }
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

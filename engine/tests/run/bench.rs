@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use headwater_cache::{Artifact, Digest, Entry, Ledger, Shape, Store, Tree};
-use headwater_engine::manifest::selects;
+use headwater_cache::disk::{Disk, RealDisk};
+use headwater_cache::{Artifact, Claims, Digest, Entry, Ledger, Shape, Store, Tree};
+use headwater_engine::manifest::{Manifest, selects};
 use headwater_engine::run::SourceState;
 use headwater_engine::{
     Bound, Event, Failure, Finish, Graph, InputPort, InputPorts, Job, Key, Node, NodeId, Options, Outcome, OutputPort,
@@ -284,9 +285,11 @@ impl Outs for Placed {
 }
 
 pub struct Bench {
-    _folder: tempfile::TempDir,
+    /// Goes with the last that uses it; a disk in memory needs none.
+    folder: Option<Arc<tempfile::TempDir>>,
     pub store: Arc<Store>,
     pub ledger: Ledger,
+    pub claims: Claims,
     pub files: Arc<Files>,
     pub clock: Arc<AtomicU64>,
     /// The last finish of each node, as the journal would have it.
@@ -300,7 +303,8 @@ pub struct Bench {
 /// What a run did.
 pub struct Told {
     pub summary: Summary,
-    /// `started read`, `ran read`, …, in order.
+    /// `waiting for read`, `started read`, … in order, then `ran read`, `failed read`, … in order: when the end of a node
+    /// is told, as compared with the starts of others, is a matter of time.
     pub events: Vec<String>,
     /// Each node's last finish.
     pub finishes: BTreeMap<String, Finish>,
@@ -320,6 +324,10 @@ impl Told {
         self.finishes[node].error.as_deref().expect("it has an error")
     }
 
+    pub fn starts(&self) -> Vec<&str> {
+        self.events.iter().map(String::as_str).filter(|event| event.starts_with("started")).collect()
+    }
+
     pub fn counts(&self) -> [usize; 5] {
         let Summary { ran, cached, failed, skipped, cancelled, .. } = self.summary;
         [ran, cached, failed, skipped, cancelled]
@@ -333,28 +341,45 @@ pub fn options() -> Options {
 impl Bench {
     pub fn new(files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(&folder.path().join("store")).unwrap().with_small(0));
-        let ledger = Ledger::of(&store);
-        let bench = Self {
-            _folder: folder,
-            store,
-            ledger,
-            files: Arc::default(),
-            clock: Arc::default(),
-            last: BTreeMap::new(),
-            calls: Arc::default(),
-            failures: Arc::default(),
-        };
+        let root = folder.path().join("store");
+        let bench = Self::open(Arc::new(RealDisk), &root, Some(Arc::new(folder)));
         for (path, content) in files {
             bench.files.set(path, content);
         }
         bench
     }
 
+    /// A store on this disk, and no files.
+    pub fn on(disk: &(impl Disk + Clone + 'static)) -> Self {
+        Self::open(Arc::new(disk.clone()), Path::new("/store"), None)
+    }
+
+    fn open(disk: Arc<dyn Disk>, root: &Path, folder: Option<Arc<tempfile::TempDir>>) -> Self {
+        // Every blob that has bytes is a file of its own, which tests take away.
+        let store = Arc::new(Store::open_on(disk.clone(), root).unwrap().with_small(0));
+        Self {
+            folder,
+            ledger: Ledger::of(&store),
+            store,
+            claims: Claims::on(disk, root),
+            files: Arc::default(),
+            clock: Arc::default(),
+            last: BTreeMap::new(),
+            calls: Arc::default(),
+            failures: Arc::default(),
+        }
+    }
+
+    /// Another process over the same store and files.
+    pub fn other(&self) -> Self {
+        let other = Self::open(Arc::new(RealDisk), self.store.root(), self.folder.clone());
+        Self { files: self.files.clone(), ..other }
+    }
+
     /// As another process would find the store.
     pub fn reopen(&mut self) {
-        self.store = Arc::new(Store::open(self.store.root()).unwrap().with_small(0));
-        self.ledger = Ledger::of(&self.store);
+        let Self { store, ledger, claims, .. } = self.other();
+        (self.store, self.ledger, self.claims) = (store, ledger, claims);
     }
 
     pub fn graph(&self, drafts: &[Draft]) -> Graph {
@@ -417,6 +442,11 @@ impl Bench {
 
     /// Runs with these options; without targets, all nodes are meant.
     pub fn run_with(&mut self, drafts: &[Draft], options: &Options) -> Told {
+        self.watch(drafts, options, &mut |_| {})
+    }
+
+    /// The same, and shows each event as it comes.
+    pub fn watch(&mut self, drafts: &[Draft], options: &Options, watch: &mut dyn FnMut(&Event)) -> Told {
         let graph = self.graph(drafts);
         let mut options = options.clone();
         if options.targets.is_empty() {
@@ -428,11 +458,13 @@ impl Bench {
             graph: &graph,
             store: &self.store,
             ledger: &self.ledger,
+            claims: &self.claims,
             sources: &*self.files,
             last_keys: &self.last,
             clock: &|| self.clock.load(Ordering::SeqCst) as f64,
         };
         let summary = session.run(&options, &mut |event| {
+            watch(&event);
             if matches!(&event, Event::Finished(finish) if finish.outcome == Outcome::Failed) {
                 self.failures.fetch_add(1, Ordering::SeqCst);
             }
@@ -450,18 +482,19 @@ impl Bench {
 
     fn tell(&self, graph: &Graph, summary: Summary, events: Vec<Event>) -> Told {
         let (mut finishes, mut previews) = (BTreeMap::new(), BTreeMap::new());
-        let (mut lines, mut reasons) = (Vec::new(), Vec::new());
+        let (mut lines, mut ends, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
         for event in events {
             let name = |id: NodeId| graph.node(id).name.clone();
             match event {
                 Event::Planned { .. } => {}
+                Event::Waiting { node } => lines.push(format!("waiting for {}", name(node))),
                 Event::Started { node, reason } => {
                     lines.push(format!("started {}", name(node)));
                     reasons.push((name(node), reason));
                 }
                 Event::Finished(finish) => {
                     let word = if finish.restored { "restored".into() } else { format!("{:?}", finish.outcome) };
-                    lines.push(format!("{} {}", word.to_lowercase(), name(finish.node)));
+                    ends.push(format!("{} {}", word.to_lowercase(), name(finish.node)));
                     finishes.insert(name(finish.node), finish);
                 }
                 Event::Previewed { node, preview, .. } => {
@@ -469,8 +502,15 @@ impl Bench {
                 }
             }
         }
+        lines.extend(ends);
         let called = self.calls.lock().unwrap().clone();
         Told { summary, events: lines, finishes, reasons, previews, called }
+    }
+
+    /// The key of a draft that reads nothing.
+    pub fn key(&self, draft: &Draft) -> Key {
+        let graph = self.graph(std::slice::from_ref(draft));
+        Manifest::of(&graph.node(NodeId(0)).stage, &[]).key()
     }
 
     /// The content of a node's output.

@@ -3,10 +3,12 @@
 
 mod bench;
 mod cached;
+mod durable;
 mod failures;
 mod lost;
 mod oracle;
 mod passed;
 mod preview;
+mod several;
 mod shared;
 mod sources;

@@ -83,20 +83,8 @@ fn damage_is_found_through_a_node_that_passes_it_on() {
     drafts[3] = drafts[3].clone().config("2");
     bench.reopen();
     let told = bench.run(&drafts);
-    assert_eq!(
-        told.events,
-        [
-            "cached read",
-            "cached expect",
-            "cached uses x",
-            "started uses all",
-            "started read",
-            "ran read",
-            "cached expect",
-            "started uses all",
-            "ran uses all",
-        ]
-    );
+    assert_eq!(told.starts(), ["started uses all", "started read", "started uses all"]);
+    assert_eq!(told.events[told.events.len() - 3..], ["ran read", "cached expect", "ran uses all"]);
     assert_eq!(told.counts(), [2, 2, 0, 0, 0]);
     assert_eq!(bench.output(&told, "uses all"), "uses all:2(x=1 y=damaged)");
     assert!(bench.run(&drafts).called.is_empty());

@@ -40,7 +40,7 @@ fn a_node_whose_source_changes_while_it_runs_runs_again_from_the_new_content() {
     let mut bench = Bench::new(&[("a", "old")]);
     let drafts = [changing("read", &["a"], 1).file("a"), stage("below").after("read")];
     let told = bench.run(&drafts);
-    assert_eq!(told.events, ["started read", "started read", "ran read", "started below", "ran below"]);
+    assert_eq!(told.events, ["started read", "started read", "started below", "ran read", "ran below"]);
     assert_eq!(bench.output(&told, "read"), "new 0");
     assert_eq!(bench.ledger.len(), 2);
     assert!(bench.run(&drafts).called.is_empty());
