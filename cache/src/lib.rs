@@ -35,8 +35,16 @@
 //! **Ledger entry** (a payload): `HWRC`, version `1` as a `u32`, then bincode of the key's 32 bytes and the record:
 //! outputs (port, artifact), manifest, seconds.
 //!
-//! **File index**: `HWFI`, version `2` as a `u32`, bincode of the name of the boot and of its lines in the order of
-//! their paths, and 32 bytes of BLAKE3 of all that precedes.
+//! **File index** (two files): a first line of `HWFI`, version `3` as a `u32` and zeros, then lines of 128 bytes that
+//! each check themselves. The file that the owner names is sorted by the hashes of paths; the one with `.new` behind its
+//! name has the lines that came since, in no order.
+//!
+//! | line | bytes | | line | bytes | |
+//! |---|---|---|---|---|---|
+//! | +0 | 16 | first bytes of the BLAKE3 of the path | +76 | 2 | mode |
+//! | +16 | 24 | device, inode, length | +78 | 2 | merges through which nobody asked for it |
+//! | +40 | 24 | seconds: modified, changed, hashed | +80 | 32 | digest |
+//! | +64 | 12 | their nanoseconds | +112 | 16 | first bytes of the keyed BLAKE3 of bytes 0 to 111 |
 //!
 //! # What survives a crash
 //!
@@ -52,7 +60,7 @@
 //! | while a record is appended | a torn tail; readers skip it, the next append cuts it off |
 //! | after a record was written, before it was synced | the whole record, or a torn tail, or nothing; readers sync it before they believe it |
 //! | while a file is restored | the old file, and a temp that the next restore into that folder removes |
-//! | while the file index is saved | the old index |
+//! | while the file index is saved | the old index, and of the new lines any: each is whole or does not check |
 //!
 //! A sync that failed is final: of a temp, for that temp; of a folder of the store, or of the ledger, for the store or
 //! the ledger in this process, which takes nothing more and believes nothing new. Reading goes on. No call is otherwise
@@ -78,7 +86,10 @@ mod codec;
 mod digest;
 pub mod disk;
 mod files;
+mod fingerprint;
+mod folder;
 mod ledger;
+mod lines;
 mod segment;
 mod store;
 mod tree;
@@ -86,7 +97,9 @@ mod tree;
 pub use codec::CodecError;
 pub use digest::{Digest, DigestError};
 pub use disk::{DiskError, copy_file};
-pub use files::{FileError, FileIndex, FileState};
+pub use files::{FileError, FileIndex};
+pub use fingerprint::FileState;
+pub use folder::{FolderError, FolderFile};
 pub use ledger::{Ledger, LedgerError, Record};
 pub use segment::SegmentError;
 pub use store::{Store, StoreError};

@@ -308,6 +308,11 @@ pub(crate) fn look(disk: &dyn Disk, path: &Path, links: Links) -> Result<Option<
     }
 }
 
+/// All names in a folder that is there, in no order.
+pub(crate) fn all_names(disk: &dyn Disk, folder: &Path) -> Result<Vec<OsString>, DiskError> {
+    repeated(|| disk.names(folder)).map_err(failed("list", folder))
+}
+
 /// Names in a folder, sorted; those that are not UTF-8 are nothing of ours. A missing folder holds none.
 pub(crate) fn names(disk: &dyn Disk, folder: &Path) -> Result<Vec<String>, DiskError> {
     let names = match repeated(|| disk.names(folder)) {
