@@ -65,10 +65,14 @@ impl Key {
         Key(first(blake3::hash(path.as_os_str().as_encoded_bytes())))
     }
 
+    /// Its first bytes: they are ordered as keys are, and evenly spread.
+    fn tag(&self) -> u64 {
+        u64::from_be_bytes(part(&self.0, 0))
+    }
+
     /// The page that the key ought to be in, of a base with so many lines.
     fn page(&self, lines: u64) -> usize {
-        let top = u128::from(u64::from_be_bytes(part(&self.0, 0)));
-        ((top * u128::from(lines)) >> 64) as usize / PAGE
+        ((u128::from(self.tag()) * u128::from(lines)) >> 64) as usize / PAGE
     }
 }
 
@@ -182,6 +186,36 @@ fn lines_in(bytes: u64) -> u64 {
     (bytes / LINE as u64).saturating_sub(1)
 }
 
+/// Lines that lie together, and the beginnings of their keys, which are searched far quicker than the lines.
+#[derive(Debug)]
+struct Page {
+    tags: Box<[u64]>,
+    bytes: Box<[u8]>,
+}
+
+impl Page {
+    fn new(bytes: Box<[u8]>) -> Page {
+        let tags = bytes.chunks_exact(LINE).map(|line| u64::from_be_bytes(part(line, 0))).collect();
+        Page { tags, bytes }
+    }
+
+    /// Where the line of a key is, if it is there. Keys are evenly spread: it is near to where that puts it.
+    fn find(&self, key: &Key) -> Option<usize> {
+        let (tag, tags) = (key.tag(), &*self.tags);
+        let (first, last) = (*tags.first()?, *tags.last()?);
+        let share = u128::from(tag.saturating_sub(first)) * (tags.len() as u128 - 1);
+        let mut at = (share / u128::from(last.saturating_sub(first)).max(1)) as usize;
+        at = at.min(tags.len() - 1);
+        while at > 0 && tags[at] > tag {
+            at -= 1;
+        }
+        while at + 1 < tags.len() && tags[at] < tag {
+            at += 1;
+        }
+        (self.bytes[at * LINE..][..16] == key.0).then_some(at)
+    }
+}
+
 /// The sorted file, open, and the pages of it that were looked at.
 #[derive(Debug)]
 struct Base {
@@ -189,7 +223,7 @@ struct Base {
     /// Device and inode.
     place: (u64, u64),
     lines: u64,
-    pages: Vec<OnceLock<Option<Box<[u8]>>>>,
+    pages: Vec<OnceLock<Option<Page>>>,
     /// A bit for each line that was asked for.
     asked: Vec<AtomicU64>,
 }
@@ -218,37 +252,36 @@ impl Base {
         (filled == bytes.len()).then(|| bytes.into_boxed_slice())
     }
 
-    fn page(&self, page: usize) -> Option<&[u8]> {
-        self.pages[page].get_or_init(|| self.read_page(page)).as_deref()
+    fn page(&self, page: usize) -> Option<&Page> {
+        self.pages[page].get_or_init(|| self.read_page(page).map(Page::new)).as_ref()
     }
 
     /// The line of a key, and that it was asked for. A page in disorder hides lines, and shows no wrong one.
     fn find(&self, key: &Key, seal: &Seal) -> Option<Hashed> {
         let (mut low, mut high) = (0, self.pages.len());
-        let (mut page, mut step) = (key.page(self.lines), 1);
+        let (mut number, mut step) = (key.page(self.lines), 1);
         while low < high {
-            page = page.clamp(low, high - 1);
-            let bytes = self.page(page)?;
-            if key.0[..] < bytes[..16] {
-                high = page;
-                page = page.saturating_sub(step);
-            } else if key.0[..] > bytes[bytes.len() - LINE..][..16] {
-                low = page + 1;
-                page += step;
+            number = number.clamp(low, high - 1);
+            let page = self.page(number)?;
+            if key.tag() < *page.tags.first()? {
+                high = number;
+                number = number.saturating_sub(step);
+            } else if key.tag() > *page.tags.last()? {
+                low = number + 1;
+                number += step;
             } else {
-                return self.find_within(page, bytes, key, seal);
+                return self.read(number, page, key, seal);
             }
             step *= 2;
         }
         None
     }
 
-    fn find_within(&self, page: usize, bytes: &[u8], key: &Key, seal: &Seal) -> Option<Hashed> {
-        let (lines, _) = bytes.as_chunks::<LINE>();
-        let at = lines.binary_search_by(|line| line[..16].cmp(&key.0)).ok()?;
-        let found = seal.read(&lines[at])?;
-        let number = page * PAGE + at;
-        self.asked[number / 64].fetch_or(1 << (number % 64), Ordering::Relaxed);
+    fn read(&self, number: usize, page: &Page, key: &Key, seal: &Seal) -> Option<Hashed> {
+        let at = page.find(key)?;
+        let found = seal.read(&page.bytes[at * LINE..][..LINE])?;
+        let line = number * PAGE + at;
+        self.asked[line / 64].fetch_or(1 << (line % 64), Ordering::Relaxed);
         Some(found.hashed)
     }
 
