@@ -13,6 +13,7 @@ use crate::journal::{History, NodeLine, OutputLine};
 use crate::pipeline::Pipeline;
 use crate::pipeline::interpolate::shell_argument;
 use crate::report::tell;
+use crate::sources::{Kept, KeptSources};
 
 /// A project, open.
 pub struct Workspace {
@@ -32,7 +33,7 @@ impl Workspace {
     pub fn open(path: &Path, settings: &[String]) -> Result<Self, CommandError> {
         let begun = Instant::now();
         let pipeline = Pipeline::load(path, settings)?;
-        let store_path = pipeline.project.store_path(pipeline.file.store_path.as_deref());
+        let store_path = pipeline.project.store_path(pipeline.file.store.path.as_deref());
         let store = Arc::new(Store::open(&store_path).map_err(|error| store_error(&error, &store_path))?);
         let ledger = Ledger::open(store.root()).map_err(CommandError::failed)?;
         if let Some(damage) = ledger.damage() {
@@ -52,11 +53,15 @@ impl Workspace {
             self.last.iter().filter_map(|(name, line)| Some((name.clone(), line.key()?))).collect();
         let clock = || self.begun.elapsed().as_secs_f64();
         let keyed = self.pipeline.keyed_graph()?;
+        let project = &*self.pipeline.project;
+        let kept = KeptSources { project, store: &self.store };
+        // A preview changes nothing.
+        let keeps = self.pipeline.file.store.keep_sources && !options.preview;
         let session = Session {
             graph: keyed.as_ref().unwrap_or(&self.pipeline.graph),
             store: &self.store,
             ledger: &self.ledger,
-            sources: &*self.pipeline.project,
+            sources: if keeps { &kept } else { project },
             last_keys: &last_keys,
             clock: &clock,
         };
@@ -121,8 +126,7 @@ impl Workspace {
     /// # Errors
     /// If it names nothing, or several artifacts.
     pub fn artifact(&self, reference: &str) -> Result<Found, CommandError> {
-        let hex = reference.chars().all(|c| c.is_ascii_hexdigit()) && reference.len() >= 6;
-        if hex && !self.pipeline.file.stages.iter().any(|stage| stage.name.name == reference) {
+        if is_digest(reference) && !self.pipeline.file.stages.iter().any(|stage| stage.name.name == reference) {
             return self.by_prefix(reference);
         }
         let (node, output) = split_output(reference);
@@ -131,6 +135,22 @@ impl Workspace {
         let outputs = self.outputs(&[id])?.remove(0);
         let (port, artifact) = choose_output(name, &outputs, output.as_deref())?;
         Ok(Found { artifact, reference: format!("{name}.{port}"), node: Some(id) })
+    }
+
+    /// A source that a run has kept, by the beginning of its digest.
+    ///
+    /// # Errors
+    /// If the store cannot be searched, or has several of such a beginning.
+    pub fn kept_source(&self, prefix: &str) -> Result<Option<Kept>, CommandError> {
+        let found = self.store.with_prefix(&prefix.to_ascii_lowercase()).map_err(CommandError::failed)?;
+        match found.as_slice() {
+            [] => Ok(None),
+            [digest] => Kept::of(&self.store, *digest).map_err(CommandError::failed),
+            several => {
+                let names = several.iter().map(Digest::to_string).collect();
+                Err(CommandError::Usage(format!("`{prefix}` is the beginning of several digests"), names))
+            }
+        }
     }
 
     fn by_prefix(&self, prefix: &str) -> Result<Found, CommandError> {
@@ -157,6 +177,11 @@ impl Workspace {
             }
         }
     }
+}
+
+/// Whether a word may be the beginning of a digest.
+pub fn is_digest(word: &str) -> bool {
+    word.chars().all(|c| c.is_ascii_hexdigit()) && word.len() >= 6
 }
 
 /// What would become of a node.

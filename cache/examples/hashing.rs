@@ -1,6 +1,6 @@
 //! What `benches/hashing` measures: the file index, folders and the store, one action a run, with its seconds.
 //!
-//! Usage: `hashing hash FILE… | put STORE FILE… | look INDEX FOLDER | save INDEX FILES CHANGED`
+//! Usage: `hashing hash FILE… | put STORE FILE… | look INDEX FOLDER`
 
 use std::path::Path;
 use std::time::Instant;

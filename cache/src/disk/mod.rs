@@ -21,6 +21,8 @@ use std::fmt::Debug;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::digest::Digest;
 
 pub use failing::{Call, FailingDisk, Fault};
@@ -30,9 +32,12 @@ pub(crate) use temp::{Temp, random_name, sweep};
 
 /// How much is read at a time.
 const CHUNK: usize = 1 << 20;
-/// After this many bytes of one file, hashing uses all threads of the current rayon pool: below, waking them costs
+/// After this many bytes of one file, all threads of the current rayon pool read and hash it: below, waking them costs
 /// more than it gains.
-const PARALLEL_AFTER: u64 = 64 << 20;
+const PARALLEL_AFTER: u64 = 16 << 20;
+/// The most chunks of a large file that are read at a time, by as many threads. More of them than keep the threads busy
+/// would only leave the processor's own memory before they are hashed.
+const MAX_CHUNKS: usize = 16;
 /// How often an interrupted call is repeated: a profiler's signals pass, a disk that never does its work is an error.
 const INTERRUPTIONS: usize = 10_000;
 
@@ -363,25 +368,73 @@ pub(crate) fn hash_into(
     file: &dyn Handle,
     path: &Path,
     limit: u64,
-    mut sink: impl FnMut(&[u8]) -> Result<(), DiskError>,
+    mut sink: impl FnMut(&[u8]) -> Result<(), DiskError> + Send,
 ) -> Result<(Digest, u64), DiskError> {
     let size = usize::try_from(limit).unwrap_or(CHUNK).clamp(1, CHUNK);
     let mut buffer = vec![0; size];
     let mut hasher = blake3::Hasher::new();
     let mut total = 0;
-    loop {
+    while total < PARALLEL_AFTER {
         let left = usize::try_from(limit - total).unwrap_or(CHUNK).min(size);
         let filled = fill(file, &mut buffer[..left], total).map_err(failed("read", path))?;
-        if filled == 0 {
+        hasher.update(&buffer[..filled]);
+        if filled > 0 {
+            sink(&buffer[..filled])?;
+        }
+        total += filled as u64;
+        if filled < size {
             return Ok((Digest::of_stream(&hasher), total));
         }
-        match total < PARALLEL_AFTER {
-            true => hasher.update(&buffer[..filled]),
-            false => hasher.update_rayon(&buffer[..filled]),
-        };
-        sink(&buffer[..filled])?;
-        total += filled as u64;
     }
+    drop(buffer);
+    hash_in_parallel(file, path, limit, total, hasher, &mut sink)
+}
+
+/// Goes on with the rest of a large file: while one part of it is hashed and handed on, the next one is read, all on
+/// the threads of the current rayon pool.
+fn hash_in_parallel(
+    file: &dyn Handle,
+    path: &Path,
+    limit: u64,
+    mut total: u64,
+    mut hasher: blake3::Hasher,
+    sink: &mut (impl FnMut(&[u8]) -> Result<(), DiskError> + Send),
+) -> Result<(Digest, u64), DiskError> {
+    // Half of the threads read while the others hash; parts of other lengths are hashed more slowly.
+    let wide = CHUNK * (rayon::current_num_threads() / 2).clamp(1, MAX_CHUNKS).next_power_of_two();
+    let read = |part: &mut Vec<u8>, at: u64| {
+        let left = usize::try_from(limit - at).unwrap_or(wide).min(wide);
+        part.resize(left, 0);
+        let filled = fill_wide(file, part, at).map_err(failed("read", path))?;
+        part.truncate(filled);
+        Ok(())
+    };
+    let (mut now, mut next) = (Vec::new(), Vec::new());
+    read(&mut now, total)?;
+    while !now.is_empty() {
+        let end = total + now.len() as u64;
+        // Written in chunks: for larger writes the kernel looks for memory in larger pieces, which it may not have.
+        let take = || rayon::join(|| now.chunks(CHUNK).try_for_each(&mut *sink), || hasher.update_rayon(&now)).0;
+        let (was_read, taken) = rayon::join(|| read(&mut next, end), take);
+        taken?;
+        was_read?;
+        total = end;
+        std::mem::swap(&mut now, &mut next);
+    }
+    Ok((Digest::of_stream(&hasher), total))
+}
+
+/// [`fill`] by several threads, each of which reads a piece.
+fn fill_wide(file: &dyn Handle, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let pieces = buffer.par_chunks_mut(CHUNK).enumerate();
+    let counts = pieces.map(|(number, piece)| {
+        let length = piece.len();
+        fill(file, piece, offset + (number * CHUNK) as u64).map(|count| (count, length))
+    });
+    let counts: Vec<(usize, usize)> = counts.collect::<io::Result<_>>()?;
+    // What lies behind the end was not there when the end was read.
+    let whole = counts.iter().take_while(|(count, length)| count == length).count();
+    Ok(counts.iter().take(whole + 1).map(|(count, _)| count).sum())
 }
 
 /// Copies the file `from`, links followed, to a new file `to`, and returns the digest of what was copied. The copy has
@@ -498,14 +551,42 @@ mod tests {
         let bytes: Vec<u8> = (0..PARALLEL_AFTER + 3 * CHUNK as u64 + 7).map(|i| (i % 251) as u8).collect();
         fs::write(&path, &bytes).unwrap();
         let file = File::open(&path).unwrap();
-        let mut copied = 0;
-        let count = |chunk: &[u8]| {
-            copied += chunk.len();
+        for threads in [1, 2, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for limit in [u64::MAX, bytes.len() as u64 + 1, bytes.len() as u64, PARALLEL_AFTER + 5, PARALLEL_AFTER, 5] {
+                let mut copied = Vec::new();
+                let copy = |chunk: &[u8]| {
+                    copied.extend_from_slice(chunk);
+                    Ok(())
+                };
+                let (digest, total) = pool.install(|| hash_into(&file, &path, limit, copy)).unwrap();
+                let expected = &bytes[..bytes.len().min(usize::try_from(limit).unwrap())];
+                assert_eq!((digest, total), (Digest::of(expected), expected.len() as u64));
+                assert!(copied == expected, "{threads} threads, limit {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sink_or_a_file_that_fails_far_into_a_large_file_is_an_error() {
+        use crate::disk::Call;
+        let folder = folder();
+        let path = folder.path().join("large");
+        File::create(&path).unwrap().set_len(PARALLEL_AFTER * 2).unwrap();
+        let mut left = PARALLEL_AFTER + 2 * CHUNK as u64;
+        let fill_up = |chunk: &[u8]| {
+            left = left
+                .checked_sub(chunk.len() as u64)
+                .ok_or_else(|| failed("write", &path)(ErrorKind::StorageFull.into()))?;
             Ok(())
         };
-        let (digest, total) = hash_into(&file, &path, u64::MAX, count).unwrap();
-        assert_eq!((digest, total), (Digest::of(&bytes), bytes.len() as u64));
-        assert_eq!(copied, bytes.len());
+        let error = hash_into(&File::open(&path).unwrap(), &path, u64::MAX, fill_up).unwrap_err();
+        assert_eq!((error.operation, error.source.kind()), ("write", ErrorKind::StorageFull));
+        let decide = |call: &Call| (call.number == 25).then_some(Fault::Error(libc::EIO));
+        let disk = FailingDisk::new(std::sync::Arc::new(RealDisk), decide);
+        let file = disk.open(&path, Access::Read(Links::Refuse)).unwrap();
+        let error = hash_into(&*file, &path, u64::MAX, |_| Ok(())).unwrap_err();
+        assert_eq!((error.operation, error.source.raw_os_error()), ("read", Some(libc::EIO)));
     }
 
     #[test]

@@ -1,0 +1,91 @@
+//! `KeptSources`: the files that stages read, put into the store as they are looked at; and `Kept`, one of them found
+//! again.
+//!
+//! It does not know who reads them. Invariant: a source is told only once the store has the very bytes that its digest
+//! names: what changed while it was copied is looked at again.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError};
+use headwater_engine::{SourceError, Sources, run::SourceState};
+use rayon::prelude::*;
+
+use crate::project::{Project, file_type};
+
+/// How often a source that changed while it was copied is looked at again.
+const RETRIES: usize = 3;
+const FOLDER: &str = "directory";
+
+/// The project's files, kept in a store.
+pub struct KeptSources<'a> {
+    pub project: &'a Project,
+    pub store: &'a Store,
+}
+
+impl Sources for KeptSources<'_> {
+    fn look(&self, path: &Path, without: &[PathBuf]) -> Result<SourceState, SourceError> {
+        for _ in 0..=RETRIES {
+            let state = self.project.look(path, without)?;
+            let failed = |error| SourceError(format!("{} cannot be kept in the store: {error}", path.display()));
+            if self.keep(path, &state).map_err(failed)? {
+                return Ok(state);
+            }
+        }
+        Err(SourceError(format!("{} changed while it was copied; let it come to rest and run again", path.display())))
+    }
+}
+
+impl KeptSources<'_> {
+    /// Whether the store has all of a source now.
+    fn keep(&self, path: &Path, state: &SourceState) -> Result<bool, StoreError> {
+        let full = self.project.root.join(path);
+        let Some(tree) = &state.tree else { return self.keep_file(&full, &state.artifact.digest) };
+        let keep = |entry: &Entry| self.keep_file(&full.join(&entry.name), &entry.digest);
+        let kept = tree.entries.par_iter().map(keep).collect::<Result<Vec<bool>, StoreError>>()?;
+        if !kept.into_iter().all(|kept| kept) {
+            return Ok(false);
+        }
+        Ok(self.store.contains(&state.artifact.digest) || self.store.put_tree(tree)? == state.artifact.digest)
+    }
+
+    /// A file that is not any more what it was, or is no more, has another digest, and the bytes that were copied have
+    /// that.
+    fn keep_file(&self, path: &Path, digest: &Digest) -> Result<bool, StoreError> {
+        if self.store.contains(digest) {
+            return Ok(true);
+        }
+        match self.store.put_file(path) {
+            Ok((copied, _)) => Ok(copied == *digest),
+            Err(StoreError::NotRegular { .. }) => Ok(false),
+            Err(StoreError::Disk(error)) if error.path == path && error.source.kind() == ErrorKind::NotFound => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A source in the store.
+pub enum Kept {
+    /// Whether it was executable is known to the folder that it was in alone.
+    File(Digest),
+    Folder(Artifact),
+}
+
+impl Kept {
+    /// What the bytes of a digest are; `None` if they are a tree of something else than files.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn of(store: &Store, digest: Digest) -> Result<Option<Self>, StoreError> {
+        let tree = match store.get_tree(&digest) {
+            Ok(tree) => tree,
+            Err(StoreError::NotATree { .. }) => return Ok(Some(Self::File(digest))),
+            Err(error) => return Err(error),
+        };
+        let is_file = |entry: &Entry| [file_type(false), file_type(true), FOLDER].contains(&entry.type_name.as_str());
+        let artifact = Artifact { type_name: FOLDER.into(), shape: Shape::Tree, digest, bytes: tree.bytes() };
+        Ok(tree.entries.iter().all(is_file).then_some(Self::Folder(artifact)))
+    }
+}
