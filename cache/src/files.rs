@@ -183,7 +183,7 @@ fn boot_id(disk: &dyn Disk) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Access, ForgetfulDisk};
+    use crate::disk::{Access, Call, FailingDisk, ForgetfulDisk};
     use crate::fingerprint::{MARGIN_SECONDS, SETTLED_SECONDS};
     use std::fs::{self, FileTimes, OpenOptions, Permissions};
     use std::io::Write;
@@ -356,6 +356,49 @@ mod tests {
         assert_eq!(result.unwrap().to_string(), format!("{} changed while it was read", path.display()));
     }
 
+    /// An index on a disk on which `change` happens before each call that reads the file at `path`, told how often it
+    /// was opened.
+    fn while_reading(bench: &Bench, path: &Path, change: impl Fn(usize) + Send + Sync + 'static) -> FileIndex {
+        let (path, opened) = (path.to_owned(), std::sync::atomic::AtomicUsize::new(0));
+        let disk = FailingDisk::new(Arc::new(RealDisk), move |call: &Call| {
+            let is_open = call.operation == "open" && call.path == path;
+            let count = opened.fetch_add(usize::from(is_open), std::sync::atomic::Ordering::SeqCst);
+            if call.operation == "read_at" && call.path == path {
+                change(count);
+            }
+            None
+        });
+        FileIndex::open_on(Arc::new(disk), &bench.path("state/files.idx"))
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_read_again_and_known_by_what_it_is_then() {
+        let bench = Bench::new();
+        let path = bench.write("a", b"before");
+        let changing = path.clone();
+        let index = while_reading(&bench, &path, move |opened| {
+            if opened == 1 {
+                fs::write(&changing, "longer than before").unwrap();
+            }
+        });
+        assert_eq!(index.digest(&path).unwrap().digest, Digest::of(b"longer than before"));
+    }
+
+    #[test]
+    fn a_file_that_changes_each_time_is_read_three_times_more_and_then_named() {
+        let bench = Bench::new();
+        let path = bench.write("a", b"");
+        let (changing, last) = (path.clone(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+        let told = last.clone();
+        let index = while_reading(&bench, &path, move |opened| {
+            told.store(opened, std::sync::atomic::Ordering::SeqCst);
+            OpenOptions::new().append(true).open(&changing).unwrap().write_all(b"x").unwrap();
+        });
+        let error = index.digest(&path).unwrap_err();
+        assert_eq!(error.to_string(), format!("{} changed while it was read", path.display()));
+        assert_eq!(last.load(std::sync::atomic::Ordering::SeqCst), 1 + RETRIES);
+    }
+
     #[test]
     fn an_index_is_read_back_whatever_the_names() {
         let bench = Bench::new();
@@ -488,7 +531,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_index_is_read_before_it_is_asked_for() {
-        let disk = crate::disk::FailingDisk::counting(Arc::new(ForgetfulDisk::new()));
+        let disk = FailingDisk::counting(Arc::new(ForgetfulDisk::new()));
         let index = FileIndex::open_on(Arc::new(disk.clone()), Path::new("/files.idx"));
         index.save().unwrap();
         assert_eq!(disk.calls(), 0);

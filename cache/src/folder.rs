@@ -3,7 +3,7 @@
 //! Does not know why it is looked at, nor what kinds of files there are to people. Links are followed.
 //!
 //! One pass: folders are listed level by level, so that depth costs no stack, and the files of a level are looked at,
-//! and hashed if need be, on all threads of the current rayon pool.
+//! and hashed if need be, by all threads that this crate has.
 //!
 //! Invariants: the names in a folder are those of one moment, as far as its times tell: a folder that changed while it
 //! was listed, or that a name vanished from before it was looked at, is looked at again; nothing but regular files is
@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use crate::disk::{self, DiskError, FileKind, Links, Meta};
 use crate::files::{FileError, FileIndex, RETRIES};
 use crate::fingerprint::{FileState, Fingerprint};
+use crate::threads::aside;
 
 /// A file in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +143,7 @@ impl FileIndex {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match look.files() {
+            match aside(|| look.files()) {
                 Ok(files) => return Ok(files),
                 Err(Trouble::Error(error)) => return Err(error),
                 Err(Trouble::Changed(_)) if attempts <= RETRIES => {}

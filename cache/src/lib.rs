@@ -92,6 +92,7 @@ mod ledger;
 mod lines;
 mod segment;
 mod store;
+mod threads;
 mod tree;
 
 pub use codec::CodecError;

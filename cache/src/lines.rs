@@ -46,7 +46,7 @@ const LINE: usize = 128;
 /// How much of a line is checked by the rest of it.
 const BODY: usize = 112;
 /// Lines that are read together.
-const PAGE: usize = 512;
+const PAGE: usize = 128;
 /// What the checks of lines begin with, so that they are the checks of nothing else.
 const DOMAIN: &str = "headwater file index 3, check of a line";
 /// The second file has this part of the base's lines at most, then it is merged.
@@ -306,14 +306,15 @@ pub(crate) struct Lines {
 impl Lines {
     /// What the files at `path` and beside it hold, as far as it can be read during the boot of this name.
     pub(crate) fn load(disk: Arc<dyn Disk>, path: &Path, boot: &[u8]) -> Lines {
-        let base = Base::open(&*disk, path);
         let (seal, fresh, unsaved) = (Seal::new(boot), BTreeMap::new(), Vec::new());
-        let mut lines = Lines { disk, path: path.to_owned(), seal, base, fresh, unsaved };
+        let mut lines = Lines { disk, path: path.to_owned(), seal, base: None, fresh, unsaved };
         let added = lines.added_path();
         if let Ok(Opened::Regular(file, _)) = disk::open_regular(&*lines.disk, &added, Links::Refuse) {
             // What cannot be read is not there.
             let _ = lines.read_added(&*file, &added);
         }
+        // Last: what another process merges meanwhile goes from the second file into the base.
+        lines.base = Base::open(&*lines.disk, path);
         lines
     }
 
@@ -518,7 +519,7 @@ mod tests {
 
     #[test]
     fn every_line_of_a_base_of_many_pages_is_found_and_no_other() {
-        for count in [1, 2, 511, 512, 513, 5000] {
+        for count in [1, 2, 127, 128, 129, 5000] {
             let lines = load(&saved(count));
             assert!(lines.fresh.is_empty(), "all of it is in the base");
             for number in 0..count {

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::digest::Digest;
+use crate::threads::aside;
 
 pub use failing::{Call, FailingDisk, Fault};
 pub use forgetful::ForgetfulDisk;
@@ -32,8 +33,7 @@ pub(crate) use temp::{Temp, random_name, sweep};
 
 /// How much is read at a time.
 const CHUNK: usize = 1 << 20;
-/// After this many bytes of one file, all threads of the current rayon pool read and hash it: below, waking them costs
-/// more than it gains.
+/// After this many bytes of one file, several threads read and hash it: below, waking them costs more than it gains.
 const PARALLEL_AFTER: u64 = 16 << 20;
 /// The most chunks of a large file that are read at a time, by as many threads. More of them than keep the threads busy
 /// would only leave the processor's own memory before they are hashed.
@@ -387,11 +387,11 @@ pub(crate) fn hash_into(
         }
     }
     drop(buffer);
-    hash_in_parallel(file, path, limit, total, hasher, &mut sink)
+    aside(|| hash_in_parallel(file, path, limit, total, hasher, &mut sink))
 }
 
 /// Goes on with the rest of a large file: while one part of it is hashed and handed on, the next one is read, all on
-/// the threads of the current rayon pool.
+/// the threads of the rayon pool that this runs in.
 fn hash_in_parallel(
     file: &dyn Handle,
     path: &Path,
@@ -551,19 +551,37 @@ mod tests {
         let bytes: Vec<u8> = (0..PARALLEL_AFTER + 3 * CHUNK as u64 + 7).map(|i| (i % 251) as u8).collect();
         fs::write(&path, &bytes).unwrap();
         let file = File::open(&path).unwrap();
-        for threads in [1, 2, 7] {
+        for limit in [u64::MAX, bytes.len() as u64 + 1, bytes.len() as u64, PARALLEL_AFTER + 5, PARALLEL_AFTER, 5] {
+            let mut copied = Vec::new();
+            let copy = |chunk: &[u8]| {
+                copied.extend_from_slice(chunk);
+                Ok(())
+            };
+            let (digest, total) = hash_into(&file, &path, limit, copy).unwrap();
+            let expected = &bytes[..bytes.len().min(usize::try_from(limit).unwrap())];
+            assert_eq!((digest, total), (Digest::of(expected), expected.len() as u64));
+            assert!(copied == expected, "limit {limit}");
+        }
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_one_digest() {
+        let folder = folder();
+        let path = folder.path().join("large");
+        let bytes: Vec<u8> = (0..9 * CHUNK + 7).map(|i| (i % 251) as u8).collect();
+        fs::write(&path, &bytes).unwrap();
+        let file = File::open(&path).unwrap();
+        for threads in [1, 2, 5, 16] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            for limit in [u64::MAX, bytes.len() as u64 + 1, bytes.len() as u64, PARALLEL_AFTER + 5, PARALLEL_AFTER, 5] {
-                let mut copied = Vec::new();
-                let copy = |chunk: &[u8]| {
-                    copied.extend_from_slice(chunk);
-                    Ok(())
-                };
-                let (digest, total) = pool.install(|| hash_into(&file, &path, limit, copy)).unwrap();
-                let expected = &bytes[..bytes.len().min(usize::try_from(limit).unwrap())];
-                assert_eq!((digest, total), (Digest::of(expected), expected.len() as u64));
-                assert!(copied == expected, "{threads} threads, limit {limit}");
-            }
+            let mut copied = Vec::new();
+            let mut copy = |chunk: &[u8]| {
+                copied.extend_from_slice(chunk);
+                Ok(())
+            };
+            let hasher = blake3::Hasher::new();
+            let hashed = pool.install(|| hash_in_parallel(&file, &path, u64::MAX, 0, hasher, &mut copy));
+            assert_eq!(hashed.unwrap(), (Digest::of(&bytes), bytes.len() as u64));
+            assert!(copied == bytes, "{threads} threads");
         }
     }
 
