@@ -5,16 +5,18 @@
 //! names: what changed while it was copied is looked at again.
 
 use std::io::ErrorKind;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
 use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError};
 use headwater_engine::{SourceError, Sources, run::SourceState};
-use rayon::prelude::*;
 
 use crate::project::{Project, file_type};
 
 /// How often a source that changed while it was copied is looked at again.
 const RETRIES: usize = 3;
+/// How many files of a folder are copied at once.
+const WRITERS: usize = 16;
 const FOLDER: &str = "directory";
 
 /// The project's files, kept in a store.
@@ -41,9 +43,9 @@ impl KeptSources<'_> {
     fn keep(&self, path: &Path, state: &SourceState) -> Result<bool, StoreError> {
         let full = self.project.root.join(path);
         let Some(tree) = &state.tree else { return self.keep_file(&full, &state.artifact.digest) };
-        let keep = |entry: &Entry| self.keep_file(&full.join(&entry.name), &entry.digest);
-        let kept = tree.entries.par_iter().map(keep).collect::<Result<Vec<bool>, StoreError>>()?;
-        if !kept.into_iter().all(|kept| kept) {
+        let missing: Vec<&Entry> = tree.entries.iter().filter(|entry| !self.store.contains(&entry.digest)).collect();
+        let keep = |entry: &&Entry| self.keep_file(&full.join(&entry.name), &entry.digest);
+        if !all(&missing, &keep)? {
             return Ok(false);
         }
         Ok(self.store.contains(&state.artifact.digest) || self.store.put_tree(tree)? == state.artifact.digest)
@@ -64,6 +66,20 @@ impl KeptSources<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether all of these were kept, several at once: to keep one is mostly to wait for the drive. A job of the engine's
+/// pool that waited for others of the pool would take up stages meanwhile, so these are threads of their own.
+fn all(entries: &[&Entry], keep: &(impl Fn(&&Entry) -> Result<bool, StoreError> + Sync)) -> Result<bool, StoreError> {
+    std::thread::scope(|scope| {
+        let parts = entries.chunks(entries.len().div_ceil(WRITERS).max(1));
+        let work = |part: &'_ [&Entry]| part.iter().try_fold(true, |all, entry| Ok(keep(entry)? && all));
+        let running: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
+        let done = running.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        // All are waited for, whatever the first of them says.
+        let done: Vec<Result<bool, StoreError>> = done.collect();
+        done.into_iter().try_fold(true, |all, kept| Ok(kept? && all))
+    })
 }
 
 /// A source in the store.
