@@ -21,6 +21,8 @@ use std::fmt::Debug;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use blake3::Hasher;
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use rayon::prelude::*;
 
 use crate::digest::Digest;
@@ -35,6 +37,11 @@ pub(crate) use temp::{Temp, random_name, sweep};
 const CHUNK: usize = 1 << 20;
 /// After this many bytes of one file, several threads read and hash it: below, waking them costs more than it gains.
 const PARALLEL_AFTER: u64 = 16 << 20;
+/// How much of a large file that is only hashed one thread reads at a time: it stays in the memory of one processor
+/// core. A power of two.
+const PIECE: usize = 512 << 10;
+/// How many of these are hashed before the next ones are begun.
+const PIECES: usize = 1024;
 /// The most chunks of a large file that are read at a time, by as many threads. More of them than keep the threads busy
 /// would only leave the processor's own memory before they are hashed.
 const MAX_CHUNKS: usize = 16;
@@ -363,6 +370,74 @@ pub(crate) fn look_at(file: &dyn Handle, path: &Path) -> Result<Meta, DiskError>
     repeated(|| file.look()).map_err(failed("stat", path))
 }
 
+/// Reads at most `limit` bytes of `file`, and returns digest and count of what it read.
+pub(crate) fn hash(file: &dyn Handle, path: &Path, limit: u64) -> Result<(Digest, u64), DiskError> {
+    match limit <= PARALLEL_AFTER {
+        true => hash_into(file, path, limit, |_| Ok(())),
+        false => aside(|| hash_in_pieces(file, path, limit)),
+    }
+}
+
+/// Hashes a large file by pieces, each of which is read and hashed by one thread: what one processor core has read need
+/// not go to another. A piece is a whole subtree of BLAKE3's tree.
+fn hash_in_pieces(file: &dyn Handle, path: &Path, limit: u64) -> Result<(Digest, u64), DiskError> {
+    let (mut pieces, mut total) = (Vec::new(), 0);
+    while total < limit {
+        let left = usize::try_from(limit - total).unwrap_or(usize::MAX);
+        let window = (0..PIECES.min(left.div_ceil(PIECE))).into_par_iter();
+        let hashed = window.map_init(
+            || vec![0; PIECE],
+            |buffer, number| {
+                let length = (left - number * PIECE).min(PIECE);
+                hash_piece(file, &mut buffer[..length], total + (number * PIECE) as u64)
+            },
+        );
+        let hashed: Vec<(ChainingValue, usize)> = hashed.collect::<io::Result<_>>().map_err(failed("read", path))?;
+        // What lies behind the end was not there when the end was read.
+        let whole = hashed.iter().take_while(|(_, filled)| *filled == PIECE).count();
+        let last = hashed.get(whole).filter(|(_, filled)| *filled > 0);
+        let counted = hashed[..whole].iter().chain(last);
+        pieces.extend(counted.clone().map(|(part, _)| *part));
+        let count: usize = counted.map(|(_, filled)| filled).sum();
+        total += count as u64;
+        if count < PIECES * PIECE {
+            break;
+        }
+    }
+    match pieces.len() {
+        // The root of a tree is hashed in another way than what is below.
+        0 | 1 => hash_into(file, path, total, |_| Ok(())),
+        _ => Ok((root(&pieces), total)),
+    }
+}
+
+/// The hash of what the file has at an offset, which means nothing if it has nothing there, and how much that is.
+fn hash_piece(file: &dyn Handle, buffer: &mut [u8], offset: u64) -> io::Result<(ChainingValue, usize)> {
+    let filled = fill(file, buffer, offset)?;
+    let hash = || Hasher::new().set_input_offset(offset).update(&buffer[..filled]).finalize_non_root();
+    Ok((if filled > 0 { hash() } else { ChainingValue::default() }, filled))
+}
+
+fn root(pieces: &[ChainingValue]) -> Digest {
+    let (left, right) = halves(pieces);
+    Digest::from_bytes(merge_subtrees_root(&merged(left), &merged(right), Mode::Hash).into())
+}
+
+fn merged(pieces: &[ChainingValue]) -> ChainingValue {
+    match pieces {
+        [one] => *one,
+        several => {
+            let (left, right) = halves(several);
+            merge_subtrees_non_root(&merged(left), &merged(right), Mode::Hash)
+        }
+    }
+}
+
+/// The left half of a BLAKE3 tree is the largest power of two that leaves something for the right one.
+fn halves(pieces: &[ChainingValue]) -> (&[ChainingValue], &[ChainingValue]) {
+    pieces.split_at(pieces.len().next_power_of_two() / 2)
+}
+
 /// Reads at most `limit` bytes of `file`, hands each chunk to `sink`, and returns digest and count of what it read.
 pub(crate) fn hash_into(
     file: &dyn Handle,
@@ -562,6 +637,40 @@ mod tests {
             assert_eq!((digest, total), (Digest::of(expected), expected.len() as u64));
             assert!(copied == expected, "limit {limit}");
         }
+    }
+
+    #[test]
+    fn hashing_in_pieces_equals_hashing_at_once() {
+        let folder = folder();
+        let path = folder.path().join("large");
+        let all: Vec<u8> = (0..PIECE * 9 + 1).map(|i| (i % 251) as u8).collect();
+        let whole = (0..=9).map(|pieces| pieces * PIECE);
+        for length in whole.flat_map(|length| [length.saturating_sub(1), length, length + 1]) {
+            let bytes = &all[..length.min(all.len())];
+            fs::write(&path, bytes).unwrap();
+            let file = File::open(&path).unwrap();
+            let expected = (Digest::of(bytes), bytes.len() as u64);
+            for limit in [bytes.len() as u64 + 1, bytes.len() as u64, u64::MAX] {
+                assert_eq!(hash_in_pieces(&file, &path, limit).unwrap(), expected, "{length}, limit {limit}");
+            }
+        }
+        let file = File::open(&path).unwrap();
+        let limit = PIECE * 3 + 5;
+        assert_eq!(hash_in_pieces(&file, &path, limit as u64).unwrap(), (Digest::of(&all[..limit]), limit as u64));
+    }
+
+    #[test]
+    fn a_file_of_more_pieces_than_are_hashed_together_has_the_digest_of_its_content() {
+        let folder = folder();
+        let path = folder.path().join("large");
+        let length = (PIECES * PIECE + PIECE + 3) as u64;
+        let file = File::create_new(&path).unwrap();
+        file.set_len(length).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"far behind", (PIECES * PIECE) as u64 + 5).unwrap();
+        let file = File::open(&path).unwrap();
+        let expected = hash_into(&file, &path, u64::MAX, |_| Ok(())).unwrap();
+        assert_eq!(hash(&file, &path, length + 1).unwrap(), expected);
+        assert_eq!(expected.1, length);
     }
 
     #[test]
