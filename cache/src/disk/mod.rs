@@ -35,6 +35,9 @@ pub(crate) use temp::{Temp, random_name, sweep};
 
 /// How much is read at a time.
 const CHUNK: usize = 1 << 20;
+/// How much is handed on at a time, mostly to be written: for larger writes the kernel looks for memory in larger pieces,
+/// which it may have to make room for first.
+const HANDED_ON: usize = 64 << 10;
 /// After this many bytes of one file, several threads read and hash it: below, waking them costs more than it gains.
 const PARALLEL_AFTER: u64 = 16 << 20;
 /// How much of a large file that is only hashed one thread reads at a time: it stays in the memory of one processor
@@ -453,9 +456,7 @@ pub(crate) fn hash_into(
         let left = usize::try_from(limit - total).unwrap_or(CHUNK).min(size);
         let filled = fill(file, &mut buffer[..left], total).map_err(failed("read", path))?;
         hasher.update(&buffer[..filled]);
-        if filled > 0 {
-            sink(&buffer[..filled])?;
-        }
+        buffer[..filled].chunks(HANDED_ON).try_for_each(&mut sink)?;
         total += filled as u64;
         if filled < size {
             return Ok((Digest::of_stream(&hasher), total));
@@ -488,8 +489,7 @@ fn hash_in_parallel(
     read(&mut now, total)?;
     while !now.is_empty() {
         let end = total + now.len() as u64;
-        // Written in chunks: for larger writes the kernel looks for memory in larger pieces, which it may not have.
-        let take = || rayon::join(|| now.chunks(CHUNK).try_for_each(&mut *sink), || hasher.update_rayon(&now)).0;
+        let take = || rayon::join(|| now.chunks(HANDED_ON).try_for_each(&mut *sink), || hasher.update_rayon(&now)).0;
         let (was_read, taken) = rayon::join(|| read(&mut next, end), take);
         taken?;
         was_read?;
