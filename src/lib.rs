@@ -8,6 +8,7 @@
 //! | [`catalog`] | a kind's name -> the engine's stage |
 //! | [`process`] | command stages |
 //! | [`project`], [`workspace`] | the folder of a pipeline, and all that a command opens of it |
+//! | [`sources`] | files that stages read, kept in the store |
 //! | [`journal`] | what each run did |
 //! | [`report`], [`reason`], [`error`] | events, reasons and errors as text |
 //! | [`drawing`] | the graph as text, dot, mermaid and svg |
@@ -24,4 +25,5 @@ pub mod process;
 pub mod project;
 pub mod reason;
 pub mod report;
+pub mod sources;
 pub mod workspace;

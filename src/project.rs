@@ -3,7 +3,7 @@
 //! | in `.headwater/` | |
 //! |---|---|
 //! | `store/` | artifacts and ledger, unless `HEADWATER_STORE` or `[store] path` moves them |
-//! | `files` | the file index |
+//! | `files`, `files.new` | the file index |
 //! | `runs/` | the journal, a file a run |
 //! | `logs/` | the captured output of commands, a file a node |
 //! | `work/`, `failed/` | folders of commands that run or failed |
@@ -17,9 +17,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headwater_cache::{Artifact, Digest, Entry, FileError, FileIndex, Shape, Tree};
+use headwater_cache::{Artifact, Digest, Entry, FileError, FileIndex, FolderError, FolderFile, Shape, Tree};
 use headwater_engine::{SourceError, Sources, run::SourceState};
-use walkdir::WalkDir;
 
 use crate::error::nearest;
 
@@ -110,25 +109,16 @@ impl Project {
 
     /// A folder as a tree of files, named by their paths within it, in the order of these.
     fn folder(&self, full: &Path, without: &[PathBuf]) -> Result<Tree, String> {
-        let mut entries = Vec::new();
-        let skipped = |path: &Path| {
+        let is_left_out = |path: &Path| {
             let relative = path.strip_prefix(&self.root).unwrap_or(path);
             relative == Path::new(STATE) || without.iter().any(|out| out == relative)
         };
-        let walk = WalkDir::new(full).follow_links(true).sort_by_file_name().into_iter();
-        for entry in walk.filter_entry(|entry| !skipped(entry.path())) {
-            let entry = entry.map_err(|error| self.unreadable(&error))?;
-            if entry.file_type().is_dir() {
-                continue;
-            }
-            let relative = entry.path().strip_prefix(full).map_err(|error| error.to_string())?;
-            let name = relative.to_str().ok_or_else(|| format!("{} is not UTF-8", entry.path().display()))?;
-            let file = self.file(entry.path()).map_err(|error| error.to_string())?;
-            let (type_name, shape, digest, bytes) = (file.type_name, file.shape, file.digest, file.bytes);
-            entries.push(Entry { name: name.into(), type_name, shape, digest, bytes });
-        }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Tree { header: String::new(), entries })
+        let files = self.index.folder(full, &is_left_out).map_err(|error| self.unreadable(&error))?;
+        let entry = |FolderFile { name, state }| {
+            let (type_name, shape) = (file_type(state.executable).into(), Shape::Blob);
+            Entry { name, type_name, shape, digest: state.digest, bytes: state.bytes }
+        };
+        Ok(Tree { header: String::new(), entries: files.into_iter().map(entry).collect() })
     }
 
     fn missing(&self, path: &Path, error: &io::Error) -> SourceError {
@@ -155,13 +145,16 @@ impl Project {
         Some(path.with_file_name(near))
     }
 
-    fn unreadable(&self, error: &walkdir::Error) -> String {
-        let path = error.path().map(|path| path.strip_prefix(&self.root).unwrap_or(path)).unwrap_or(Path::new(""));
-        let path = path.display();
-        match error.io_error() {
-            None => format!("{path} is a link to a folder that holds it; remove it, or name its neighbours one by one"),
-            Some(cause) if cause.kind() == io::ErrorKind::NotFound => format!("{path} is a link to nothing; remove it"),
-            Some(cause) => format!("{path} cannot be read: {cause}"),
+    fn unreadable(&self, error: &FolderError) -> String {
+        let shown = |path: &Path| path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
+        match error {
+            FolderError::Loop { path } => {
+                let hint = "remove it, or name its neighbours one by one";
+                format!("{} is a link to a folder that holds it; {hint}", shown(path))
+            }
+            FolderError::LinkToNothing { path } => format!("{} is a link to nothing; remove it", shown(path)),
+            FolderError::Disk(error) => format!("{} cannot be read: {}", shown(&error.path), error.source),
+            other => other.to_string(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! `Workspace`: a loaded pipeline with its store, ledger and history open; what most commands begin with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use headwater_cache::{Artifact, Claims, Digest, Ledger, Shape, Store, UsedSet};
@@ -13,6 +13,7 @@ use crate::journal::{History, NodeLine, OutputLine};
 use crate::pipeline::Pipeline;
 use crate::pipeline::interpolate::shell_argument;
 use crate::report::tell;
+use crate::sources::{Kept, KeptSources};
 
 /// A project, open.
 pub struct Workspace {
@@ -22,6 +23,8 @@ pub struct Workspace {
     pub claims: Claims,
     /// The last finish of each node.
     pub last: BTreeMap<String, NodeLine>,
+    /// Sources that were put into the store.
+    kept: Mutex<BTreeSet<Digest>>,
     begun: Instant,
 }
 
@@ -33,7 +36,7 @@ impl Workspace {
     pub fn open(path: &Path, settings: &[String]) -> Result<Self, CommandError> {
         let begun = Instant::now();
         let pipeline = Pipeline::load(path, settings)?;
-        let store_path = pipeline.project.store_path(pipeline.file.store_path.as_deref());
+        let store_path = pipeline.project.store_path(pipeline.file.store.path.as_deref());
         let store = Arc::new(Store::open(&store_path).map_err(|error| store_error(&error, &store_path))?);
         let ledger = Ledger::of(&store);
         if let Some(damage) = ledger.damage() {
@@ -42,7 +45,7 @@ impl Workspace {
         let claims = Claims::new(store.root());
         let history = History::of(&pipeline.project.state);
         let last = history.last_finishes(pipeline.graph.ids().map(|id| pipeline.graph.node(id).name.as_str()));
-        Ok(Self { pipeline, store, ledger, claims, last, begun })
+        Ok(Self { pipeline, store, ledger, claims, last, kept: Mutex::default(), begun })
     }
 
     /// Runs the engine's loop, and keeps what it learned of files.
@@ -54,12 +57,16 @@ impl Workspace {
             self.last.iter().filter_map(|(name, line)| Some((name.clone(), line.key()?))).collect();
         let clock = || self.begun.elapsed().as_secs_f64();
         let keyed = self.pipeline.keyed_graph()?;
+        let project = &*self.pipeline.project;
+        let kept = KeptSources { project, store: &self.store, kept: &self.kept };
+        // A preview changes nothing.
+        let keeps = self.pipeline.file.store.keep_sources && !options.preview;
         let session = Session {
             graph: keyed.as_ref().unwrap_or(&self.pipeline.graph),
             store: &self.store,
             ledger: &self.ledger,
             claims: &self.claims,
-            sources: &*self.pipeline.project,
+            sources: if keeps { &kept } else { project },
             last_keys: &last_keys,
             clock: &clock,
         };
@@ -77,7 +84,8 @@ impl Workspace {
         let graph = &self.pipeline.graph;
         let last = |id: &NodeId| self.last.get(&graph.node(*id).name).and_then(NodeLine::key);
         let keys = graph.ids().filter_map(|id| finished.get(&id).copied().or_else(|| last(&id)));
-        let set = UsedSet { keys: keys.map(|key| key.0).collect(), ..UsedSet::default() };
+        let blobs = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let set = UsedSet { keys: keys.map(|key| key.0).collect(), blobs };
         let user = self.pipeline.project.root.to_string_lossy();
         self.store.use_now(&user, &set).map_err(CommandError::failed)
     }
@@ -138,8 +146,7 @@ impl Workspace {
     /// # Errors
     /// If it names nothing, or several artifacts.
     pub fn artifact(&self, reference: &str) -> Result<Found, CommandError> {
-        let hex = reference.chars().all(|c| c.is_ascii_hexdigit()) && reference.len() >= 6;
-        if hex && !self.pipeline.file.stages.iter().any(|stage| stage.name.name == reference) {
+        if is_digest(reference) && !self.pipeline.file.stages.iter().any(|stage| stage.name.name == reference) {
             return self.by_prefix(reference);
         }
         let (node, output) = split_output(reference);
@@ -148,6 +155,22 @@ impl Workspace {
         let outputs = self.outputs(&[id])?.remove(0);
         let (port, artifact) = choose_output(name, &outputs, output.as_deref())?;
         Ok(Found { artifact, reference: format!("{name}.{port}"), node: Some(id) })
+    }
+
+    /// A source that a run has kept, by the beginning of its digest.
+    ///
+    /// # Errors
+    /// If the store cannot be searched, or has several of such a beginning.
+    pub fn kept_source(&self, prefix: &str) -> Result<Option<Kept>, CommandError> {
+        let found = self.store.with_prefix(&prefix.to_ascii_lowercase()).map_err(CommandError::failed)?;
+        match found.as_slice() {
+            [] => Ok(None),
+            [digest] => Kept::of(&self.store, *digest).map_err(CommandError::failed),
+            several => {
+                let names = several.iter().map(Digest::to_string).collect();
+                Err(CommandError::Usage(format!("`{prefix}` is the beginning of several digests"), names))
+            }
+        }
     }
 
     fn by_prefix(&self, prefix: &str) -> Result<Found, CommandError> {
@@ -174,6 +197,11 @@ impl Workspace {
             }
         }
     }
+}
+
+/// Whether a word may be the beginning of a digest.
+pub fn is_digest(word: &str) -> bool {
+    word.chars().all(|c| c.is_ascii_hexdigit()) && word.len() >= 6
 }
 
 /// What would become of a node.

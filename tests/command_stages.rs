@@ -632,6 +632,123 @@ fn a_dep_that_changes_each_time_is_a_failure() {
     assert!(!project.path("out.txt").exists());
 }
 
+/// A command that reads a folder, and the first time changes that in the project.
+fn changing_folder(change: &str) -> Project {
+    let project = Project::with("");
+    let root = project.root().display().to_string();
+    let line = format!(
+        "echo run >> {root}/runs; test $(wc -l < {root}/runs) -gt 1 || {{ cd {root}/data; {change}; cd -; }}; find data \
+         -type f | sort > out"
+    );
+    project.write("pipeline.toml", stage(&line, r#"["data"]"#, r#"["out"]"#));
+    for name in ["data/a", "data/sub/b"] {
+        project.write(name, name);
+    }
+    project
+}
+
+#[test]
+fn a_folder_dep_that_gains_or_loses_a_file_while_the_command_runs_makes_it_run_again_once() {
+    let cases = [
+        ("echo new > sub/c", "data/a\ndata/sub/b\ndata/sub/c\n"),
+        ("rm sub/b", "data/a\n"),
+        ("mv a sub/z", "data/sub/b\ndata/sub/z\n"),
+        ("echo longer >> a", "data/a\ndata/sub/b\n"),
+    ];
+    for (change, expected) in cases {
+        let project = changing_folder(change);
+        run(&project);
+        assert_eq!((project.read("runs").as_str(), project.read("out").as_str()), ("run\nrun\n", expected), "{change}");
+        assert!(run(&project).ran().is_empty(), "{change}");
+    }
+}
+
+#[test]
+fn a_folder_dep_that_changes_each_time_is_a_failure_that_names_it() {
+    let project = changing_folder("true");
+    let root = project.root().display().to_string();
+    let line = format!("echo run >> {root}/runs; echo $$ > {root}/data/$$; find data -type f > out");
+    project.write("pipeline.toml", stage(&line, r#"["data"]"#, r#"["out"]"#));
+    let error = fails(&project);
+    assert!(error.contains("data changed while it was read, twice; let it come to rest and run again"), "{error}");
+    assert_eq!(project.read("runs"), "run\nrun\n");
+    assert!(!project.path("out").exists());
+}
+
+/// Whether a file of the store holds these bytes, alone or among others.
+fn holds(project: &Project, bytes: &str) -> bool {
+    let store = walkdir::WalkDir::new(project.path(".headwater/store")).into_iter().filter_map(Result::ok);
+    let mut files = store.filter(|one| one.file_type().is_file()).map(|one| fs::read(one.path()).expect("bytes"));
+    files.any(|file| file.windows(bytes.len()).any(|window| window == bytes.as_bytes()))
+}
+
+/// A command that reads a file and a folder, in a project that keeps its sources if `store` says so.
+fn reading(store: &str) -> Project {
+    let make = stage("cat in.txt data/*/* | wc -c > out", r#"["in.txt", "data"]"#, r#"["out"]"#);
+    with(
+        &format!("{store}\n{make}"),
+        &[("in.txt", "the first version"), ("data/sub/one", "content of one"), ("data/sub/two", "content of two")],
+    )
+}
+
+#[test]
+fn sources_are_hashed_and_not_kept_unless_the_file_says_so() {
+    for (store, kept) in [("", false), ("[store]\nkeep_sources = false", false), ("[store]\nkeep_sources = true", true)]
+    {
+        let project = reading(store);
+        run(&project);
+        for content in ["the first version", "content of one", "content of two"] {
+            assert_eq!(holds(&project, content), kept, "{store}: {content}");
+        }
+    }
+}
+
+#[test]
+fn a_preview_keeps_no_source() {
+    let project = reading("[store]\nkeep_sources = true");
+    project.status(&[]);
+    project.ok(&["run", "--dry-run"]);
+    assert!(!holds(&project, "the first version"));
+}
+
+#[test]
+fn an_old_source_that_was_kept_is_had_back_by_the_digest_that_explain_shows() {
+    let project = reading("[store]\nkeep_sources = true");
+    run(&project);
+    project.write("in.txt", "the second version, which is longer");
+    fs::remove_file(project.path("data/sub/two")).expect("removed");
+    run(&project);
+    let text = project.ok(&["explain", "make"]);
+    let old = |input: &str| {
+        let line = text.lines().find(|line| line.contains(input)).unwrap_or_else(|| panic!("{input} in {text}"));
+        let hex = |word: &&str| word.len() == 12 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        line.split([' ', ',']).find(hex).unwrap_or_else(|| panic!("a digest in {line}")).to_owned()
+    };
+    project.ok(&["get", &old("input in.txt"), "-o", "old.txt"]);
+    assert_eq!(project.read("old.txt"), "the first version");
+    project.ok(&["get", &old("sub/two"), "-o", "old-two"]);
+    assert_eq!(project.read("old-two"), "content of two");
+    let done = project.call(&["get", &old("sub/two"), "-o", "old-two"]);
+    assert!(done.code != 0 && done.err.contains("old-two is there already"), "{}", done.err);
+    let done = project.call(&["get", "abcdef012345", "-o", "none"]);
+    assert!(done.err.contains("no artifact of the last runs has such a digest"), "{}", done.err);
+}
+
+#[test]
+fn a_source_that_changes_while_the_command_runs_is_kept_in_both_versions_and_the_second_counts() {
+    let project = changing(1);
+    project.write("pipeline.toml", format!("[store]\nkeep_sources = true\n{}", project.read("pipeline.toml")));
+    run(&project);
+    assert_eq!(project.read("out.txt"), project.read("in.txt"));
+    for (version, content) in ["one\n".to_owned(), project.read("in.txt")].iter().enumerate() {
+        let (digest, path) =
+            (headwater_cache::Digest::of(content.as_bytes()).to_string(), format!("version-{version}"));
+        project.ok(&["get", &digest, "-o", &path]);
+        assert_eq!(project.read(&path), *content);
+    }
+    assert!(run(&project).ran().is_empty());
+}
+
 #[test]
 fn a_command_that_makes_the_same_bytes_leaves_what_is_below_cached() {
     let make = stage("head -n 1 in.txt > first", r#"["in.txt"]"#, r#"["first"]"#);

@@ -225,6 +225,56 @@ error: unknown key `nam` in [pipeline]
 }
 
 #[test]
+fn an_unknown_key_of_the_store_section() {
+    check(
+        r#"[store]
+keep_source = true
+[stages.a]
+uses = "read"
+path = "a.csv"
+"#,
+        r#"
+error: unknown key `keep_source` in [store]
+ --> pipeline.toml:2:1
+  |
+2 | keep_source = true
+  | ^^^^^^^^^^^
+  |
+  = help: did you mean `keep_sources`?
+  = help: the keys are: path, keep_sources
+
+"#,
+    );
+}
+
+#[test]
+fn what_is_kept_in_the_store_is_true_or_false() {
+    check(
+        r#"[store]
+path = 3
+keep_sources = "yes"
+[stages.a]
+uses = "read"
+path = "a.csv"
+"#,
+        r#"
+error: `path` is an integer, expected a string
+ --> pipeline.toml:2:8
+  |
+2 | path = 3
+  |        ^
+
+error: `keep_sources` is a string, expected true or false
+ --> pipeline.toml:3:16
+  |
+3 | keep_sources = "yes"
+  |                ^^^^^
+
+"#,
+    );
+}
+
+#[test]
 fn a_pipeline_name_that_is_no_string() {
     check(
         r#"[pipeline]

@@ -3,58 +3,26 @@
 //! Does not know pipelines or the store. It is an index and no truth: losing it costs time only.
 //!
 //! A file is known by its fingerprint: device, inode, size, modification time and status-change time to the
-//! nanosecond, and mode. Git's rule for racily clean files holds: a file may change twice within one tick of its
-//! clock, so a digest is trusted only if both times were at least two seconds old when hashing began, and only
-//! while the clock is not behind that moment.
-//!
-//! A power cut may leave a file with the times of a change and without its bytes. So the index says during which boot
-//! it was saved, and after another one forgets the files that were changed shortly before they were hashed.
+//! nanosecond, and mode. What may be trusted, and when, is said in `fingerprint.rs`; how it is kept, in `lines.rs`.
 //!
 //! Invariants: a digest is returned only if the file had one fingerprint, on one open file, before and after it
-//! was read; nothing but a regular file is opened; a damaged, unreadable or unknown index file is an empty index.
+//! was read; nothing but a regular file is opened; what is damaged, unreadable or unknown in the index is not there;
+//! nothing of the index is read before it is asked for.
 
-use std::collections::HashMap;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use serde::{Deserialize, Serialize};
-
-use crate::codec::{self, CodecError};
 use crate::digest::Digest;
-use crate::disk::{self, Disk, DiskError, Links, Meta, Opened, RealDisk, Temp, failed};
+use crate::disk::{self, Disk, DiskError, Links, Meta, Opened, RealDisk, failed};
+use crate::fingerprint::{FileState, Fingerprint, Hashed, Moment};
+use crate::lines::{Key, Lines};
 
-const MAGIC: [u8; 4] = *b"HWFI";
-const VERSION: u32 = 2;
-/// The most bytes that an index may have: some three million files.
-const MAX_BYTES: usize = 512 << 20;
-/// Length of the BLAKE3 checksum at the end of the index file.
-const CHECKSUM: usize = 32;
-/// How old a file's times must be when it is hashed: the coarsest clock among file systems ticks every two seconds.
-const MARGIN_SECONDS: i64 = 2;
-/// How old a file's times must be when it is hashed to be sure that its bytes are on the drive, though nobody synced
-/// them: the kernel writes them back within a minute, unless it is told to take longer.
-const SETTLED_SECONDS: i64 = 600;
 /// Where Linux says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// More than the name of a boot ever has.
 const MAX_BOOT_ID: u64 = 64;
 /// How often a file that changed while it was read is read again.
-const RETRIES: usize = 3;
-/// The bit that makes a file executable for its owner.
-const EXECUTABLE: u32 = 0o100;
-
-/// What a file contains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileState {
-    /// Digest of its content.
-    pub digest: Digest,
-    /// Length of its content.
-    pub bytes: u64,
-    /// Whether its owner may execute it.
-    pub executable: bool,
-}
+pub(crate) const RETRIES: usize = 3;
 
 /// Why a file has no digest.
 #[derive(Debug, thiserror::Error)]
@@ -83,120 +51,26 @@ pub enum FileError {
     /// A file operation failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The index is too large to be saved.
-    #[error("the file index cannot be saved: {0}")]
-    Encode(#[from] CodecError),
-}
-
-/// A moment of the wall clock or of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Moment {
-    seconds: i64,
-    nanos: i64,
-}
-
-impl Moment {
-    /// A clock before 1970 is the earliest of moments: nothing is trusted then.
-    fn now() -> Moment {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
-        let parts = since.and_then(|since| {
-            let seconds = i64::try_from(since.as_secs()).ok()?;
-            Some((seconds, i64::from(since.subsec_nanos())))
-        });
-        let (seconds, nanos) = parts.unwrap_or((i64::MIN, 0));
-        Moment { seconds, nanos }
-    }
-
-    fn plus(self, seconds: i64) -> Moment {
-        let seconds = self.seconds.saturating_add(seconds);
-        Moment { seconds, ..self }
-    }
-}
-
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Fingerprint {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: Moment,
-    changed: Moment,
-    mode: u32,
-}
-
-impl Fingerprint {
-    fn of(found: &Meta) -> Fingerprint {
-        let moment = |(seconds, nanos)| Moment { seconds, nanos };
-        Fingerprint {
-            device: found.device,
-            inode: found.inode,
-            size: found.bytes,
-            modified: moment(found.modified),
-            changed: moment(found.changed),
-            mode: found.mode,
-        }
-    }
-}
-
-/// A digest, the fingerprint of the file that had it, and when hashing began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Hashed {
-    fingerprint: Fingerprint,
-    hashed_at: Moment,
-    digest: Digest,
-}
-
-impl Hashed {
-    /// Whether a file with this fingerprint certainly still has this digest.
-    fn is_trusted(&self, fingerprint: &Fingerprint, now: Moment) -> bool {
-        *fingerprint == self.fingerprint && self.was_older_than(MARGIN_SECONDS) && self.hashed_at <= now
-    }
-
-    /// Whether the file had not changed for so many seconds when it was hashed.
-    fn was_older_than(&self, seconds: i64) -> bool {
-        let last = self.fingerprint.modified.max(self.fingerprint.changed);
-        last.plus(seconds) <= self.hashed_at
-    }
-
-    fn state(&self) -> FileState {
-        FileState {
-            digest: self.digest,
-            bytes: self.fingerprint.size,
-            executable: self.fingerprint.mode & EXECUTABLE != 0,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    files: HashMap<PathBuf, Hashed>,
-    /// Whether there is something to save.
-    changed: bool,
 }
 
 /// Digests of files by absolute path. Used from many threads at once.
 #[derive(Debug)]
 pub struct FileIndex {
-    disk: Arc<dyn Disk>,
+    pub(crate) disk: Arc<dyn Disk>,
     path: PathBuf,
-    known: RwLock<Known>,
+    known: OnceLock<RwLock<Lines>>,
 }
 
 impl FileIndex {
-    /// The index kept at `path`; an empty one if there is none, or none that can be read.
+    /// The index kept at `path` and beside it; an empty one if there is none, or none that can be read.
     pub fn open(path: &Path) -> FileIndex {
         FileIndex::open_on(Arc::new(RealDisk), path)
     }
 
     /// [`FileIndex::open`] on another disk than that of the operating system.
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> FileIndex {
-        let files = load(&*disk, path).unwrap_or_default();
-        let changed = false;
-        FileIndex {
-            disk,
-            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
-            known: RwLock::new(Known { files, changed }),
-        }
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        FileIndex { disk, path, known: OnceLock::new() }
     }
 
     /// What the file at `path` contains, links followed. It is read only if the index cannot tell.
@@ -206,16 +80,19 @@ impl FileIndex {
     /// read.
     pub fn digest(&self, path: &Path) -> Result<FileState, FileError> {
         let path = std::path::absolute(path).map_err(failed("resolve", path))?;
-        if let Some(state) = self.recall(&path) {
-            return Ok(state);
-        }
-        for _ in 0..=RETRIES {
-            if let Some(hashed) = hash(&*self.disk, &path)? {
-                self.remember(path, hashed);
-                return Ok(hashed.state());
-            }
-        }
-        Err(FileError::ChangedWhileRead { path })
+        let key = Key::of(&path);
+        let trusted = self.get(&key).and_then(|hashed| {
+            let found = disk::look(&*self.disk, &path, Links::Follow).ok()??;
+            trusted(&hashed, &found)
+        });
+        trusted.map_or_else(|| self.read(&path, key), Ok)
+    }
+
+    /// [`FileIndex::digest`] of a file that was just looked at, by its absolute path.
+    pub(crate) fn digest_of(&self, path: &Path, found: &Meta) -> Result<FileState, FileError> {
+        let key = Key::of(path);
+        let trusted = self.get(&key).and_then(|hashed| trusted(&hashed, found));
+        trusted.map_or_else(|| self.read(path, key), Ok)
     }
 
     /// Whether the file at `path` has the content `digest` now: the question after a stage ran. It is read again
@@ -234,48 +111,46 @@ impl FileIndex {
         }
     }
 
-    /// Writes the index, atomically, if anything in it is new. Of two processes the later one wins.
+    /// Writes what is new, durably: a part of the index, or now and then all of it. What another process has saved
+    /// meanwhile stays.
     ///
     /// # Errors
     /// If it cannot be written; it is still there to be saved then.
     pub fn save(&self) -> Result<(), FileError> {
-        let Some(lines) = self.take_changes() else {
-            return Ok(());
-        };
-        let saved = store(&self.disk, &self.path, &lines);
-        if saved.is_err() {
-            self.known.write().unwrap_or_else(PoisonError::into_inner).changed = true;
+        match self.known.get() {
+            None => Ok(()),
+            Some(known) => Ok(known.write().unwrap_or_else(PoisonError::into_inner).save()?),
         }
-        saved
     }
 
-    /// What the index knows of `path`, if it can be trusted now.
-    fn recall(&self, path: &Path) -> Option<FileState> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let hashed = *known.files.get(path)?;
-        drop(known);
-        let found = disk::look(&*self.disk, path, Links::Follow).ok()??;
-        let trusted = hashed.is_trusted(&Fingerprint::of(&found), Moment::now());
-        trusted.then(|| hashed.state())
+    fn known(&self) -> &RwLock<Lines> {
+        let load = || RwLock::new(Lines::load(self.disk.clone(), &self.path, &boot_id(&*self.disk)));
+        self.known.get_or_init(load)
     }
 
-    fn remember(&self, path: PathBuf, hashed: Hashed) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.files.insert(path, hashed);
-        known.changed = true;
+    fn get(&self, key: &Key) -> Option<Hashed> {
+        self.known().read().unwrap_or_else(PoisonError::into_inner).get(key)
     }
 
-    /// All lines of the index in the order of paths, if there is something to save.
-    fn take_changes(&self) -> Option<Vec<(Vec<u8>, Hashed)>> {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if !std::mem::take(&mut known.changed) {
-            return None;
+    fn remember(&self, key: Key, hashed: Hashed) {
+        self.known().write().unwrap_or_else(PoisonError::into_inner).insert(key, hashed);
+    }
+
+    /// Reads a file until it holds still, and remembers what it is.
+    fn read(&self, path: &Path, key: Key) -> Result<FileState, FileError> {
+        for _ in 0..=RETRIES {
+            if let Some(hashed) = hash(&*self.disk, path)? {
+                self.remember(key, hashed);
+                return Ok(hashed.state());
+            }
         }
-        let line = |(path, hashed): (&PathBuf, &Hashed)| (path.as_os_str().as_bytes().to_vec(), *hashed);
-        let mut lines: Vec<_> = known.files.iter().map(line).collect();
-        lines.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        Some(lines)
+        Err(FileError::ChangedWhileRead { path: path.to_owned() })
     }
+}
+
+/// What was hashed, if a file that looks like this certainly still has that content.
+fn trusted(hashed: &Hashed, found: &Meta) -> Option<FileState> {
+    hashed.is_trusted(&Fingerprint::of(found), Moment::now()).then(|| hashed.state())
 }
 
 /// Reads and hashes a file; `None` if it changed meanwhile.
@@ -290,30 +165,10 @@ fn hash(disk: &dyn Disk, path: &Path) -> Result<Option<Hashed>, FileError> {
     let fingerprint = Fingerprint::of(&found);
     // One byte more than there should be: a file that grows for ever is not followed.
     let limit = fingerprint.size.saturating_add(1);
-    let (digest, bytes) = disk::hash_into(&*file, path, limit, |_| Ok(()))?;
+    let (digest, bytes) = disk::hash(&*file, path, limit)?;
     let after = disk::look_at(&*file, path)?;
     let unchanged = Fingerprint::of(&after) == fingerprint && bytes == fingerprint.size;
     Ok(unchanged.then_some(Hashed { fingerprint, hashed_at, digest }))
-}
-
-/// The index file at `path`, if it is whole and of this version.
-fn load(disk: &dyn Disk, path: &Path) -> Option<HashMap<PathBuf, Hashed>> {
-    let Ok(Opened::Regular(file, found)) = disk::open_regular(disk, path, Links::Follow) else {
-        return None;
-    };
-    if found.bytes > MAX_BYTES as u64 {
-        return None;
-    }
-    let bytes = disk::read(&*file, path, found.bytes).ok()?;
-    let (body, checksum) = bytes.split_last_chunk::<CHECKSUM>()?;
-    if Digest::of(body).as_bytes() != checksum {
-        return None;
-    }
-    let (boot, lines): (Vec<u8>, Vec<(Vec<u8>, Hashed)>) = codec::decode::<MAX_BYTES, _>(MAGIC, VERSION, body).ok()?;
-    let same_boot = !boot.is_empty() && boot == boot_id(disk);
-    let lines = lines.into_iter().filter(|(_, hashed)| same_boot || hashed.was_older_than(SETTLED_SECONDS));
-    let file = |(path, hashed)| (PathBuf::from(std::ffi::OsString::from_vec(path)), hashed);
-    Some(lines.map(file).collect())
 }
 
 /// What this boot is called; empty if that cannot be told, and then it is never the same boot.
@@ -325,24 +180,14 @@ fn boot_id(disk: &dyn Disk) -> Vec<u8> {
     }
 }
 
-fn store(disk: &Arc<dyn Disk>, path: &Path, lines: &[(Vec<u8>, Hashed)]) -> Result<(), FileError> {
-    let mut bytes = codec::encode::<{ MAX_BYTES - CHECKSUM }>(MAGIC, VERSION, &(boot_id(&**disk), lines))?;
-    bytes.extend_from_slice(Digest::of(&bytes).as_bytes());
-    let folder = disk::parent(path);
-    disk::create_dirs(&**disk, folder, 0o700)?;
-    disk::sweep(&**disk, folder);
-    let mut temp = Temp::create(disk, folder, 0o600)?;
-    temp.write(&bytes)?;
-    temp.sync()?;
-    Ok(temp.replace(path)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Access, ForgetfulDisk};
+    use crate::disk::{Access, Call, FailingDisk, ForgetfulDisk};
+    use crate::fingerprint::{MARGIN_SECONDS, SETTLED_SECONDS};
     use std::fs::{self, FileTimes, OpenOptions, Permissions};
     use std::io::Write;
+    use std::os::unix::ffi::OsStringExt;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixListener;
     use std::time::Duration;
@@ -381,7 +226,7 @@ mod tests {
         let last = fingerprint.modified.max(fingerprint.changed);
         let hashed_at = Moment { seconds: last.seconds + seconds, ..last };
         let digest = Digest::of(b"a planted digest");
-        index.remember(path.to_owned(), Hashed { fingerprint, hashed_at, digest });
+        index.remember(Key::of(path), Hashed { fingerprint, hashed_at, digest });
         digest
     }
 
@@ -450,31 +295,6 @@ mod tests {
     }
 
     #[test]
-    fn trust_needs_an_equal_fingerprint_old_times_and_a_clock_that_went_forward() {
-        let at = |seconds| Moment { seconds, nanos: 5 };
-        let print = Fingerprint { device: 1, inode: 2, size: 3, modified: at(100), changed: at(100), mode: 0o100644 };
-        let hashed = |hashed_at| Hashed { fingerprint: print, hashed_at, digest: Digest::of(b"") };
-        assert!(hashed(at(102)).is_trusted(&print, at(102)));
-        assert!(!hashed(at(101)).is_trusted(&print, at(200)), "racily clean");
-        assert!(!hashed(at(99)).is_trusted(&print, at(200)), "hashed under a clock set back");
-        assert!(!hashed(at(150)).is_trusted(&print, at(149)), "the clock went backwards since");
-        let others = [
-            Fingerprint { device: 9, ..print },
-            Fingerprint { inode: 9, ..print },
-            Fingerprint { size: 9, ..print },
-            Fingerprint { modified: at(99), ..print },
-            Fingerprint { changed: at(99), ..print },
-            Fingerprint { mode: 0o100755, ..print },
-        ];
-        for other in others {
-            assert!(!hashed(at(150)).is_trusted(&other, at(200)), "{other:?}");
-        }
-        let end = Fingerprint { modified: at(i64::MAX), ..print };
-        let hashed = Hashed { fingerprint: end, ..hashed(at(150)) };
-        assert!(!hashed.is_trusted(&end, at(200)), "a file of the far future");
-    }
-
-    #[test]
     fn a_missing_file_is_named() {
         let error = Bench::new().index().digest(Path::new("/no/such/file")).unwrap_err();
         assert_eq!(error.to_string(), "/no/such/file does not exist");
@@ -536,6 +356,49 @@ mod tests {
         assert_eq!(result.unwrap().to_string(), format!("{} changed while it was read", path.display()));
     }
 
+    /// An index on a disk on which `change` happens before each call that reads the file at `path`, told how often it
+    /// was opened.
+    fn while_reading(bench: &Bench, path: &Path, change: impl Fn(usize) + Send + Sync + 'static) -> FileIndex {
+        let (path, opened) = (path.to_owned(), std::sync::atomic::AtomicUsize::new(0));
+        let disk = FailingDisk::new(Arc::new(RealDisk), move |call: &Call| {
+            let is_open = call.operation == "open" && call.path == path;
+            let count = opened.fetch_add(usize::from(is_open), std::sync::atomic::Ordering::SeqCst);
+            if call.operation == "read_at" && call.path == path {
+                change(count);
+            }
+            None
+        });
+        FileIndex::open_on(Arc::new(disk), &bench.path("state/files.idx"))
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_read_again_and_known_by_what_it_is_then() {
+        let bench = Bench::new();
+        let path = bench.write("a", b"before");
+        let changing = path.clone();
+        let index = while_reading(&bench, &path, move |opened| {
+            if opened == 1 {
+                fs::write(&changing, "longer than before").unwrap();
+            }
+        });
+        assert_eq!(index.digest(&path).unwrap().digest, Digest::of(b"longer than before"));
+    }
+
+    #[test]
+    fn a_file_that_changes_each_time_is_read_three_times_more_and_then_named() {
+        let bench = Bench::new();
+        let path = bench.write("a", b"");
+        let (changing, last) = (path.clone(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+        let told = last.clone();
+        let index = while_reading(&bench, &path, move |opened| {
+            told.store(opened, std::sync::atomic::Ordering::SeqCst);
+            OpenOptions::new().append(true).open(&changing).unwrap().write_all(b"x").unwrap();
+        });
+        let error = index.digest(&path).unwrap_err();
+        assert_eq!(error.to_string(), format!("{} changed while it was read", path.display()));
+        assert_eq!(last.load(std::sync::atomic::Ordering::SeqCst), 1 + RETRIES);
+    }
+
     #[test]
     fn an_index_is_read_back_whatever_the_names() {
         let bench = Bench::new();
@@ -546,10 +409,12 @@ mod tests {
         index.digest(&odd).unwrap();
         index.digest(&bench.write("a", b"content")).unwrap();
         index.save().unwrap();
-        let again = bench.index();
-        let files = |index: &FileIndex| index.known.read().unwrap().files.clone();
-        assert_eq!(files(&again).len(), 2);
-        assert_eq!(files(&again), files(&index));
+        let (again, other) = (bench.index(), bench.path("a"));
+        for path in [&odd, &other] {
+            let hashed = again.get(&Key::of(path));
+            assert!(hashed.is_some());
+            assert_eq!(hashed, index.get(&Key::of(path)));
+        }
     }
 
     #[test]
@@ -609,7 +474,7 @@ mod tests {
         index.digest(Path::new("/file")).unwrap();
         index.save().unwrap();
         let again = FileIndex::open_on(Arc::new(disk), Path::new("/files.idx"));
-        assert!(again.recall(Path::new("/file")).is_some());
+        assert!(again.get(&Key::of(Path::new("/file"))).is_some());
     }
 
     #[test]
@@ -623,42 +488,53 @@ mod tests {
             index.save().unwrap();
             for crashed in disk.crashes(64, 0) {
                 let again = FileIndex::open_on(Arc::new(crashed), Path::new("/files.idx"));
-                assert!(again.recall(Path::new("/one")).is_some(), "after {name}");
+                assert!(again.get(&Key::of(Path::new("/one"))).is_some(), "after {name}");
             }
         }
     }
 
     #[test]
-    fn a_damaged_index_is_an_empty_index() {
+    fn what_is_damaged_in_an_index_is_not_there() {
         let bench = Bench::new();
         let index = bench.index();
-        index.digest(&bench.write("a", b"content")).unwrap();
+        let path = bench.write("a", b"content");
+        index.digest(&path).unwrap();
         index.save().unwrap();
         let file = bench.path("state/files.idx");
         let good = fs::read(&file).unwrap();
-        let known = || bench.index().known.read().unwrap().files.len();
-        assert_eq!(known(), 1);
+        let known = || bench.index().get(&Key::of(&path)).is_some();
+        assert!(known());
         for bit in 0..good.len() * 8 {
             let mut bytes = good.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             fs::write(&file, &bytes).unwrap();
-            assert_eq!(known(), 0, "bit {bit}");
+            assert!(!known(), "bit {bit}");
         }
         for length in 0..good.len() {
             fs::write(&file, &good[..length]).unwrap();
-            assert_eq!(known(), 0, "cut at {length}");
+            assert!(!known(), "cut at {length}");
         }
     }
 
     #[test]
-    fn an_index_of_another_version_is_an_empty_index() {
+    fn an_index_of_another_version_is_replaced() {
         let bench = Bench::new();
-        let lines: (Vec<u8>, Vec<(Vec<u8>, Hashed)>) = Default::default();
-        let mut bytes = codec::encode::<MAX_BYTES>(MAGIC, VERSION + 1, &lines).unwrap();
-        bytes.extend_from_slice(Digest::of(&bytes).as_bytes());
         fs::create_dir(bench.path("state")).unwrap();
-        bench.write("state/files.idx", &bytes);
-        assert!(load(&RealDisk, &bench.path("state/files.idx")).is_none());
+        for name in ["state/files.idx", "state/files.idx.new"] {
+            bench.write(name, &[&b"HWFI\x02\0\0\0"[..], &[1; 1000]].concat());
+        }
+        let index = bench.index();
+        index.digest(&bench.write("a", b"content")).unwrap();
+        index.save().unwrap();
+        assert!(bench.index().get(&Key::of(&bench.path("a"))).is_some());
+    }
+
+    #[test]
+    fn nothing_of_the_index_is_read_before_it_is_asked_for() {
+        let disk = FailingDisk::counting(Arc::new(ForgetfulDisk::new()));
+        let index = FileIndex::open_on(Arc::new(disk.clone()), Path::new("/files.idx"));
+        index.save().unwrap();
+        assert_eq!(disk.calls(), 0);
     }
 
     #[test]
@@ -700,6 +576,6 @@ mod tests {
         index.digest(Path::new("Cargo.toml")).unwrap();
         let absolute = std::path::absolute("Cargo.toml").unwrap();
         index.digest(&absolute).unwrap();
-        assert_eq!(index.known.read().unwrap().files.len(), 1);
+        assert_eq!(index.known().read().unwrap().len(), 1);
     }
 }

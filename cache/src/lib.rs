@@ -48,8 +48,16 @@
 //! **Uses** (a payload): `HWUS`, version `1`, then bincode of a user's name and the digests of its sets, the newest first.
 //! A **set** is a blob: `HWUE`, version `1`, then bincode of keys and digests of blobs, both in order.
 //!
-//! **File index**: `HWFI`, version `2` as a `u32`, bincode of the name of the boot and of its lines in the order of
-//! their paths, and 32 bytes of BLAKE3 of all that precedes.
+//! **File index** (two files): a first line of `HWFI`, version `3` as a `u32` and zeros, then lines of 128 bytes that
+//! each check themselves. The file that the owner names is sorted by the hashes of paths; the one with `.new` behind its
+//! name has the lines that came since, in no order.
+//!
+//! | line | bytes | | line | bytes | |
+//! |---|---|---|---|---|---|
+//! | +0 | 16 | first bytes of the BLAKE3 of the path | +76 | 2 | mode |
+//! | +16 | 24 | device, inode, length | +78 | 2 | merges through which nobody asked for it |
+//! | +40 | 24 | seconds: modified, changed, hashed | +80 | 32 | digest |
+//! | +64 | 12 | their nanoseconds | +112 | 16 | first bytes of the keyed BLAKE3 of bytes 0 to 111 |
 //!
 //! # What survives a crash
 //!
@@ -67,7 +75,7 @@
 //! | after entries were written, before they were synced | some of them whole; readers sync them before they believe them. A record whose blobs are torn counts for nothing: ask [`Store::holds`] |
 //! | while a file is restored | the old file, and a temp that the next restore into that folder removes |
 //! | after it was restored, before the commit | the old file, or the new name with a part of the bytes |
-//! | while the file index is saved | the old index |
+//! | while the file index is saved | the old index, and of the new lines any: each is whole or does not check |
 //! | while keys are claimed | lock files; nobody holds their locks, so nobody waits |
 //! | while a store is collected | a part of what was to go, and all that was to stay |
 //!
@@ -103,12 +111,16 @@ mod contents;
 mod digest;
 pub mod disk;
 mod files;
+mod fingerprint;
+mod folder;
 mod gc;
 mod ledger;
+mod lines;
 mod pending;
 mod segment;
 mod segments;
 mod store;
+mod threads;
 mod tree;
 mod uses;
 mod verify;
@@ -117,7 +129,9 @@ pub use claim::{Claim, Claims};
 pub use codec::CodecError;
 pub use digest::{Digest, DigestError};
 pub use disk::{DiskError, copy_file};
-pub use files::{FileError, FileIndex, FileState};
+pub use files::{FileError, FileIndex};
+pub use fingerprint::FileState;
+pub use folder::{FolderError, FolderFile};
 pub use gc::{CollectError, Collector, Dropped, Keep, Plan, User};
 pub use ledger::{Ledger, LedgerError, Record};
 pub use segments::SegmentError;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use headwater_cache::{Shape, Store};
+use headwater_cache::{Artifact, Shape, Store};
 use headwater_stages::collect::write::write_frame;
 use headwater_stages::frame;
 use headwater_stages::kind::artifact;
@@ -13,12 +13,13 @@ use crate::commands::Globals;
 use crate::commands::show::open;
 use crate::error::CommandError;
 use crate::process::outs::write_tree;
-use crate::workspace::Workspace;
+use crate::sources::Kept;
+use crate::workspace::{Workspace, is_digest};
 
 /// Copy an artifact out of the store
 #[derive(Debug, Args)]
 pub struct Get {
-    /// stage[axis=value,…].output, or the beginning of a digest
+    /// stage[axis=value,…].output, or the beginning of a digest, also of a kept source
     reference: String,
     /// The file to write; for a frame .csv, .tsv, .parquet, .arrow or .jsonl, for metrics and tables .json
     #[arg(short, long, value_name = "PATH")]
@@ -33,7 +34,11 @@ impl Get {
     /// If there is no such artifact, or the file is there already or cannot be written.
     pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
         let workspace = Workspace::open(&globals.pipeline, &[])?;
-        let found = workspace.artifact(&self.reference)?;
+        let found = match workspace.artifact(&self.reference) {
+            Ok(found) => found,
+            Err(error) if is_digest(&self.reference) => return self.put_back(&workspace, error),
+            Err(error) => return Err(error),
+        };
         refuse_to_replace(&self.output, self.overwrite)?;
         let (store, artifact) = (&workspace.store, &found.artifact);
         match (artifact.type_name.as_str(), artifact.shape) {
@@ -52,14 +57,7 @@ impl Get {
                 let transform = Transform::decode(&bytes).map_err(CommandError::artifact)?;
                 write(&self.output, transform.describe().as_bytes())
             }
-            (_, Shape::Tree) if self.output.read_dir().is_ok_and(|mut entries| entries.next().is_some()) => {
-                let text = format!("{} is a folder with files in it", self.output.display());
-                Err(CommandError::Usage(text, vec!["choose a path that is not there".into()]))
-            }
-            (_, Shape::Tree) => {
-                write_tree(store, artifact, &self.output, Store::restore).map_err(failure)?;
-                store.commit().map_err(CommandError::failed)
-            }
+            (_, Shape::Tree) => self.write_folder(&workspace, artifact),
             (type_name, Shape::Blob) => {
                 let executable = type_name == "executable";
                 let restored = store.restore(&artifact.digest, &self.output, executable);
@@ -70,6 +68,28 @@ impl Get {
 }
 
 impl Get {
+    /// Writes a source that a run has kept; `error` if there is none of such a digest.
+    fn put_back(&self, workspace: &Workspace, error: CommandError) -> Result<(), CommandError> {
+        let kept = workspace.kept_source(&self.reference)?.ok_or(error)?;
+        refuse_to_replace(&self.output, self.overwrite)?;
+        match kept {
+            Kept::Folder(artifact) => self.write_folder(workspace, &artifact),
+            Kept::File(digest) => {
+                let restored = workspace.store.restore(&digest, &self.output, false);
+                restored.and_then(|()| workspace.store.commit()).map_err(CommandError::failed)
+            }
+        }
+    }
+
+    fn write_folder(&self, workspace: &Workspace, artifact: &Artifact) -> Result<(), CommandError> {
+        if self.output.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+            let text = format!("{} is a folder with files in it", self.output.display());
+            return Err(CommandError::Usage(text, vec!["choose a path that is not there".into()]));
+        }
+        write_tree(&workspace.store, artifact, &self.output, Store::restore).map_err(failure)?;
+        workspace.store.commit().map_err(CommandError::failed)
+    }
+
     fn is_json(&self) -> bool {
         self.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
     }

@@ -158,7 +158,11 @@ pub fn schema() -> Json {
         "required": ["stages"],
         "properties": {
             "pipeline": { "type": "object", "additionalProperties": false, "properties": { "name": { "type": "string" } } },
-            "store": { "type": "object", "additionalProperties": false, "properties": { "path": { "type": "string" } } },
+            "store": {
+                "type": "object",
+                "additionalProperties": false,
+                "properties": { "path": { "type": "string" }, "keep_sources": { "type": "boolean" } }
+            },
             "params": table,
             "matrix": table,
             "variants": { "type": "object", "additionalProperties": table },

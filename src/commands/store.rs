@@ -217,7 +217,7 @@ impl Verify {
 impl Gc {
     fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
         let pipeline = Pipeline::load(&globals.pipeline, &[])?;
-        let path = pipeline.project.store_path(pipeline.file.store_path.as_deref());
+        let path = pipeline.project.store_path(pipeline.file.store.path.as_deref());
         let collector = Collector::open(&path).map_err(collect_error)?;
         let plan = collector.plan(Keep { last: self.keep_last, max_bytes: self.max_size }).map_err(collect_error)?;
         let trash = old_trash(&pipeline.project.state.join("trash"));

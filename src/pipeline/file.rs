@@ -15,7 +15,15 @@ pub struct PipelineFile {
     pub exclude: Vec<Value>,
     pub variants: Vec<(Key, Vec<(Key, Value)>)>,
     pub stages: Vec<StageDeclaration>,
-    pub store_path: Option<String>,
+    pub store: StoreDeclaration,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, Default)]
+pub struct StoreDeclaration {
+    pub path: Option<String>,
+    /// Whether the files that stages read are put into the store too.
+    pub keep_sources: bool,
 }
 
 /// One `[stages.NAME]`.
@@ -82,7 +90,7 @@ impl PipelineFile {
             exclude: exclude.into_iter().flat_map(|(_, value)| exclusions(value, &mut errors)).collect(),
             variants: variants.into_iter().map(|(key, value)| read_variant(key, &value, &mut errors)).collect(),
             stages: stages.into_iter().filter_map(|(key, value)| read_stage(key, value, &mut errors)).collect(),
-            store_path: text_of(&store, "store", "path", &mut errors),
+            store: read_store(&store, &mut errors),
         };
         if file.stages.is_empty() && errors.is_empty() {
             errors.push(Diagnostic::new("there are no stages").hint("add one: [stages.NAME] with `uses` or `run`"));
@@ -106,17 +114,30 @@ fn text_of(entries: &[(Key, Value)], section: &str, name: &str, errors: &mut Vec
     for (key, value) in entries {
         match (key.name == name, value.as_text()) {
             (true, Some(text)) => found = Some(text.to_owned()),
-            (true, None) => {
-                let text = format!("`{name}` is {}, expected a string", value.describe());
-                errors.push(Diagnostic::new(text).at(value.span.clone(), ""));
-            }
-            (false, _) => {
-                let text = format!("unknown key `{}` in [{section}]", key.name);
-                errors.push(Diagnostic::new(text).at(key.span.clone(), "").suggest(&key.name, [name], "keys"));
-            }
+            (true, None) => errors.push(expected(value, name, "a string")),
+            (false, _) => errors.push(unknown_key(key, section, &[name])),
         }
     }
     found
+}
+
+fn read_store(entries: &[(Key, Value)], errors: &mut Vec<Diagnostic>) -> StoreDeclaration {
+    let mut store = StoreDeclaration::default();
+    for (key, value) in entries {
+        match (key.name.as_str(), &value.datum) {
+            ("path", Datum::Text(path)) => store.path = Some(path.clone()),
+            ("path", _) => errors.push(expected(value, "path", "a string")),
+            ("keep_sources", Datum::Bool(keep)) => store.keep_sources = *keep,
+            ("keep_sources", _) => errors.push(expected(value, "keep_sources", "true or false")),
+            _ => errors.push(unknown_key(key, "store", &["path", "keep_sources"])),
+        }
+    }
+    store
+}
+
+fn unknown_key(key: &Key, section: &str, names: &[&str]) -> Diagnostic {
+    let unknown = Diagnostic::new(format!("unknown key `{}` in [{section}]", key.name));
+    unknown.at(key.span.clone(), "").suggest(&key.name, names.iter().copied(), "keys")
 }
 
 fn exclusions(value: Value, errors: &mut Vec<Diagnostic>) -> Vec<Value> {

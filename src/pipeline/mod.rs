@@ -76,7 +76,7 @@ impl Pipeline {
         if late().all(|key| *key == LateKey::default()) {
             return Ok(None);
         }
-        let store = self.project.store_path(self.file.store_path.as_deref());
+        let store = self.project.store_path(self.file.store.path.as_deref());
         let answers = Answers::to(late(), &self.project.root, &store).map_err(CommandError::failed)?;
         let with_answers = |(id, key): (NodeId, &LateKey)| {
             let mut node = self.graph.node(id).clone();
