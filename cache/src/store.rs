@@ -3,8 +3,8 @@
 //! Does not know stages, keys or records, nor what any bytes mean.
 //!
 //! Invariants: nothing has a name below `blobs/` before its content is durable, and nothing is reported as put
-//! before its name is; no byte leaves the store without being hashed on the way, and a restored file appears only after
-//! its hash was found right; blobs are never written again, never replaced, and share no inode with a
+//! before its name is; no byte leaves the store without being hashed on the way (a file that is handed out, before
+//! that), and a restored file appears only after its hash was found right; blobs are never written again, never replaced, and share no inode with a
 //! file outside; what is damaged is moved to `quarantine/`, so that it can be made again, and never deleted. The move
 //! and the check before it hold a kernel lock, so a good blob that has just taken the place of a damaged one stays.
 
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use crate::codec::CodecError;
 use crate::digest::{self, Digest};
 use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Meta, Opened, RealDisk, Temp, failed};
+use crate::open::Verified;
 use crate::tree::{Artifact, MAX_TREE_BYTES, Shape, Tree, TreeError};
 
 /// The version of the layout that this program reads and writes.
@@ -108,6 +109,7 @@ pub struct Store {
     folders: [AtomicBool; 256],
     /// Folders outside of the store where leftovers of restores were looked for.
     swept: Mutex<HashSet<PathBuf>>,
+    pub(crate) verified: Verified,
     sync_failed: AtomicBool,
 }
 
@@ -142,6 +144,7 @@ impl Store {
             trees: RwLock::default(),
             folders: [const { AtomicBool::new(false) }; 256],
             swept: Mutex::default(),
+            verified: Verified::default(),
             sync_failed: AtomicBool::new(false),
         })
     }
@@ -381,7 +384,7 @@ impl Store {
     }
 
     /// Opens a blob for reading; what is no regular file is damage.
-    fn open_blob(&self, digest: &Digest) -> Result<(Box<dyn Handle>, Meta), StoreError> {
+    pub(crate) fn open_blob(&self, digest: &Digest) -> Result<(Box<dyn Handle>, Meta), StoreError> {
         for _ in 0..ATTEMPTS {
             match disk::open_regular(&*self.disk, &self.blob_path(digest), Links::Refuse)? {
                 Opened::Regular(file, metadata) => return Ok((file, metadata)),
@@ -398,7 +401,7 @@ impl Store {
     }
 
     /// What `read` makes of a blob's bytes, once it has found them to have the right digest.
-    fn read_verified<T>(
+    pub(crate) fn read_verified<T>(
         &self,
         digest: &Digest,
         read: impl Fn(&dyn Handle, &Path, u64) -> Result<(Digest, T), DiskError>,
