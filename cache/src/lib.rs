@@ -89,7 +89,7 @@ pub use digest::{Digest, DigestError};
 pub use disk::{DiskError, copy_file};
 pub use files::{FileError, FileIndex, FileState};
 pub use ledger::{Ledger, LedgerError, Record};
-pub use open::Opened;
+pub use open::Verified;
 pub use segment::SegmentError;
 pub use store::{Store, StoreError};
 pub use tree::{Artifact, Entry, MAX_ENTRIES, MAX_TREE_BYTES, Shape, Tree, TreeError};

@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 4;
 
 /// A verified blob.
 #[derive(Debug)]
-pub enum Opened {
+pub enum Verified {
     /// Its bytes.
     Read(Vec<u8>),
     /// The file that consists of its bytes, open for reading. Nobody has the permission to write to it, and the store
@@ -34,9 +34,9 @@ pub enum Opened {
 
 /// The files that were found to be right, as they looked then.
 #[derive(Debug, Default)]
-pub(crate) struct Verified(Mutex<HashMap<Digest, Meta>>);
+pub(crate) struct Seen(Mutex<HashMap<Digest, Meta>>);
 
-impl Verified {
+impl Seen {
     fn knows(&self, digest: &Digest, file: &Meta) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(file)
     }
@@ -51,7 +51,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::get`].
-    pub fn open_verified(&self, digest: &Digest) -> Result<Opened, StoreError> {
+    pub fn open_verified(&self, digest: &Digest) -> Result<Verified, StoreError> {
         for _ in 0..ATTEMPTS {
             let (handle, found) = match self.open_blob(digest) {
                 Err(StoreError::Missing { .. }) => break,
@@ -60,15 +60,15 @@ impl Store {
             if found.bytes <= READ_UP_TO {
                 break;
             }
-            if self.verified.knows(digest, &found) {
+            if self.seen.knows(digest, &found) {
                 match handle.into_file() {
-                    Some(file) => return Ok(Opened::File(file)),
+                    Some(file) => return Ok(Verified::File(file)),
                     None => break,
                 }
             }
-            self.verified.add(digest, self.verify_file(digest)?);
+            self.seen.add(digest, self.verify_file(digest)?);
         }
-        self.get(digest).map(Opened::Read)
+        self.get(digest).map(Verified::Read)
     }
 
     /// How a blob's file looked just before its bytes were found to be right.
@@ -120,10 +120,10 @@ mod tests {
         }
     }
 
-    fn content(opened: Opened) -> Vec<u8> {
-        match opened {
-            Opened::Read(bytes) => bytes,
-            Opened::File(mut file) => {
+    fn content(verified: Verified) -> Vec<u8> {
+        match verified {
+            Verified::Read(bytes) => bytes,
+            Verified::File(mut file) => {
                 let mut bytes = Vec::new();
                 file.read_to_end(&mut bytes).unwrap();
                 bytes
@@ -139,7 +139,7 @@ mod tests {
             let digest = bench.store.put(&bytes).unwrap();
             for _ in 0..2 {
                 let opened = bench.store.open_verified(&digest).unwrap();
-                assert_eq!(matches!(opened, Opened::File(_)), is_file, "{length}");
+                assert_eq!(matches!(opened, Verified::File(_)), is_file, "{length}");
                 assert_eq!(content(opened), bytes);
             }
         }
@@ -197,10 +197,10 @@ mod tests {
         let (store, reads) = on_failing(folder.path(), libc::EIO, |_| false);
         let digest = store.put(&[7; LARGE]).unwrap();
         assert_eq!(reads.load(Ordering::SeqCst), 0);
-        assert!(matches!(store.open_verified(&digest).unwrap(), Opened::File(_)));
+        assert!(matches!(store.open_verified(&digest).unwrap(), Verified::File(_)));
         let once = reads.load(Ordering::SeqCst);
         assert!(once > 0);
-        assert!(matches!(store.open_verified(&digest).unwrap(), Opened::File(_)));
+        assert!(matches!(store.open_verified(&digest).unwrap(), Verified::File(_)));
         assert_eq!(reads.load(Ordering::SeqCst), once);
         let (another, reads) = on_failing(folder.path(), libc::EIO, |_| false);
         another.open_verified(&digest).unwrap();
@@ -216,7 +216,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = on_failing(folder.path(), libc::EIO, |read| read == 0);
         let digest = store.put(&[7; LARGE]).unwrap();
-        assert!(matches!(store.open_verified(&digest).unwrap(), Opened::File(_)));
+        assert!(matches!(store.open_verified(&digest).unwrap(), Verified::File(_)));
     }
 
     #[test]
@@ -232,6 +232,6 @@ mod tests {
     fn a_disk_without_files_of_the_operating_system_is_read() {
         let store = Store::open_on(Arc::new(ForgetfulDisk::default()), Path::new("/store")).unwrap();
         let digest = store.put(&[7; LARGE]).unwrap();
-        assert!(matches!(store.open_verified(&digest).unwrap(), Opened::Read(bytes) if bytes == [7; LARGE]));
+        assert!(matches!(store.open_verified(&digest).unwrap(), Verified::Read(bytes) if bytes == [7; LARGE]));
     }
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use crate::codec::CodecError;
 use crate::digest::{self, Digest};
 use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Meta, Opened, RealDisk, Temp, failed};
-use crate::open::Verified;
+use crate::open::Seen;
 use crate::tree::{Artifact, MAX_TREE_BYTES, Shape, Tree, TreeError};
 
 /// The version of the layout that this program reads and writes.
@@ -109,7 +109,8 @@ pub struct Store {
     folders: [AtomicBool; 256],
     /// Folders outside of the store where leftovers of restores were looked for.
     swept: Mutex<HashSet<PathBuf>>,
-    pub(crate) verified: Verified,
+    /// The files that were verified to be handed out.
+    pub(crate) seen: Seen,
     sync_failed: AtomicBool,
 }
 
@@ -144,7 +145,7 @@ impl Store {
             trees: RwLock::default(),
             folders: [const { AtomicBool::new(false) }; 256],
             swept: Mutex::default(),
-            verified: Verified::default(),
+            seen: Seen::default(),
             sync_failed: AtomicBool::new(false),
         })
     }
