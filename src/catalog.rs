@@ -1,12 +1,15 @@
 //! The catalog of kinds: a kind's name -> the engine's `Stage`. The only file that knows both engine and stages.
 //!
-//! It lends the store's bytes to kinds (`Stored`) and stores what they give (`Draft`). Invariant: a kind reads nothing
-//! but the entries of its selection, and every byte that it reads is verified against its digest.
+//! It lends the store's bytes to kinds (`Stored`) and stores what they give (`Draft`). Opening an artifact reads its
+//! tree alone; an entry is looked at when it is asked for, and a large one is mapped, not copied.
+//!
+//! Invariant: a kind reads nothing but the entries of its selection, and every byte that it reads is verified against
+//! its digest: a mapped one at its first use in a process, any other at each use.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError, Tree};
+use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError, Tree, Verified};
 use headwater_engine::{
     Bound, Failure, InputPort, InputPorts, Job, OutputPort, Presence, Selection, Stage, manifest::selects,
 };
@@ -14,8 +17,9 @@ use headwater_stages::StageError;
 use headwater_stages::collect::{Read, write_frame};
 use headwater_stages::evaluate::{Compare, Evaluate};
 use headwater_stages::frame::{ROWS, Schema};
-use headwater_stages::io::{Content, Draft, EntryHead, Inputs, Outputs, Stored};
+use headwater_stages::io::{Bytes, Content, Draft, EntryHead, Inputs, Outputs, Stored};
 use headwater_stages::kind::{self, Kind, artifact};
+use headwater_stages::mapped::Mapped;
 use headwater_stages::prepare::{Prepare, Split, Sql};
 use headwater_stages::train::Train;
 use serde_json::Value as Json;
@@ -286,13 +290,23 @@ impl Lent {
         Ok(Self { store: store.clone(), artifact: artifact.clone(), tree, heads, lost })
     }
 
-    fn read(&self, digest: &Digest, name: &str) -> Result<Vec<u8>, StageError> {
-        self.store.get(digest).map_err(|error| {
+    fn read(&self, digest: &Digest, name: &str) -> Result<Bytes, StageError> {
+        let verified = self.store.open_verified(digest).and_then(|verified| bytes(&self.store, digest, verified));
+        verified.map_err(|error| {
             if let Some(digest) = error.lost() {
                 *self.lost.lock().expect("no panic happens while it is held") = Some(digest);
             }
             StageError::Unreadable { entry: name.into(), detail: error.to_string() }
         })
+    }
+}
+
+/// A blob as memory. Where no file can be mapped (the file system cannot, the process has too many, or a copied store
+/// has lost its write protection), it is read.
+fn bytes(store: &Store, digest: &Digest, verified: Verified) -> Result<Bytes, StoreError> {
+    match verified {
+        Verified::Read(bytes) => Ok(bytes.into()),
+        Verified::File(file) => Mapped::new(&file).map(Bytes::from).or_else(|_| store.get(digest).map(Bytes::from)),
     }
 }
 
@@ -305,14 +319,14 @@ impl Stored for Lent {
         &self.heads
     }
 
-    fn entry(&self, name: &str) -> Result<Vec<u8>, StageError> {
+    fn entry(&self, name: &str) -> Result<Bytes, StageError> {
         let selected = self.heads.iter().any(|head| head.name == name);
         let entry = self.tree.as_ref().filter(|_| selected).and_then(|tree| tree.entry(name));
         let entry = entry.ok_or_else(|| StageError::NoEntry { entry: name.into() })?;
         self.read(&entry.digest, name)
     }
 
-    fn blob(&self) -> Result<Vec<u8>, StageError> {
+    fn blob(&self) -> Result<Bytes, StageError> {
         if self.tree.is_some() {
             return Err(StageError::NotABlob { type_name: self.artifact.type_name.clone() });
         }
@@ -336,11 +350,11 @@ impl Stored for ProjectFile {
         &[]
     }
 
-    fn entry(&self, name: &str) -> Result<Vec<u8>, StageError> {
+    fn entry(&self, name: &str) -> Result<Bytes, StageError> {
         Err(StageError::NoEntry { entry: name.into() })
     }
 
-    fn blob(&self) -> Result<Vec<u8>, StageError> {
+    fn blob(&self) -> Result<Bytes, StageError> {
         let unreadable = |detail: String| StageError::Unreadable { entry: self.shown.clone(), detail };
         let bytes = std::fs::read(&self.path).map_err(|error| match error.kind() {
             std::io::ErrorKind::IsADirectory => unreadable("it is a folder, expected a file".into()),
@@ -349,6 +363,147 @@ impl Stored for ProjectFile {
         if Digest::of(&bytes) != self.digest {
             return Err(unreadable("it changed while it was read".into()));
         }
-        Ok(bytes)
+        Ok(bytes.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+
+    use headwater_cache::disk::{FailingDisk, RealDisk};
+    use headwater_stages::collect::{ReadConfig, read_frame};
+    use headwater_stages::frame;
+
+    use super::*;
+
+    /// Enough for columns that are mapped.
+    const ROWS: usize = 20_000;
+
+    struct Bench {
+        folder: tempfile::TempDir,
+        store: Arc<Store>,
+        /// The blobs of which bytes were read, a call a line.
+        reads: Arc<Mutex<Vec<PathBuf>>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let reads = Arc::new(Mutex::new(Vec::new()));
+            let seen = reads.clone();
+            let disk = FailingDisk::new(Arc::new(RealDisk), move |call| {
+                if call.operation == "read_at" {
+                    seen.lock().expect("no panic").push(call.path.clone());
+                }
+                None
+            });
+            let store = Arc::new(Store::open_on(Arc::new(disk), folder.path()).expect("a store"));
+            Self { folder, store, reads }
+        }
+
+        /// A frame of three columns, and the digests of those.
+        fn frame(&self) -> (Artifact, Vec<Digest>) {
+            let lines: String = (0..ROWS).map(|row| format!("{row},{},text {row}\n", row as f64 / 7.0)).collect();
+            let config = ReadConfig::of_path("a.csv").expect("a table");
+            let frame = read_frame(&config, format!("i,f,t\n{lines}").as_bytes()).expect("reads");
+            let draft = Draft::tree(FRAME, frame::encode(&frame).expect("encodes"));
+            let artifact = store_draft(&self.store, draft).expect("stores");
+            let tree = self.store.get_tree(&artifact.digest).expect("a tree");
+            let columns: Vec<Digest> = tree.entries.iter().map(|entry| entry.digest).collect();
+            assert!(tree.entries.iter().all(|entry| entry.bytes > 64 << 10), "columns are large enough to be mapped");
+            (artifact, columns)
+        }
+
+        fn blob(&self, digest: &Digest) -> PathBuf {
+            let text = digest.to_string();
+            self.folder.path().join("blobs").join(&text[..2]).join(&text[2..])
+        }
+
+        /// The blobs that `call` reads, without repetitions.
+        fn read_by(&self, call: impl FnOnce()) -> Vec<PathBuf> {
+            self.reads.lock().expect("no panic").clear();
+            call();
+            let mut reads = self.reads.lock().expect("no panic").clone();
+            reads.sort();
+            reads.dedup();
+            reads
+        }
+    }
+
+    fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = fs::read(path).expect("reads");
+        change(&mut bytes);
+        fs::remove_file(path).expect("removes");
+        fs::write(path, bytes).expect("writes");
+    }
+
+    fn column(stored: &dyn Stored, name: &str) -> Result<Vec<u8>, StageError> {
+        let frame = frame::decode_columns(stored, &[name.to_owned()])?;
+        Ok(write_frame(&frame, "a.csv").expect("writes"))
+    }
+
+    #[test]
+    fn opening_a_frame_reads_no_column_and_using_one_reads_that_one_once() {
+        let bench = Bench::new();
+        let (artifact, columns) = bench.frame();
+        let mut opened = None;
+        let reads = bench.read_by(|| opened = open(&bench.store, &artifact).ok());
+        assert!(columns.iter().all(|column| !reads.contains(&bench.blob(column))), "{reads:?}");
+        let stored = opened.expect("opens");
+        assert_eq!(Schema::of(&*stored).expect("a schema").rows, ROWS as u64);
+        let reads = bench.read_by(|| drop(column(&*stored, "f").expect("decodes")));
+        assert_eq!(reads, [bench.blob(&columns[1])]);
+        let reads = bench.read_by(|| drop(column(&*stored, "f").expect("decodes")));
+        assert_eq!(reads, <[PathBuf; 0]>::default());
+    }
+
+    #[test]
+    fn a_damaged_column_is_lost_when_it_is_used_and_the_others_are_not() {
+        let bench = Bench::new();
+        let (artifact, columns) = bench.frame();
+        rewrite(&bench.blob(&columns[2]), |bytes| bytes[ROWS] ^= 1);
+        read(&bench.store, &artifact, |stored| column(stored, "f")).expect("is whole");
+        let failure = read(&bench.store, &artifact, |stored| column(stored, "t")).expect_err("is damaged");
+        assert!(matches!(failure, Failure::Lost(digest) if digest == columns[2]));
+    }
+
+    #[test]
+    fn a_column_in_use_outlives_the_quarantine_of_its_blob() {
+        let bench = Bench::new();
+        let (artifact, columns) = bench.frame();
+        let stored = open(&bench.store, &artifact).expect("opens");
+        let used = frame::decode_columns(&*stored, &["f".to_owned()]).expect("decodes");
+        let before = write_frame(&used, "a.csv").expect("writes");
+        rewrite(&bench.blob(&columns[1]), |bytes| bytes.fill(0));
+        column(&*stored, "f").expect_err("another file lies in the place of the blob");
+        assert!(!bench.blob(&columns[1]).exists());
+        assert_eq!(write_frame(&used, "a.csv").expect("writes"), before);
+    }
+
+    #[test]
+    fn a_blob_without_write_protection_is_read() {
+        let bench = Bench::new();
+        let (artifact, columns) = bench.frame();
+        let stored = open(&bench.store, &artifact).expect("opens");
+        let mapped = column(&*stored, "f").expect("decodes");
+        fs::set_permissions(bench.blob(&columns[1]), Permissions::from_mode(0o644)).expect("sets");
+        for _ in 0..2 {
+            let reads = bench.read_by(|| assert_eq!(column(&*stored, "f").expect("decodes"), mapped));
+            assert_eq!(reads, [bench.blob(&columns[1])]);
+        }
+    }
+
+    #[test]
+    fn a_column_cut_off_after_it_was_verified_is_damage() {
+        let bench = Bench::new();
+        let (artifact, columns) = bench.frame();
+        let stored = open(&bench.store, &artifact).expect("opens");
+        column(&*stored, "f").expect("decodes");
+        rewrite(&bench.blob(&columns[1]), |bytes| bytes.truncate(100_000));
+        let failure = read(&bench.store, &artifact, |stored| column(stored, "f")).expect_err("is damaged");
+        assert!(matches!(failure, Failure::Lost(digest) if digest == columns[1]));
     }
 }

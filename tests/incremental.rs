@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use support::Project;
 
 /// Two tables, a query over some of their columns, a split, a preparation, two models.
@@ -319,4 +321,44 @@ fn two_projects_share_a_store() {
     let count =
         |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).matches("\"outcome\":\"ran\"").count();
     assert_eq!((count(&first), count(&second)), (ALL.len(), 0));
+}
+
+#[test]
+fn a_damaged_column_is_made_again_when_it_is_read() {
+    let rows: String = (0..20_000).map(|row| format!("{row},{}\n", row % 7)).collect();
+    let pipeline = |added: u32| {
+        let query = format!("select x + {added} as y from input");
+        format!(
+            "[stages.a]\nuses = \"read\"\npath = \"a.csv\"\n\n[stages.b]\nuses = \"sql\"\ninput = \"a\"\nquery = \"{query}\"\n"
+        )
+    };
+    let project = Project::with(&pipeline(1));
+    project.write("a.csv", format!("x,z\n{rows}"));
+    project.run(&["a"]).succeeded();
+    let columns = blobs_over(&project, 64 << 10);
+    assert_eq!(columns.len(), 2, "a column is large enough to be mapped");
+    project.run(&[]).succeeded();
+    for column in &columns {
+        let mut bytes = std::fs::read(column).expect("a blob");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::set_permissions(column, std::fs::Permissions::from_mode(0o644)).expect("set");
+        std::fs::write(column, bytes).expect("written");
+    }
+    assert_eq!(project.run(&[]).succeeded().ran(), Vec::<String>::new(), "nothing reads the column");
+    project.write("pipeline.toml", pipeline(2));
+    let run = project.run(&[]).succeeded();
+    assert_eq!(run.ran(), ["a", "b"]);
+    let whole = Project::with(&pipeline(2));
+    whole.write("a.csv", format!("x,z\n{rows}"));
+    assert_eq!(run.digests(), whole.run(&[]).succeeded().digests());
+    assert_eq!(project.run(&[]).succeeded().ran(), Vec::<String>::new());
+}
+
+/// The blobs of a project's store that are longer than this.
+fn blobs_over(project: &Project, bytes: u64) -> Vec<std::path::PathBuf> {
+    let files = walkdir::WalkDir::new(project.path(".headwater/store/blobs")).into_iter();
+    let files = files.map(|file| file.expect("an entry")).filter(|file| file.file_type().is_file());
+    let large = files.filter(|file| file.metadata().expect("metadata").len() > bytes);
+    large.map(|file| file.into_path()).collect()
 }

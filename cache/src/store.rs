@@ -4,8 +4,8 @@
 //! their own in [`Blobs`]; this file decides which is which, and when they become durable.
 //!
 //! Invariants: what is put or restored is visible to this process at once, and durable when a commit has returned; no
-//! other process sees a blob before it is durable; no byte leaves the store without being hashed on the way, and a
-//! restored file appears only after its hash was found right. A store that is open is held with the kernel's shared
+//! other process sees a blob before it is durable; no byte leaves the store without being hashed on the way (a file
+//! that is handed out, before that), and a restored file appears only after its hash was found right. A store that is open is held with the kernel's shared
 //! lock, so that nothing is collected meanwhile.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -17,6 +17,7 @@ use crate::blobs::Blobs;
 use crate::codec::CodecError;
 use crate::digest::{self, Digest};
 use crate::disk::{self, Access, Disk, DiskError, FileKind, Handle, Links, Lock, Opened, RealDisk, Temp, failed};
+use crate::open::Seen;
 use crate::pending::{Large, Pending};
 use crate::segment::Kind;
 use crate::segments::{Found, NewEntry, SegmentError, Segments};
@@ -148,6 +149,8 @@ pub struct Store {
     trees: RwLock<HashMap<Digest, Arc<Tree>>>,
     /// Folders outside of the store where leftovers of restores were looked for.
     swept: Mutex<HashSet<PathBuf>>,
+    /// The files that were verified to be handed out.
+    pub(crate) seen: Seen,
     /// Keeps the store from being collected.
     _held: Box<dyn Handle>,
 }
@@ -198,6 +201,7 @@ impl Store {
             committing: Mutex::default(),
             trees: RwLock::default(),
             swept: Mutex::default(),
+            seen: Seen::default(),
             _held: held,
         })
     }

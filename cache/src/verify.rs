@@ -27,7 +27,7 @@ pub struct Look {
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verified {
+pub struct Findings {
     /// Blobs that were looked at.
     pub blobs: u64,
     /// Their bytes.
@@ -42,7 +42,7 @@ pub struct Verified {
     pub lost: Vec<Digest>,
 }
 
-impl Verified {
+impl Findings {
     /// Whether nothing is damaged or lost.
     pub fn is_clean(&self) -> bool {
         self.damaged.is_empty() && self.remarks.is_empty() && self.lost.is_empty()
@@ -79,8 +79,8 @@ impl Store {
     ///
     /// # Errors
     /// If the store cannot be read. Damage is no error.
-    pub fn verify(&self, ledger: &Ledger, look: Look) -> Result<Verified, StoreError> {
-        let mut found = Verified::default();
+    pub fn verify(&self, ledger: &Ledger, look: Look) -> Result<Findings, StoreError> {
+        let mut found = Findings::default();
         if look.full {
             self.verify_large(look, &mut found)?;
             self.verify_segments(look, &mut found)?;
@@ -155,7 +155,7 @@ impl Store {
         bytes
     }
 
-    fn verify_large(&self, look: Look, found: &mut Verified) -> Result<(), StoreError> {
+    fn verify_large(&self, look: Look, found: &mut Findings) -> Result<(), StoreError> {
         let blobs = self.large_blobs()?;
         let wrong = |(digest, bytes): &(Digest, u64)| {
             let intact = match look.repair {
@@ -171,7 +171,7 @@ impl Store {
         Ok(())
     }
 
-    fn verify_segments(&self, look: Look, found: &mut Verified) -> Result<(), StoreError> {
+    fn verify_segments(&self, look: Look, found: &mut Findings) -> Result<(), StoreError> {
         for (blobs, bytes, damaged) in self.segments().verify(look.repair)? {
             found.blobs += blobs;
             found.bytes += bytes;

@@ -4,10 +4,11 @@ use std::io::Write;
 
 use clap::Args;
 use headwater_cache::{Artifact, Shape};
-use headwater_stages::io::Stored;
+use headwater_stages::frame::{self, Schema};
+use headwater_stages::io::{Bytes, Stored};
 use headwater_stages::kind::artifact;
+use headwater_stages::summary::{self, ColumnSummary};
 use headwater_stages::transform::Transform;
-use headwater_stages::{frame, summary};
 use serde_json::Value as Json;
 
 use crate::catalog;
@@ -26,6 +27,14 @@ pub struct Show {
     /// How many rows of a frame
     #[arg(short, long, default_value_t = 10)]
     rows: usize,
+}
+
+/// The first rows of a frame, and a line a column.
+struct Preview {
+    rows: usize,
+    names: Vec<String>,
+    head: Vec<Vec<String>>,
+    columns: Vec<ColumnSummary>,
 }
 
 impl Show {
@@ -59,11 +68,10 @@ impl Show {
     }
 
     fn frame(&self, stored: &dyn Stored) -> Result<String, CommandError> {
-        let frame = frame::decode(stored).map_err(CommandError::artifact)?;
-        let (names, rows) = summary::head(&frame, self.rows).map_err(CommandError::failed)?;
-        let shown = rows.len();
-        let head = table(names, rows);
-        let lines = summary::columns(&frame).map_err(CommandError::failed)?.into_iter().map(|column| {
+        let preview = self.preview(stored)?;
+        let (shown, width) = (preview.head.len(), preview.names.len());
+        let head = table(preview.names, preview.head);
+        let lines = preview.columns.into_iter().map(|column| {
             let mean = column.mean.map(|mean| format!("{mean:.4}")).unwrap_or_default();
             let (nulls, distinct) = (column.nulls.to_string(), column.distinct.to_string());
             let (min, max) = (column.min.unwrap_or_default(), column.max.unwrap_or_default());
@@ -71,17 +79,29 @@ impl Show {
         });
         let names = ["column", "type", "nulls", "distinct", "mean", "min", "max"].map(String::from).to_vec();
         let columns = table(names, lines.collect());
-        let (height, width) = (frame.height(), frame.width());
-        Ok(format!("{head}\n{shown} of {height} rows, {width} columns\n\n{columns}\n"))
+        Ok(format!("{head}\n{shown} of {} rows, {width} columns\n\n{columns}\n", preview.rows))
+    }
+
+    /// What is shown of a frame. All of it is looked at, as its columns are summed up, but one column at a time: a frame
+    /// may be larger than memory.
+    fn preview(&self, stored: &dyn Stored) -> Result<Preview, CommandError> {
+        let schema = Schema::of(stored).map_err(CommandError::artifact)?;
+        let (names, rows) = (schema.names(), usize::try_from(schema.rows).map_err(CommandError::failed)?);
+        let (mut head, mut columns) = (vec![Vec::new(); rows.min(self.rows)], Vec::new());
+        for name in &names {
+            let column = frame::decode_columns(stored, std::slice::from_ref(name)).map_err(CommandError::artifact)?;
+            let (_, cells) = summary::head(&column, self.rows).map_err(CommandError::failed)?;
+            head.iter_mut().zip(cells).for_each(|(row, cell)| row.extend(cell));
+            columns.extend(summary::columns(&column).map_err(CommandError::failed)?);
+        }
+        Ok(Preview { rows, names, head, columns })
     }
 
     fn print_json(&self, artifact: &Artifact, stored: &dyn Stored) -> Result<(), CommandError> {
         let value = match (artifact.type_name.as_str(), artifact.shape) {
             (artifact::FRAME, _) => {
-                let frame = frame::decode(stored).map_err(CommandError::artifact)?;
-                let columns = summary::columns(&frame).map_err(CommandError::failed)?;
-                let (names, rows) = summary::head(&frame, self.rows).map_err(CommandError::failed)?;
-                serde_json::json!({ "rows": frame.height(), "columns": columns, "names": names, "head": rows })
+                let Preview { rows, names, head, columns } = self.preview(stored)?;
+                serde_json::json!({ "rows": rows, "columns": columns, "names": names, "head": head })
             }
             (artifact::MODEL, _) => json(&stored.entry("card").map_err(CommandError::artifact)?)?,
             (artifact::TRANSFORM, _) => transform(stored)?,
@@ -108,7 +128,7 @@ pub fn open(workspace: &Workspace, found: &Found) -> Result<std::sync::Arc<dyn S
         .map_err(|error| CommandError::Failed(error.to_string(), vec!["`headwater run` makes it again".into()]))
 }
 
-fn blob(stored: &dyn Stored) -> Result<Vec<u8>, CommandError> {
+fn blob(stored: &dyn Stored) -> Result<Bytes, CommandError> {
     stored.blob().map_err(CommandError::artifact)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
-use headwater_cache::{CollectError, Collector, Dropped, Keep, Look, Plan, Stats, Verified};
+use headwater_cache::{CollectError, Collector, Dropped, Findings, Keep, Look, Plan, Stats};
 use serde::Serialize;
 
 use crate::commands::Globals;
@@ -179,7 +179,7 @@ impl Verify {
         if found.is_clean() { Ok(()) } else { Err(CommandError::Damaged) }
     }
 
-    fn json<'a>(&self, found: &'a Verified, look: Look) -> VerifyJson<'a> {
+    fn json<'a>(&self, found: &'a Findings, look: Look) -> VerifyJson<'a> {
         VerifyJson {
             event: "store_verify",
             full: look.full,
@@ -192,7 +192,7 @@ impl Verify {
         }
     }
 
-    fn tell(&self, found: &Verified, look: Look) -> Result<(), CommandError> {
+    fn tell(&self, found: &Findings, look: Look) -> Result<(), CommandError> {
         for digest in &found.damaged {
             say(&format!("blob {digest} is damaged"))?;
         }
@@ -203,7 +203,7 @@ impl Verify {
             say(&format!("the outputs of key {key} cannot be produced"))?;
         }
         let read = if look.full { "read and hashed" } else { "looked at" };
-        let Verified { blobs, bytes, records, .. } = found;
+        let Findings { blobs, bytes, records, .. } = found;
         say(&format!("{blobs} blobs of {} {read}, {records} records", human(*bytes)))?;
         match (found.is_clean(), look.repair) {
             (true, true | false) => say("no damage")?,

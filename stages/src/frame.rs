@@ -3,19 +3,18 @@
 //! Each column is a blob of its own (Arrow IPC file, one chunk, no compression, column name left out), so frames that
 //! share a column share its bytes. The header is `rows N`, or `rows N prepared MARK` for what a transform gave, whose
 //! [`Mark`] it bears. A frame may carry an entry [`ROWS`], the indices of its rows
-//! within longer shared columns: a split copies no column. This file does not know what a frame is used for.
+//! within longer shared columns: a split copies no column. Decoding a column shares its blob's memory, decoding under
+//! `:rows` copies the chosen rows. This file does not know what a frame is used for.
 //!
 //! Invariant: equal columns have equal bytes. A column is made canonical before it is encoded: one chunk at offset 0,
 //! zeros under nulls, no bitmap when nothing is null, one NaN, categories as their text.
-
-use std::io::Cursor;
 
 use polars::prelude::*;
 use polars_arrow::array::{Array, BooleanArray, MutableBinaryViewArray};
 use polars_arrow::bitmap::Bitmap;
 
-use crate::StageError;
-use crate::io::{DraftTree, EntryHead, Stored};
+use crate::io::{Bytes, DraftTree, EntryHead, Stored};
+use crate::{StageError, column};
 
 /// The entry that holds the row indices (`u32`) of a frame over longer columns.
 pub const ROWS: &str = ":rows";
@@ -205,7 +204,7 @@ pub fn decode_columns(stored: &dyn Stored, names: &[String]) -> Result<DataFrame
     let rows = decode_rows(stored)?;
     let mut columns = Vec::with_capacity(names.len());
     for name in names {
-        let mut column = decode_column(&stored.entry(name)?)?;
+        let mut column = decode_column(name, &stored.entry(name)?)?;
         if let Some(rows) = &rows {
             column = column.take(rows).map_err(|error| mismatch(&error.to_string()))?;
         }
@@ -226,7 +225,7 @@ pub fn decode_rows(stored: &dyn Stored) -> Result<Option<IdxCa>, StageError> {
     if !stored.entries().iter().any(|entry| entry.name == ROWS) {
         return Ok(None);
     }
-    let rows = decode_column(&stored.entry(ROWS)?)?;
+    let rows = decode_column(ROWS, &stored.entry(ROWS)?)?;
     let rows = rows.idx().map_err(|error| mismatch(&error.to_string()))?;
     if rows.null_count() > 0 {
         return Err(mismatch("the row selection has nulls"));
@@ -257,12 +256,8 @@ fn encode_column(series: Series) -> Result<Vec<u8>, StageError> {
     Ok(bytes)
 }
 
-fn decode_column(bytes: &[u8]) -> Result<Series, StageError> {
-    let frame = IpcReader::new(Cursor::new(bytes)).finish().map_err(|error| mismatch(&error.to_string()))?;
-    match frame.columns() {
-        [column] => Ok(column.as_materialized_series().rechunk()),
-        other => Err(mismatch(&format!("a column's blob holds {} columns", other.len()))),
-    }
+fn decode_column(name: &str, blob: &Bytes) -> Result<Series, StageError> {
+    column::decode(blob).map_err(|detail| mismatch(&format!("column `{name}`: {detail}")))
 }
 
 /// The one representation of a column's content. What is canonical already is shared, not copied.

@@ -1,15 +1,53 @@
 //! How bytes reach a kind and leave it.
 //!
 //! A kind sees its inputs as [`Stored`] artifacts: named entries, each readable on its own and verified when it is
-//! read. It gives [`Draft`]s: artifacts that nobody has stored yet. This file does not know stores or digests.
+//! first read. It gives [`Draft`]s: artifacts that nobody has stored yet. This file does not know stores or digests.
 //!
 //! Invariant: a kind can read no entry outside of its selection, so nothing that is missing from its key can
 //! influence its output.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::StageError;
+use crate::mapped::Mapped;
+
+/// Verified bytes that nobody changes any more, in memory or in a mapped file. A clone shares them.
+#[derive(Clone)]
+pub struct Bytes(Arc<dyn AsRef<[u8]> + Send + Sync>);
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(bytes))
+    }
+}
+
+impl From<Mapped> for Bytes {
+    fn from(mapped: Mapped) -> Self {
+        Self(Arc::new(mapped))
+    }
+}
 
 /// The name and type of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +68,12 @@ pub trait Stored: Send + Sync {
     ///
     /// # Errors
     /// If there is no such entry within the selection, or its bytes are missing or damaged.
-    fn entry(&self, name: &str) -> Result<Vec<u8>, StageError>;
+    fn entry(&self, name: &str) -> Result<Bytes, StageError>;
     /// The bytes of a blob.
     ///
     /// # Errors
     /// If this is a tree, or its bytes are missing or damaged.
-    fn blob(&self) -> Result<Vec<u8>, StageError>;
+    fn blob(&self) -> Result<Bytes, StageError>;
 }
 
 /// An artifact as a kind hands it over.
@@ -105,17 +143,17 @@ impl Stored for Draft {
         }
     }
 
-    fn entry(&self, name: &str) -> Result<Vec<u8>, StageError> {
+    fn entry(&self, name: &str) -> Result<Bytes, StageError> {
         let Content::Tree(tree) = &self.content else {
             return Err(StageError::NoEntry { entry: name.into() });
         };
         let at = tree.heads.iter().position(|head| head.name == name);
-        at.map(|at| tree.bytes[at].clone()).ok_or_else(|| StageError::NoEntry { entry: name.into() })
+        at.map(|at| tree.bytes[at].clone().into()).ok_or_else(|| StageError::NoEntry { entry: name.into() })
     }
 
-    fn blob(&self) -> Result<Vec<u8>, StageError> {
+    fn blob(&self) -> Result<Bytes, StageError> {
         match &self.content {
-            Content::Blob(bytes) => Ok(bytes.clone()),
+            Content::Blob(bytes) => Ok(bytes.clone().into()),
             Content::Tree(_) => Err(StageError::NotABlob { type_name: self.type_name.into() }),
         }
     }

@@ -8,7 +8,7 @@
 //! clock, no ambient randomness and no hash-map order may reach a draft. On another kind of CPU or platform, what linfa
 //! fits (matrix products use the vector instructions that there are), and what takes an exponential or a logarithm of
 //! the platform's library, may differ in its last bits; everything else is the same bytes everywhere.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod classes;
 pub mod collect;
@@ -18,6 +18,7 @@ pub mod evaluate;
 pub mod frame;
 pub mod io;
 pub mod kind;
+pub mod mapped;
 pub mod matrix;
 pub mod model;
 pub mod prepare;
@@ -26,6 +27,7 @@ pub mod train;
 pub mod transform;
 
 mod codec;
+mod column;
 mod json;
 
 pub use error::StageError;

@@ -12,6 +12,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -238,6 +239,10 @@ impl Handle for FailingHandle {
     fn lock(&self, lock: Lock) -> io::Result<()> {
         self.faults.call("lock", &self.path)?;
         self.inner.lock(lock)
+    }
+
+    fn into_file(self: Box<Self>) -> Option<File> {
+        self.inner.into_file()
     }
 }
 

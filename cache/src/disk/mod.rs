@@ -18,6 +18,7 @@ mod temp;
 
 use std::ffi::OsString;
 use std::fmt::Debug;
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -142,6 +143,11 @@ pub trait Handle: Debug + Send + Sync {
     /// # Errors
     /// As `flock(2)`.
     fn lock(&self, lock: Lock) -> io::Result<()>;
+
+    /// The operating system's own file, for those who need one; a disk that is none of its has none.
+    fn into_file(self: Box<Self>) -> Option<File> {
+        None
+    }
 }
 
 /// How a file is opened. Nothing that is opened blocks, whatever it is.
@@ -609,7 +615,7 @@ pub(crate) fn try_lock(file: &dyn Handle, path: &Path) -> Result<bool, DiskError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{self, File};
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
 
     fn folder() -> tempfile::TempDir {

@@ -98,6 +98,10 @@ impl Handle for File {
             }),
         }
     }
+
+    fn into_file(self: Box<Self>) -> Option<File> {
+        Some(*self)
+    }
 }
 
 fn meta(found: &Metadata) -> Meta {

@@ -180,7 +180,7 @@ fn predictions_have_the_target_beside_them_and_keep_their_bytes() {
     assert_eq!(predictions.get_column_names(), ["prediction", "probability", "y"]);
     let mut bytes = metrics.clone();
     for entry in drafts["predictions"].entries() {
-        bytes.extend(drafts["predictions"].entry(&entry.name).unwrap());
+        bytes.extend_from_slice(&drafts["predictions"].entry(&entry.name).unwrap());
     }
     assert_eq!(
         blake3::hash(&bytes).to_hex().as_str(),
@@ -206,7 +206,7 @@ fn data_that_the_models_transform_did_not_prepare_are_refused() {
         // As `reads` says: the numbers alone, with the header.
         let whole = model.draft(&card, Some(bytes.clone())).unwrap();
         let mut narrowed = crate::io::DraftTree::new(whole.header());
-        narrowed.push("model", "parameters", whole.entry("model").unwrap());
+        narrowed.push("model", "parameters", whole.entry("model").unwrap().to_vec());
         let mut inputs = Inputs::default();
         inputs.add("model", BTreeMap::new(), Arc::new(Draft::tree(artifact::MODEL, narrowed)));
         let tree = frame::encode_marked(data, mark.as_ref()).unwrap();

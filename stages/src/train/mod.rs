@@ -104,7 +104,7 @@ impl Kind for Train {
         let columns: Vec<String> = features.iter().chain(&target).cloned().collect();
         let frame = frame::decode_columns(stored, &columns)?;
         let (model, card) = fit(config, &frame, features, target)?;
-        outputs.put("model", model.draft(&card, bytes)?);
+        outputs.put("model", model.draft(&card, bytes.map(|bytes| bytes.to_vec()))?);
         Ok(())
     }
 }

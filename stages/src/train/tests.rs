@@ -199,8 +199,8 @@ fn trees_and_centroids_keep_their_bytes() {
     let digest = |text| {
         let model = trained(text);
         let mut bytes = model.header().as_bytes().to_vec();
-        bytes.extend(model.entry("model").unwrap());
-        bytes.extend(model.entry("card").unwrap());
+        bytes.extend_from_slice(&model.entry("model").unwrap());
+        bytes.extend_from_slice(&model.entry("card").unwrap());
         blake3::hash(&bytes).to_hex().to_string()
     };
     assert_eq!(
@@ -458,7 +458,7 @@ fn a_clustering_needs_no_target_but_leaves_out_one_that_is_known() {
 
 #[test]
 fn a_damaged_model_is_refused() {
-    let bytes = trained(TREE).entry("model").unwrap();
+    let bytes = trained(TREE).entry("model").unwrap().to_vec();
     let read = |bytes: Vec<u8>| {
         let mut tree = crate::io::DraftTree::new("algorithm decision_tree");
         tree.push("model", "parameters", bytes);
