@@ -1,0 +1,151 @@
+//! The cases of a row, dealt out to threads.
+//!
+//! A case is known by its number alone: seed and number determine what happens in it. It does not know what a case does.
+//! Invariants: what a violated case left on disk is kept; a failing harness is no violation, and no success either.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::random::Random;
+use crate::score::{Score, Trouble};
+
+/// After this many violations or failures a row ends: more say no more.
+const ENOUGH: usize = 20;
+
+/// What all rows are told.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    pub seed: u64,
+    /// How many cases; a row has its own number if none is given.
+    pub count: Option<u64>,
+    /// This case alone.
+    pub case: Option<u64>,
+    /// No case is begun after this time.
+    pub limit: Option<Duration>,
+    pub workers: usize,
+    /// Where the cases work.
+    pub folder: PathBuf,
+    /// What the harness was called with, before the row's name.
+    pub program: String,
+}
+
+/// One case under way.
+pub struct Case<'a> {
+    pub number: u64,
+    pub random: Random,
+    /// Its own, empty at the beginning.
+    pub folder: PathBuf,
+    score: &'a Mutex<Score>,
+}
+
+impl Case<'_> {
+    /// Adds to a figure of the row.
+    pub fn add(&self, name: &'static str, number: u64) {
+        self.score.lock().expect("no case panics with the score").add(name, number);
+    }
+}
+
+impl Orders {
+    /// The command that gives a row again.
+    pub fn command(&self, row: &str, count: u64) -> String {
+        format!("{} {row} --seed {} --count {count}", self.program, self.seed)
+    }
+
+    /// A folder for what a row needs beside its cases.
+    pub fn make_folder(&self, name: &str) -> Result<PathBuf, Trouble> {
+        let folder = self.folder.join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    /// Runs `count` cases. Each thread begins with a state of its own, such as a mounted disk.
+    pub fn deal<S>(
+        &self,
+        score: Score,
+        count: u64,
+        begin: impl Fn(usize) -> Result<S, Trouble> + Sync,
+        case: impl Fn(&mut S, &mut Case<'_>) -> Result<(), Trouble> + Sync,
+    ) -> Score {
+        let (started, row) = (Instant::now(), score.row.clone());
+        let score = Mutex::new(score);
+        let next = AtomicU64::new(0);
+        let numbers = self.case.map_or((0, count), |only| (only, only + 1));
+        thread::scope(|scope| {
+            for worker in 0..self.workers.min((numbers.1 - numbers.0).max(1) as usize) {
+                let (next, score, begin, case, row) = (&next, &score, &begin, &case, &row);
+                scope.spawn(move || {
+                    let take = |number, trouble| score.lock().expect("no case panics").take(number, trouble);
+                    let mut state = match begin(worker) {
+                        Ok(state) => state,
+                        Err(trouble) => return take(0, trouble),
+                    };
+                    loop {
+                        let number = numbers.0 + next.fetch_add(1, Ordering::Relaxed);
+                        if number >= numbers.1 || self.is_over(started, &score.lock().expect("no case panics")) {
+                            return;
+                        }
+                        if let Err(trouble) = self.one(row, number, score, |this| case(&mut state, this)) {
+                            take(number, trouble);
+                        }
+                    }
+                });
+            }
+        });
+        let mut score = score.into_inner().expect("no case panics");
+        score.took = started.elapsed();
+        score
+    }
+
+    fn is_over(&self, started: Instant, score: &Score) -> bool {
+        let late = self.limit.is_some_and(|limit| started.elapsed() > limit);
+        late || score.violations.len() + score.failures.len() >= ENOUGH || score.skipped.is_some()
+    }
+
+    fn one(
+        &self,
+        row: &str,
+        number: u64,
+        score: &Mutex<Score>,
+        case: impl FnOnce(&mut Case<'_>) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        let folder = self.make_folder(&format!("{row}-{number}").replace(' ', "-"))?;
+        let mut this = Case { number, random: Random::of(self.seed, number), folder, score };
+        let ended = case(&mut this);
+        match ended {
+            Err(Trouble::Violation(what)) => {
+                let kept = self.keep(row, number, &this.folder);
+                Err(Trouble::Violation(format!("{what}\n  left at {}", kept.display())))
+            }
+            other => {
+                remove(&this.folder)?;
+                other
+            }
+        }
+    }
+
+    fn keep(&self, row: &str, number: u64, folder: &Path) -> PathBuf {
+        let kept = self.folder.with_extension(format!("violation-{}-{}-{number}", row.replace(' ', "-"), self.seed));
+        let _ = fs::remove_dir_all(&kept);
+        match fs::rename(folder, &kept) {
+            Ok(()) => kept,
+            Err(_) => folder.to_owned(),
+        }
+    }
+}
+
+/// Removes a folder and all in it.
+pub fn remove(folder: &Path) -> Result<(), Trouble> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Trouble::harness(format!("remove {}: {error}", folder.display())))
+        }
+        _ => Ok(()),
+    }
+}

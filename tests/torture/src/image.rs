@@ -1,0 +1,193 @@
+//! `Image`: a file system in a file, mounted through a loop device, whose power can be cut.
+//!
+//! It does not know what is on it. Invariant: when it is dropped, nothing stays mounted and no loop device in use.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
+
+use crate::godown::go_down;
+use crate::headwater::{PROGRAMS, ending};
+use crate::score::{Trouble, during};
+
+/// A file system of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileSystem {
+    Ext4,
+    Xfs,
+}
+
+/// After this many cuts a file system is made anew: its faults are not our subject.
+const CUTS: u64 = 200;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A mounted file system.
+pub struct Image {
+    pub system: FileSystem,
+    file: PathBuf,
+    device: Option<String>,
+    /// Where it is mounted.
+    pub at: PathBuf,
+    mounted: bool,
+    cuts: u64,
+}
+
+impl FileSystem {
+    /// All that power cuts can be had of.
+    pub const ALL: [Self; 2] = [Self::Ext4, Self::Xfs];
+
+    /// Its name, as `mount` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+        }
+    }
+
+    fn bytes(self) -> u64 {
+        match self {
+            Self::Ext4 => 64 << 20,
+            // mkfs.xfs makes none smaller.
+            Self::Xfs => 320 << 20,
+        }
+    }
+
+    fn make(self) -> Command {
+        let mut command = tool(&format!("mkfs.{}", self.name()));
+        match self {
+            Self::Ext4 => command.args(["-q", "-F"]),
+            Self::Xfs => command.args(["-q", "-f"]),
+        };
+        command
+    }
+}
+
+fn tool(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.env_clear().env("PATH", PROGRAMS);
+    command
+}
+
+fn done(command: &mut Command) -> Result<String, Trouble> {
+    let ended = ending(command)?;
+    if ended.code == Some(0) { Ok(ended.out) } else { Err(Trouble::harness(format!("{command:?}: {}", ended.err))) }
+}
+
+/// Whether this machine has what power cuts need; else what is missing.
+///
+/// # Errors
+/// As skipped, if it has not.
+pub fn available(system: FileSystem) -> Result<(), Trouble> {
+    let skipped = |why: String| Err(Trouble::Skipped(why));
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("no loop devices: mounting needs root".into());
+    }
+    if !Path::new("/dev/loop-control").exists() {
+        return skipped("no loop devices: there is no /dev/loop-control".into());
+    }
+    let program = format!("mkfs.{}", system.name());
+    let found = PROGRAMS.split(':').any(|folder| Path::new(folder).join(&program).exists());
+    if found { Ok(()) } else { skipped(format!("there is no {program}")) }
+}
+
+impl Image {
+    /// Makes and mounts one; its file and its place are made in `folder`.
+    ///
+    /// # Errors
+    /// If it cannot be.
+    pub fn new(system: FileSystem, folder: &Path) -> Result<Self, Trouble> {
+        let (file, at) = (folder.join("image"), folder.join("mounted"));
+        fs::create_dir_all(&at)?;
+        let mut image = Self { system, file, device: None, at, mounted: false, cuts: 0 };
+        image.make()?;
+        Ok(image)
+    }
+
+    fn make(&mut self) -> Result<(), Trouble> {
+        File::create(&self.file)?.set_len(self.system.bytes())?;
+        done(self.system.make().arg(&self.file))?;
+        let attached = done(tool("losetup").args(["--find", "--show"]).arg(&self.file));
+        let device = attached.map_err(|trouble| Trouble::Skipped(format!("no loop devices: {trouble:?}")))?;
+        self.device = Some(device.trim().to_owned());
+        self.mount()
+    }
+
+    fn mount(&mut self) -> Result<(), Trouble> {
+        let name = self.system.name();
+        let mounted = mount(self.device.as_deref(), &self.at, Some(name), MsFlags::empty(), None::<&str>);
+        during(format!("mount {name}"), mounted)?;
+        self.mounted = true;
+        Ok(())
+    }
+
+    /// Everything written so far is on the disk.
+    ///
+    /// # Errors
+    /// If it cannot be.
+    pub fn sync(&self) -> Result<(), Trouble> {
+        during("sync", nix::unistd::syncfs(File::open(&self.at)?))
+    }
+
+    /// Cuts the power.
+    ///
+    /// # Errors
+    /// If the file system does not go down.
+    pub fn cut(&self) -> Result<(), Trouble> {
+        go_down(&self.at)
+    }
+
+    /// Mounts it again after a cut, as the next boot does; nothing may use it any more.
+    ///
+    /// # Errors
+    /// If it cannot be.
+    pub fn boot(&mut self) -> Result<(), Trouble> {
+        self.unmount()?;
+        self.cuts += 1;
+        self.mount()
+    }
+
+    /// Made anew when it has been cut often.
+    ///
+    /// # Errors
+    /// If it cannot be.
+    pub fn refresh(&mut self) -> Result<(), Trouble> {
+        if self.cuts < CUTS {
+            return Ok(());
+        }
+        self.unmount()?;
+        self.detach()?;
+        self.cuts = 0;
+        self.make()
+    }
+
+    fn unmount(&mut self) -> Result<(), Trouble> {
+        let begun = Instant::now();
+        loop {
+            match umount(&self.at) {
+                Ok(()) => break self.mounted = false,
+                // A process that was just killed lets go of its files a moment later.
+                Err(nix::Error::EBUSY) if begun.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(2)),
+                Err(error) => return Err(Trouble::harness(format!("unmount {}: {error}", self.at.display()))),
+            }
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self) -> Result<(), Trouble> {
+        let Some(device) = self.device.take() else { return Ok(()) };
+        done(tool("losetup").args(["--detach", &device])).map(drop)
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = umount2(&self.at, MntFlags::MNT_DETACH);
+        }
+        let _ = self.detach();
+    }
+}
