@@ -117,7 +117,7 @@ fn judge(case: &Case<'_>, oracle: &Oracle, project: &Path, ended: &Ending, hit: 
         return oracle.judge_run(project, ended);
     }
     oracle.judge_reported(ended)?;
-    if !names(&ended.err, hit, project) {
+    if !names(&ended.message(), hit, project) {
         return Err(Trouble::violation(format!("the message does not name the path: {}", ended.told())));
     }
     case.add("honest errors", 1);

@@ -31,6 +31,8 @@ pub struct Node {
     pub outcome: String,
     /// Port to digest.
     pub outputs: BTreeMap<String, String>,
+    /// Why it failed.
+    pub error: Option<String>,
 }
 
 impl Headwater {
@@ -111,9 +113,15 @@ impl Ending {
         broken.then(|| format!("it broke down: {}", self.told()))
     }
 
+    /// All that it said of what went wrong: on standard error, and in the lines of nodes.
+    pub fn message(&self) -> String {
+        let errors = self.nodes().into_iter().filter_map(|node| node.error);
+        errors.fold(self.err.clone(), |text, error| format!("{text}\n{error}"))
+    }
+
     /// How it ended, for a message.
     pub fn told(&self) -> String {
-        let end: String = self.err.chars().take(1500).collect();
+        let end: String = self.message().chars().take(1500).collect();
         let node = |node: Node| format!("{} {}", node.name, node.outcome);
         let nodes: Vec<String> = self.nodes().into_iter().map(node).collect();
         format!("exit code {:?}, signal {:?}, nodes [{}], errors: {end}", self.code, self.signal, nodes.join(", "))
@@ -128,11 +136,8 @@ fn node(line: &str) -> Option<Node> {
     }
     let outputs = value.get("outputs").and_then(Value::as_object).cloned().unwrap_or_default();
     let digest = |(port, about): (String, Value)| Some((port, about.get("digest")?.as_str()?.to_owned()));
-    Some(Node {
-        name: text("node")?,
-        outcome: text("outcome")?,
-        outputs: outputs.into_iter().filter_map(digest).collect(),
-    })
+    let outputs = outputs.into_iter().filter_map(digest).collect();
+    Some(Node { name: text("node")?, outcome: text("outcome")?, outputs, error: text("error") })
 }
 
 #[cfg(test)]

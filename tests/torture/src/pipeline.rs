@@ -71,7 +71,7 @@ fn check_honest(ended: &Ending) -> Result<(), Trouble> {
     if let Some(broken) = ended.broke_down() {
         return Err(Trouble::violation(broken));
     }
-    if ended.code != Some(0) && ended.err.trim().is_empty() {
+    if ended.code != Some(0) && ended.message().trim().is_empty() {
         return Err(Trouble::violation(format!("it failed without a word: {}", ended.told())));
     }
     Ok(())
