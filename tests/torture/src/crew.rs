@@ -47,6 +47,11 @@ impl Case<'_> {
     pub fn add(&self, name: &'static str, number: u64) {
         self.score.lock().expect("no case panics with the score").add(name, number);
     }
+
+    /// Notes what is no violation, and of interest.
+    pub fn note(&self, text: String) {
+        self.score.lock().expect("no case panics with the score").notes.push(format!("case {}: {text}", self.number));
+    }
 }
 
 impl Orders {

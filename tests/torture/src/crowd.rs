@@ -129,7 +129,7 @@ impl Player<'_> {
         }
         let ended = ending(&mut command)?;
         self.case.add("runs", 1);
-        self.world.oracles.of(inputs)?.judge_run(self.project, &ended)
+        self.world.oracles.of_runs(inputs)?.judge_run(self.project, &ended)
     }
 }
 

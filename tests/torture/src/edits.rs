@@ -104,7 +104,7 @@ fn one(world: &World, case: &mut Case<'_>) -> Result<(), Trouble> {
 fn check(world: &World, case: &Case<'_>, project: &Path, inputs: &Inputs) -> Result<(), Trouble> {
     let run = world.headwater.call(project, &["run", "--format", "json"])?;
     case.add("runs", 1);
-    world.oracles.of(inputs)?.judge_run(project, &run)
+    world.oracles.of_runs(inputs)?.judge_run(project, &run)
 }
 
 fn edit(world: &World, case: &mut Case<'_>, project: &Path, inputs: &mut Inputs, way: Way) -> Result<(), Trouble> {

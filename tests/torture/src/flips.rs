@@ -151,6 +151,9 @@ fn one(
     case.add(if matches!(damage, Damage::Flip(_)) { "flips" } else { "whole files" }, 1);
     let verdict = tool.read(&folder, NUMBER, &mut case.random).map_err(|trouble| trouble.at(&place))?;
     case.add(verdict.figure(), 1);
+    if let Some(text) = verdict.text() {
+        case.note(format!("{place}: {}: {text}", verdict.figure()));
+    }
     match (expected, &verdict) {
         (Expected::Right, Verdict::Wrong(text) | Verdict::Lost(text)) => {
             Err(Trouble::violation(format!("{place}: {text}")))

@@ -87,6 +87,9 @@ pub fn row(
             let judged = machine.case(tool, case, moment, wait);
             let (place, verdict) = judged.map_err(|trouble| trouble.at(format!("{moment:?}")))?;
             case.add(verdict.figure(), 1);
+            if let Some(text) = verdict.text() {
+                case.note(format!("{place}: {}: {text}", verdict.figure()));
+            }
             case.add("cuts", 1);
             match (expected, verdict.text()) {
                 (Expected::Right, Some(text)) => {

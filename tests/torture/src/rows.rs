@@ -82,6 +82,9 @@ struct Arguments {
     /// The DVC to compare with, such as of `python3 -m venv V; V/bin/pip install dvc`; without it that row is skipped.
     #[arg(long)]
     dvc: Option<PathBuf>,
+    /// Show what is no violation too, such as honest errors.
+    #[arg(long)]
+    verbose: bool,
     /// Rows of a Markdown table.
     #[arg(long)]
     markdown: bool,
@@ -258,6 +261,9 @@ impl Rows<'_> {
         }
         for violation in &score.violations {
             println!("  VIOLATION, `{} --case {}`: {}", score.command, violation.case, violation.what);
+        }
+        for note in score.notes.iter().filter(|_| self.arguments.verbose) {
+            println!("  {note}");
         }
         for failure in &score.failures {
             println!("  failure of the harness: {failure}");

@@ -34,6 +34,8 @@ pub struct Score {
     pub violations: Vec<Violation>,
     /// What the harness could not do.
     pub failures: Vec<String>,
+    /// What is no violation, and of interest.
+    pub notes: Vec<String>,
     pub skipped: Option<String>,
     pub took: Duration,
 }
@@ -79,9 +81,9 @@ pub fn during<T, E: fmt::Display>(what: impl fmt::Display, result: Result<T, E>)
 impl Score {
     /// No case yet.
     pub fn new(row: impl Into<String>, command: impl Into<String>) -> Self {
-        let (figures, violations, failures) = (Vec::new(), Vec::new(), Vec::new());
-        let (row, command) = (row.into(), command.into());
-        Self { row, command, figures, violations, failures, skipped: None, took: Duration::ZERO }
+        let (row, command, took) = (row.into(), command.into(), Duration::ZERO);
+        let (figures, violations) = (Vec::new(), Vec::new());
+        Self { row, command, figures, violations, failures: Vec::new(), notes: Vec::new(), skipped: None, took }
     }
 
     /// Adds to a figure; figures stand in the order in which they were first named.
