@@ -29,28 +29,29 @@ impl Tool for Careless {
     }
 
     fn prepare(&self, folder: &Path, number: u64) -> Result<(), Trouble> {
-        fs::write(folder.join("kept"), text(number, false))?;
+        fs::create_dir_all(folder.join("kept"))?;
+        fs::write(folder.join("kept/file"), text(number, false))?;
         Ok(fs::write(folder.join("wanted"), text(number, true))?)
     }
 
     fn work(&self, folder: &Path) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", "cat wanted > kept.tmp && mv kept.tmp kept"]).current_dir(folder);
+        command.args(["-c", "cat wanted > kept/tmp && mv kept/tmp kept/file"]).current_dir(folder);
         command.env_clear().env("PATH", PROGRAMS);
         command
     }
 
     fn judge(&self, folder: &Path, number: u64, _work: &Ending) -> Result<Verdict, Trouble> {
-        let found = fs::read_to_string(folder.join("kept")).unwrap_or_default();
+        let found = fs::read(folder.join("kept/file")).unwrap_or_default();
         Ok(match found {
-            found if found == text(number, true) => Verdict::Right,
-            found if found == text(number, false) => Verdict::Lost("the file is as it was before".into()),
+            found if found == text(number, true).as_bytes() => Verdict::Right,
+            found if found == text(number, false).as_bytes() => Verdict::Lost("the file is as it was before".into()),
             found => Verdict::Wrong(format!("the file has {} bytes, neither old nor new", found.len())),
         })
     }
 
     fn kept(&self, folder: &Path) -> PathBuf {
-        folder.to_owned()
+        folder.join("kept")
     }
 
     fn read(&self, folder: &Path, number: u64, _random: &mut Random) -> Result<Verdict, Trouble> {

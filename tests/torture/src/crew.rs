@@ -13,9 +13,6 @@ use std::time::{Duration, Instant};
 use crate::random::Random;
 use crate::score::{Score, Trouble};
 
-/// After this many violations or failures a row ends: more say no more.
-const ENOUGH: usize = 20;
-
 /// What all rows are told.
 #[derive(Debug, Clone)]
 pub struct Orders {
@@ -26,6 +23,8 @@ pub struct Orders {
     pub case: Option<u64>,
     /// No case is begun after this time.
     pub limit: Option<Duration>,
+    /// After this many violations or failures a row ends.
+    pub enough: usize,
     pub workers: usize,
     /// Where the cases work.
     pub folder: PathBuf,
@@ -110,7 +109,7 @@ impl Orders {
 
     fn is_over(&self, started: Instant, score: &Score) -> bool {
         let late = self.limit.is_some_and(|limit| started.elapsed() > limit);
-        late || score.violations.len() + score.failures.len() >= ENOUGH || score.skipped.is_some()
+        late || score.violations.len() + score.failures.len() >= self.enough || score.skipped.is_some()
     }
 
     fn one(

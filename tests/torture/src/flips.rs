@@ -155,6 +155,9 @@ fn one(
         case.note(format!("{place}: {}: {text}", verdict.figure()));
     }
     match (expected, &verdict) {
+        (Expected::Loss, Verdict::Right) if matches!(damage, Damage::Flip(_)) => {
+            Err(Trouble::violation(format!("{place} was not seen: the harness sees nothing")))
+        }
         (Expected::Right, Verdict::Wrong(text) | Verdict::Lost(text)) => {
             Err(Trouble::violation(format!("{place}: {text}")))
         }

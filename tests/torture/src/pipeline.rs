@@ -50,19 +50,19 @@ impl Pipeline<'_> {
         }
     }
 
-    /// A run that has to read much of the store: outs are gone, and stages are forced.
-    fn use_all(&self, folder: &Path, random: &mut Random) -> Result<Ending, Trouble> {
+    /// A run that has to read much of the store: outs are gone, and stages are forced. Also says whether a stage ran that
+    /// nobody forced.
+    fn use_all(&self, folder: &Path, random: &mut Random) -> Result<(Ending, bool), Trouble> {
         for out in OUTS {
             fs::remove_file(folder.join(out))?;
         }
-        let forced: &[&str] = match random.below(3) {
-            0 => &[],
-            // The others are read from the store by these.
-            1 => &["--force", "wide", "--force", "prepare", "--force", "evaluate"],
-            _ => &["--force", "split", "--force", "train", "--force", "report"],
-        };
-        let arguments: Vec<&str> = ["run", "--format", "json"].iter().chain(forced).copied().collect();
-        self.world.headwater.call(folder, &arguments)
+        // What the forced stages read, and do not make, is read from the store.
+        let forced = *random.pick(&[&[][..], &["wide", "prepare", "evaluate"], &["split", "train", "report"]]);
+        let flags = forced.iter().flat_map(|stage| ["--force", stage]);
+        let arguments: Vec<&str> = ["run", "--format", "json"].into_iter().chain(flags).collect();
+        let ended = self.world.headwater.call(folder, &arguments)?;
+        let made_again = ended.with(&["ran"]).iter().any(|stage| !forced.contains(&stage.as_str()));
+        Ok((ended, made_again))
     }
 }
 
@@ -128,7 +128,7 @@ impl Tool for Pipeline<'_> {
             if let Some(ended) = self.peek(folder, &oracle, random)? {
                 check_honest(&ended)?;
             }
-            let ended = self.use_all(folder, random)?;
+            let (ended, made_again) = self.use_all(folder, random)?;
             check_honest(&ended)?;
             oracle.judge_reported(&ended)?;
             if ended.code == Some(0) {
@@ -136,11 +136,15 @@ impl Tool for Pipeline<'_> {
             }
             let last = self.run(folder)?;
             check_honest(&last)?;
-            match (ended.code, last.code) {
-                (_, Some(0)) => oracle.judge_run(folder, &last)?,
-                (_, _) => return Ok(Verdict::Stuck(last.told())),
+            if last.code != Some(0) {
+                return Ok(Verdict::Stuck(last.told()));
             }
-            Ok(if ended.code == Some(0) { Verdict::Right } else { Verdict::Refused(ended.told()) })
+            oracle.judge_run(folder, &last)?;
+            Ok(match ended.code {
+                Some(0) if made_again => Verdict::MadeAgain,
+                Some(0) => Verdict::Right,
+                _ => Verdict::Refused(ended.told()),
+            })
         })();
         wrong(judged)
     }

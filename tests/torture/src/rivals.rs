@@ -36,14 +36,22 @@ fn write(folder: &Path, number: u64, after: bool) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// What is wrong with the files in the project, if something is.
-fn compare(folder: &Path, number: u64) -> Option<String> {
-    let is_right = |file: &u64| {
-        let found = fs::read(folder.join(format!("data/{file}.txt")));
-        found.is_ok_and(|found| found == text(number, *file, true).as_bytes())
-    };
-    let wrong: Vec<u64> = (0..FILES).filter(|file| !is_right(file)).collect();
-    (!wrong.is_empty()).then(|| format!("exit code 0, and wrong bytes in files {wrong:?}"))
+/// What a tool gave that said that it succeeded.
+fn compare(folder: &Path, number: u64) -> Verdict {
+    let (mut missing, mut wrong) = (0, Vec::new());
+    for file in 0..FILES {
+        match fs::read(folder.join(format!("data/{file}.txt"))) {
+            Ok(found) if found == text(number, file, true).as_bytes() => {}
+            Ok(found) => wrong.push(found.len()),
+            Err(_) => missing += 1,
+        }
+    }
+    let text = format!("exit code 0, {missing} files missing, {} with wrong bytes, of lengths {wrong:?}", wrong.len());
+    match (missing, wrong.is_empty()) {
+        (0, true) => Verdict::Right,
+        (_, true) => Verdict::Lost(text),
+        _ => Verdict::Wrong(text),
+    }
 }
 
 fn tool(program: &Path, folder: &Path, arguments: &[&str]) -> Command {
@@ -106,11 +114,7 @@ impl Tool for Git {
     fn read(&self, folder: &Path, number: u64, _random: &mut Random) -> Result<Verdict, Trouble> {
         remove(&folder.join("data"))?;
         let ended = ending(&mut git(folder, &["checkout", "-q", "HEAD", "--", "data"]))?;
-        Ok(match (ended.code, compare(folder, number)) {
-            (Some(0), Some(wrong)) => Verdict::Wrong(wrong),
-            (Some(0), None) => Verdict::Right,
-            _ => Verdict::Stuck(ended.err),
-        })
+        if ended.code == Some(0) { Ok(compare(folder, number)) } else { Ok(Verdict::Stuck(ended.err)) }
     }
 }
 
@@ -157,10 +161,6 @@ impl Tool for Dvc {
     fn read(&self, folder: &Path, number: u64, _random: &mut Random) -> Result<Verdict, Trouble> {
         remove(&folder.join("data"))?;
         let ended = ending(&mut self.command(folder, &["checkout", "-q"]))?;
-        Ok(match (ended.code, compare(folder, number)) {
-            (Some(0), Some(wrong)) => Verdict::Wrong(wrong),
-            (Some(0), None) => Verdict::Right,
-            _ => Verdict::Stuck(ended.err),
-        })
+        if ended.code == Some(0) { Ok(compare(folder, number)) } else { Ok(Verdict::Stuck(ended.err)) }
     }
 }

@@ -70,6 +70,9 @@ struct Arguments {
     /// No case of a row begins after so many seconds.
     #[arg(long)]
     limit: Option<u64>,
+    /// A row ends after so many violations.
+    #[arg(long, default_value_t = 20)]
+    enough: usize,
     /// How many processes play in the row `processes`.
     #[arg(long, default_value_t = 8)]
     processes: u64,
@@ -169,6 +172,7 @@ fn orders(arguments: &Arguments) -> Result<Orders, Trouble> {
         count: arguments.count,
         case: arguments.case,
         limit: if arguments.small { Some(limit.unwrap_or(SMALL_LIMIT)) } else { limit },
+        enough: arguments.enough,
         workers: arguments.workers.unwrap_or(cores),
         folder: folder.canonicalize()?,
         program: "headwater-torture".into(),
@@ -201,10 +205,10 @@ impl Rows<'_> {
     fn row(&self, world: &World, row: Row, done: &mut dyn FnMut(Score)) -> Result<(), Trouble> {
         let sizes = if self.arguments.small { &SMALL } else { &FULL };
         let (orders, subject) = (self.orders, Pipeline { world });
+        let control = Orders { count: None, case: None, ..orders.clone() };
         match row {
             Row::Kill => done(kills::row(world, orders, sizes.kill)?),
             Row::Power => {
-                let control = Orders { count: None, case: None, ..orders.clone() };
                 for system in FileSystem::ALL {
                     done(self.power(&Careless, system, &control, sizes.careless, Expected::Loss)?);
                     done(self.power(&subject, system, orders, sizes.power, Expected::Right)?);

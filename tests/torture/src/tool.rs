@@ -12,8 +12,10 @@ use crate::traced::Ending;
 /// What is found after a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Right, perhaps after it was made again.
+    /// Right.
     Right,
+    /// Right, after something that should have been there was made again.
+    MadeAgain,
     /// It said that something is wrong, and gave nothing wrong.
     Refused(String),
     /// As refused, and it says so every time: a person has to do something.
@@ -70,6 +72,7 @@ impl Verdict {
     pub fn figure(&self) -> &'static str {
         match self {
             Self::Right => "right",
+            Self::MadeAgain => "right and made again",
             Self::Refused(_) => "honest errors",
             Self::Stuck(_) => "stuck with an honest error",
             Self::Lost(_) => "lost",
@@ -78,12 +81,13 @@ impl Verdict {
     }
 
     /// All figures, in the order in which they are shown.
-    pub const FIGURES: [&'static str; 5] = ["right", "honest errors", "stuck with an honest error", "lost", "wrong"];
+    pub const FIGURES: [&'static str; 6] =
+        ["right", "right and made again", "honest errors", "stuck with an honest error", "lost", "wrong"];
 
     /// What was found, if it is not right.
     pub fn text(&self) -> Option<&str> {
         match self {
-            Self::Right => None,
+            Self::Right | Self::MadeAgain => None,
             Self::Refused(text) | Self::Stuck(text) | Self::Lost(text) | Self::Wrong(text) => Some(text),
         }
     }
