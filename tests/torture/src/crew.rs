@@ -91,8 +91,11 @@ impl Orders {
                         Err(trouble) => return take(0, trouble),
                     };
                     loop {
-                        let number = numbers.0 + next.fetch_add(1, Ordering::Relaxed);
-                        if number >= numbers.1 || self.is_over(started, &score.lock().expect("no case panics")) {
+                        let turn = next.fetch_add(1, Ordering::Relaxed);
+                        let number = numbers.0 + scattered(turn, numbers.1 - numbers.0);
+                        if turn >= numbers.1 - numbers.0
+                            || self.is_over(started, &score.lock().expect("no case panics"))
+                        {
                             return;
                         }
                         if let Err(trouble) = self.one(row, number, score, |this| case(&mut state, this)) {
@@ -144,6 +147,15 @@ impl Orders {
     }
 }
 
+/// The case whose turn it is: each of `count` once, neighbours far apart, so that a row that is ended early has cases of
+/// every kind.
+fn scattered(turn: u64, count: u64) -> u64 {
+    let parts = |a: u64, b: u64| std::iter::successors(Some((a, b)), |(a, b)| (*b > 0).then(|| (*b, a % b)));
+    let coprime = |stride: &u64| parts(*stride, count).last().is_some_and(|(divisor, _)| divisor == 1);
+    let stride = (count * 3 / 8 + 1..).find(coprime).unwrap_or(1);
+    turn % count.max(1) * stride % count.max(1)
+}
+
 /// Removes a folder and all in it.
 pub fn remove(folder: &Path) -> Result<(), Trouble> {
     match fs::remove_dir_all(folder) {
@@ -151,5 +163,19 @@ pub fn remove(folder: &Path) -> Result<(), Trouble> {
             Err(Trouble::harness(format!("remove {}: {error}", folder.display())))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_has_a_turn_and_the_first_turns_are_far_apart() {
+        for count in [1, 2, 3, 8, 240, 1000, 3208] {
+            let all: std::collections::BTreeSet<u64> = (0..count).map(|turn| scattered(turn, count)).collect();
+            assert_eq!(all, (0..count).collect(), "{count}");
+        }
+        assert!(scattered(1, 1000) > 300);
     }
 }

@@ -214,7 +214,10 @@ impl Rows<'_> {
                     done(self.power(&subject, system, orders, sizes.power, Expected::Right)?);
                 }
             }
-            Row::Flips => done(flips::row(&subject, orders, sizes.flips, self.arguments.exhaustive, Expected::Right)?),
+            Row::Flips => {
+                done(flips::row(&Careless, &control, sizes.careless, false, Expected::Loss)?);
+                done(flips::row(&subject, orders, sizes.flips, self.arguments.exhaustive, Expected::Right)?);
+            }
             Row::Errno => done(errnos::row(world, orders, sizes.errno)?),
             Row::Edits => done(edits::row(world, orders, sizes.edits)?),
             Row::Processes => done(crowd::row(world, orders, sizes.games, self.arguments.processes)?),
