@@ -1,6 +1,8 @@
 //! `Image`: a file system in a file, mounted through a loop device, whose power can be cut.
 //!
-//! It does not know what is on it. Invariant: when it is dropped, nothing stays mounted and no loop device in use.
+//! It does not know what is on it. Invariant: when it is dropped, or its process ends in whatever way, nothing stays mounted
+//! and no loop device in use: mounts are in a namespace of the process, and a loop device frees itself when nobody has it
+//! open.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
+use nix::sched::{CloneFlags, unshare};
 
 use crate::godown::go_down;
 use crate::headwater::{PROGRAMS, ending};
@@ -25,11 +28,17 @@ pub enum FileSystem {
 const CUTS: u64 = 200;
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A loop device, in use as long as it is open.
+struct Device {
+    name: String,
+    _open: File,
+}
+
 /// A mounted file system.
 pub struct Image {
     pub system: FileSystem,
     file: PathBuf,
-    device: Option<String>,
+    device: Option<Device>,
     /// Where it is mounted.
     pub at: PathBuf,
     mounted: bool,
@@ -77,6 +86,20 @@ fn done(command: &mut Command) -> Result<String, Trouble> {
     if ended.code == Some(0) { Ok(ended.out) } else { Err(Trouble::harness(format!("{command:?}: {}", ended.err))) }
 }
 
+/// Gives this process mounts of its own, which end with it. To be called before there are threads; without root there will
+/// be no mounts.
+///
+/// # Errors
+/// If root may not.
+pub fn isolate() -> Result<(), Trouble> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    during("mounts of its own", unshare(CloneFlags::CLONE_NEWNS))?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    during("mounts of its own", mount(None::<&str>, "/", None::<&str>, private, None::<&str>))
+}
+
 /// Whether this machine has what power cuts need; else what is missing.
 ///
 /// # Errors
@@ -110,15 +133,13 @@ impl Image {
     fn make(&mut self) -> Result<(), Trouble> {
         File::create(&self.file)?.set_len(self.system.bytes())?;
         done(self.system.make().arg(&self.file))?;
-        let attached = done(tool("losetup").args(["--find", "--show"]).arg(&self.file));
-        let device = attached.map_err(|trouble| Trouble::Skipped(format!("no loop devices: {trouble:?}")))?;
-        self.device = Some(device.trim().to_owned());
+        self.device = Some(Device::attach(&self.file)?);
         self.mount()
     }
 
     fn mount(&mut self) -> Result<(), Trouble> {
-        let name = self.system.name();
-        let mounted = mount(self.device.as_deref(), &self.at, Some(name), MsFlags::empty(), None::<&str>);
+        let (name, device) = (self.system.name(), self.device.as_ref().map(|device| device.name.as_str()));
+        let mounted = mount(device, &self.at, Some(name), MsFlags::empty(), None::<&str>);
         during(format!("mount {name}"), mounted)?;
         self.mounted = true;
         Ok(())
@@ -159,7 +180,7 @@ impl Image {
             return Ok(());
         }
         self.unmount()?;
-        self.detach()?;
+        self.device = None;
         self.cuts = 0;
         self.make()
     }
@@ -176,10 +197,17 @@ impl Image {
         }
         Ok(())
     }
+}
 
-    fn detach(&mut self) -> Result<(), Trouble> {
-        let Some(device) = self.device.take() else { return Ok(()) };
-        done(tool("losetup").args(["--detach", &device])).map(drop)
+impl Device {
+    fn attach(file: &Path) -> Result<Self, Trouble> {
+        let attached = done(tool("losetup").args(["--find", "--show"]).arg(file));
+        let name = attached.map_err(|trouble| Trouble::Skipped(format!("no loop devices: {trouble:?}")))?;
+        let name = name.trim().to_owned();
+        let open = during(&name, File::open(&name))?;
+        // A device that is in use is detached when it no longer is.
+        done(tool("losetup").args(["--detach", &name]))?;
+        Ok(Self { name, _open: open })
     }
 }
 
@@ -188,6 +216,5 @@ impl Drop for Image {
         if self.mounted {
             let _ = umount2(&self.at, MntFlags::MNT_DETACH);
         }
-        let _ = self.detach();
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Of the cases of a tool that can be traced, a third is cut directly after exit code 0, a third at a chosen call that
 //! changes files, and a third at any moment; of others all directly after exit code 0. Then the file system is mounted
-//! again, its journal replayed by the kernel, and the tool judged: after exit code 0 everything must be there.
+//! again, its journal replayed by the kernel, and the tool judged: after exit code 0 everything must be there. Half of those
+//! that were cut at a call are cut again in the work that follows.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -139,16 +140,28 @@ impl Machine {
         let project = self.project()?;
         tool.prepare(&project, case.number)?;
         self.image.sync()?;
-        let ended = match moment {
+        let mut ended = match moment {
             Moment::Done => self.cut_when_done(tool, &project, wait)?,
             Moment::Call(point) => self.cut_at(tool, case, &project, point)?,
             Moment::Random => self.cut_at_random(tool, case, &project)?,
         };
         self.image.boot()?;
-        let place = match &ended.hit {
+        let mut place = match &ended.hit {
             Some(hit) => format!("power cut at {hit}"),
             None => format!("power cut at {moment:?}, exit code {:?} before", ended.code),
         };
+        if matches!(moment, Moment::Call(_)) && case.random.once_in(2) {
+            let point = case.random.below(self.calls);
+            let second = self.cut_at(tool, case, &project, point)?;
+            case.add("cuts", 1);
+            place = format!("{place}, then at {:?}", second.hit.as_ref().map(ToString::to_string));
+            self.image.boot()?;
+            let again: Vec<String> = second.with(&["ran"]).intersection(&ended.done()).cloned().collect();
+            if !again.is_empty() {
+                return Ok((place, Verdict::Lost(format!("reported, and ran again: {again:?}"))));
+            }
+            ended = Ending { code: second.code, out: ended.out + &second.out, ..second };
+        }
         let verdict = tool.judge(&project, case.number, &ended).map_err(|trouble| trouble.at(&place))?;
         Ok((place, verdict))
     }

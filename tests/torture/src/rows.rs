@@ -10,7 +10,7 @@ use clap::{Parser, ValueEnum};
 use crate::careless::Careless;
 use crate::crew::{Orders, remove};
 use crate::headwater::Headwater;
-use crate::image::FileSystem;
+use crate::image::{FileSystem, isolate};
 use crate::pipeline::Pipeline;
 use crate::power::Expected;
 use crate::rivals::{Dvc, Git};
@@ -146,6 +146,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<u8, Trouble> {
+    isolate()?;
     let beside = env::current_exe()?.with_file_name("headwater");
     let headwater = Headwater::at(arguments.headwater.as_ref().unwrap_or(&beside))?;
     let orders = orders(arguments)?;
