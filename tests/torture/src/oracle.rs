@@ -269,9 +269,9 @@ impl Oracle {
         if !again.with(&["ran"]).is_empty() {
             return Err(Trouble::violation(format!("a finished pipeline ran again: {}", again.told())));
         }
-        for at in 0..ARTIFACTS.len() {
+        for (at, (artifact, _)) in ARTIFACTS.iter().enumerate() {
             if let Some(ended) = self.judge_get(headwater, project, at)? {
-                return Err(Trouble::violation(format!("`get` of {:?}: {}", ARTIFACTS[at], ended.told())));
+                return Err(Trouble::violation(format!("`get {artifact}`: {}", ended.told())));
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ pub struct Pipeline<'a> {
 
 /// Even numbers begin afresh, odd ones with a finished project.
 fn base(number: u64) -> Base {
-    if number % 2 == 0 { Base::Fresh } else { Base::Edited }
+    if number.is_multiple_of(2) { Base::Fresh } else { Base::Edited }
 }
 
 fn inputs(number: u64) -> Inputs {
