@@ -15,6 +15,7 @@ use crate::headwater::ending;
 use crate::random::Random;
 use crate::score::{Score, Trouble};
 use crate::subject::{Inputs, OUTS};
+use crate::upkeep::COLLECT;
 use crate::world::{Base, World};
 
 /// How many runs each process makes in a game.
@@ -42,7 +43,7 @@ pub fn row(world: &World, orders: &Orders, default: u64, processes: u64) -> Resu
     let count = orders.count.unwrap_or(default);
     let command = format!("{} --processes {processes}", orders.command("processes", count));
     let mut score = Score::new("processes", command);
-    for name in ["processes at once", "runs", "kills", "collections"] {
+    for name in ["processes at once", "runs", "kills", "collections", "collections refused"] {
         score.add(name, 0);
     }
     score.add("processes at once", processes);
@@ -144,9 +145,10 @@ fn kill_soon(command: &mut Command, microseconds: u64) -> Result<(), Trouble> {
 
 fn collect(world: &World, case: &Case<'_>, project: &Path, store: &Path, over: &AtomicBool) -> Result<(), Trouble> {
     while !over.load(Ordering::Relaxed) {
-        let mut command = world.headwater.command(project, &["store", "gc"]);
+        let mut command = world.headwater.command(project, &COLLECT);
         let ended = ending(command.env("HEADWATER_STORE", store))?;
-        case.add("collections", 1);
+        // A store in use is not collected.
+        case.add(if ended.code == Some(0) { "collections" } else { "collections refused" }, 1);
         if let Some(broken) = ended.broke_down() {
             return Err(Trouble::violation(format!("`store gc`: {broken}")));
         }

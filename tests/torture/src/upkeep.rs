@@ -1,19 +1,25 @@
 //! Rows `verify` and `gc`: the store's own upkeep, for a binary that has it.
 //!
-//! `verify`: what `store verify --full` passes must be right without anything being run; what it finds, `--repair` must
-//! cure. `gc`: a collection killed at any call must leave a store with which runs are right.
+//! `verify`: what `store verify --full` passes must be right without anything being run; what it finds, `--repair` and a run
+//! must cure. `gc`: a collection killed at any call must leave a store with which runs are right.
 
 use std::path::Path;
 
 use crate::calls::Scope;
 use crate::crew::{Case, Orders};
-use crate::flips::{Template, inflict};
+use crate::flips::{Damage, Template, inflict};
 use crate::kills::spread;
 use crate::pipeline::Pipeline;
 use crate::score::{Score, Trouble};
 use crate::subject::{Inputs, OUTS};
 use crate::traced::{Act, Tracer};
 use crate::world::{Base, World, copy};
+
+/// The exit code of a store that cannot be opened at all.
+const UNUSABLE: i32 = 1;
+
+/// What the last run did not use goes.
+pub const COLLECT: [&str; 4] = ["store", "gc", "--keep-last", "1"];
 
 fn missing(world: &World, verb: &str, score: &mut Score) -> bool {
     let missing = !world.headwater.store_verbs.contains(verb);
@@ -33,7 +39,7 @@ pub fn verify(world: &World, orders: &Orders, default: u64) -> Result<Score, Tro
     if missing(world, "verify", &mut score) {
         return Ok(score);
     }
-    for name in ["damages", "found", "harmless"] {
+    for name in ["damages", "found", "harmless", "refused in words"] {
         score.add(name, 0);
     }
     let template = Template::make(&Pipeline { world }, "store", orders.make_folder("verify")?)?;
@@ -49,36 +55,46 @@ fn verify_one(world: &World, case: &mut Case<'_>, template: &Template) -> Result
     let place = format!("{damage:?} of {}", file.display());
     inflict(damage, &kept.join(file), &other)?;
     case.add("damages", 1);
-    judge_verify(world, case, &folder).map_err(|trouble| trouble.at(place))
+    judge_verify(world, case, &folder, damage).map_err(|trouble| trouble.at(place))
 }
 
-fn judge_verify(world: &World, case: &Case<'_>, folder: &Path) -> Result<(), Trouble> {
+/// Whether a store can tell that something was there before: of what is gone as a whole, or from its end, it cannot.
+fn leaves_traces(damage: Damage) -> bool {
+    matches!(damage, Damage::Flip(_) | Damage::ZeroTail(_) | Damage::Grow)
+}
+
+fn judge_verify(world: &World, case: &Case<'_>, folder: &Path, damage: Damage) -> Result<(), Trouble> {
     let (headwater, oracle) = (&world.headwater, world.oracles.of(&Inputs::default())?);
     let verify = ["store", "verify", "--full", "--format", "json"];
     let found = headwater.call(folder, &verify)?;
     if let Some(broken) = found.broke_down() {
         return Err(Trouble::violation(broken));
     }
-    if found.code == Some(0) {
-        case.add("harmless", 1);
-    } else {
-        case.add("found", 1);
-        headwater.call(folder, &["store", "verify", "--full", "--repair", "--format", "json"])?;
-        let cured = headwater.call(folder, &verify)?;
-        if cured.code != Some(0) {
-            return Err(Trouble::violation(format!("not cured by --repair: {}", cured.told())));
-        }
+    if found.code == Some(UNUSABLE) {
+        case.add("refused in words", 1);
+        let silent = found.message().trim().is_empty();
+        return if silent { Err(Trouble::violation("refused without a word")) } else { Ok(()) };
+    }
+    let passed = found.code == Some(0);
+    case.add(if passed { "harmless" } else { "found" }, 1);
+    if !passed {
+        headwater.call(folder, &["store", "verify", "--repair", "--format", "json"])?;
     }
     for out in OUTS {
         std::fs::remove_file(folder.join(out))?;
     }
     let run = headwater.call(folder, &["run", "--format", "json"])?;
     oracle.judge_run(folder, &run)?;
-    if found.code == Some(0) && !run.with(&["ran"]).is_empty() {
+    if passed && !run.with(&["ran"]).is_empty() && leaves_traces(damage) {
         return Err(Trouble::violation(format!(
             "`verify` passed a store in which things were missing: {}",
             run.told()
         )));
+    }
+    let cured = headwater.call(folder, &verify)?;
+    if cured.code != Some(0) {
+        let (found, cured) = (found.out, cured.out + &cured.err);
+        return Err(Trouble::violation(format!("not clean after --repair and a run: {cured}, found before: {found}")));
     }
     oracle.judge_all(headwater, folder)
 }
@@ -125,7 +141,7 @@ fn littered(world: &World, project: &Path) -> Result<(), Trouble> {
 }
 
 fn collect(world: &World, tracer: &mut Tracer, project: &Path, folder: &Path, point: u64) -> Result<u64, Trouble> {
-    let command = world.headwater.command(project, &["store", "gc"]);
+    let command = world.headwater.command(project, &COLLECT);
     let kill = |number| if number == point { Act::Kill } else { Act::Pass };
     let ended = tracer.run(&command, Scope::Changing, folder, |call| kill(call.number))?;
     match ended.hit.is_none() && ended.code != Some(0) {
