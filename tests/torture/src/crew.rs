@@ -56,7 +56,8 @@ impl Case<'_> {
 impl Orders {
     /// The command that gives a row again.
     pub fn command(&self, row: &str, count: u64) -> String {
-        format!("{} {row} --seed {} --count {count}", self.program, self.seed)
+        let limit = self.limit.map(|limit| format!(" --limit {}", limit.as_secs())).unwrap_or_default();
+        format!("{} {row} --seed {} --count {count}{limit}", self.program, self.seed)
     }
 
     /// A folder for what a row needs beside its cases.

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use crate::calls::Scope;
 use crate::crew::{Case, Orders};
-use crate::kills::spread;
+use crate::kills::{EDITS_COUNTED, spread};
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::score::{Score, Trouble};
@@ -65,21 +65,25 @@ pub fn row(world: &World, orders: &Orders, default: Option<u64>) -> Result<Score
     ))
 }
 
-/// How many calls of an undisturbed run are ours, and how many of them write.
+/// How many calls of an undisturbed run are ours, and how many of them write: the most, whichever input was edited.
 fn points(world: &World, orders: &Orders, base: Base) -> Result<(u64, u64), Trouble> {
-    let folder = orders.make_folder("points")?;
-    let (project, inputs) = (folder.join("project"), base.inputs(&mut Random::of(0, 1)));
-    world.begin(base, &project, &inputs)?;
-    let (mut calls, mut writes) = (0, 0);
-    let command = world.headwater.command(&project, &["run", "--format", "json", "-j", "1"]);
-    Tracer::default().run(&command, Scope::All, &folder, |call| {
-        if is_ours(call, &project) {
-            calls += 1;
-            writes += u64::from(call.length().is_some());
-        }
-        Act::Pass
-    })?;
-    Ok((calls, writes))
+    let mut most = (0, 0);
+    for edit in 0..EDITS_COUNTED {
+        let folder = orders.make_folder("points")?;
+        let (project, inputs) = (folder.join("project"), base.inputs(&mut Random::of(edit, 1)));
+        world.begin(base, &project, &inputs)?;
+        let (mut calls, mut writes) = (0, 0);
+        let command = world.headwater.command(&project, &["run", "--format", "json", "-j", "1"]);
+        Tracer::default().run(&command, Scope::All, &folder, |call| {
+            if is_ours(call, &project) {
+                calls += 1;
+                writes += u64::from(call.length().is_some());
+            }
+            Act::Pass
+        })?;
+        most = (most.0.max(calls), most.1.max(writes));
+    }
+    Ok(most)
 }
 
 fn is_ours(call: &Call, project: &Path) -> bool {
