@@ -57,7 +57,7 @@ pub fn row(
     let name = format!("flips {}", tool.name());
     let template = Template::make(tool, "", orders.make_folder(&name.replace(' ', "-"))?)?;
     let count = if exhaustive { template.bits } else { orders.count.unwrap_or(default) };
-    let mut score = Score::new(name, orders.command("flips", count));
+    let mut score = Score::new(name, orders.command(expected.row("flips"), count));
     score.add("bits in the store", template.bits);
     ["flips", "whole files"].iter().for_each(|figure| score.add(figure, 0));
     Verdict::FIGURES.iter().for_each(|figure| score.add(figure, 0));

@@ -35,6 +35,13 @@ pub enum Expected {
     Anything,
 }
 
+impl Expected {
+    /// The row of the command line that a tool with these expectations is in.
+    pub fn row(self, own: &'static str) -> &'static str {
+        if self == Self::Anything { "rivals" } else { own }
+    }
+}
+
 /// When the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
@@ -66,7 +73,7 @@ pub fn row(
 ) -> Result<Score, Trouble> {
     let name = format!("power {} {}", system.name(), tool.name());
     let count = orders.count.unwrap_or(default);
-    let mut score = Score::new(name.clone(), orders.command("power", count));
+    let mut score = Score::new(name.clone(), orders.command(expected.row("power"), count));
     if let Err(missing) = available(system) {
         score.take(0, missing);
         return Ok(score);

@@ -21,7 +21,7 @@ use crate::world::World;
 use crate::{crowd, edits, errnos, flips, kills, power, upkeep};
 
 /// With `--small` no case of a row begins after this time.
-const SMALL_LIMIT: Duration = Duration::from_secs(20);
+const SMALL_LIMIT: Duration = Duration::from_secs(15);
 
 /// A row of figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,7 +55,7 @@ struct Arguments {
     /// This case alone, of as many as `--count` says.
     #[arg(long)]
     case: Option<u64>,
-    /// Few cases, and no row longer than 20 seconds: what CI runs.
+    /// Few cases, and no row longer than 15 seconds: what CI runs.
     #[arg(long)]
     small: bool,
     /// The binary under test; default: beside this one.
