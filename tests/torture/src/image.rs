@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -86,18 +87,16 @@ fn done(command: &mut Command) -> Result<String, Trouble> {
     if ended.code == Some(0) { Ok(ended.out) } else { Err(Trouble::harness(format!("{command:?}: {}", ended.err))) }
 }
 
-/// Gives this process mounts of its own, which end with it. To be called before there are threads; without root there will
-/// be no mounts.
-///
-/// # Errors
-/// If root may not.
-pub fn isolate() -> Result<(), Trouble> {
-    if !nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    during("mounts of its own", unshare(CloneFlags::CLONE_NEWNS))?;
+/// Whether mounts are this process's own.
+static ISOLATED: AtomicBool = AtomicBool::new(false);
+
+/// Gives this process mounts of its own, which end with it. To be called before there are threads; where it may not, there
+/// will be no mounts.
+pub fn isolate() {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    during("mounts of its own", mount(None::<&str>, "/", None::<&str>, private, None::<&str>))
+    let own =
+        unshare(CloneFlags::CLONE_NEWNS).and_then(|()| mount(None::<&str>, "/", None::<&str>, private, None::<&str>));
+    ISOLATED.store(own.is_ok(), Ordering::Relaxed);
 }
 
 /// Whether this machine has what power cuts need; else what is missing.
@@ -106,7 +105,7 @@ pub fn isolate() -> Result<(), Trouble> {
 /// As skipped, if it has not.
 pub fn available(system: FileSystem) -> Result<(), Trouble> {
     let skipped = |why: String| Err(Trouble::Skipped(why));
-    if !nix::unistd::geteuid().is_root() {
+    if !ISOLATED.load(Ordering::Relaxed) {
         return skipped("no loop devices: mounting needs root".into());
     }
     if !Path::new("/dev/loop-control").exists() {

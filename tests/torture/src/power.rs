@@ -73,7 +73,8 @@ pub fn row(
 ) -> Result<Score, Trouble> {
     let name = format!("power {} {}", system.name(), tool.name());
     let count = orders.count.unwrap_or(default);
-    let mut score = Score::new(name.clone(), orders.command(expected.row("power"), count));
+    let waits = if wait.is_zero() { String::new() } else { format!(" --wait {}", wait.as_secs()) };
+    let mut score = Score::new(name.clone(), orders.command(expected.row("power"), count) + &waits);
     if let Err(missing) = available(system) {
         score.take(0, missing);
         return Ok(score);

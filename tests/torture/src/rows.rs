@@ -146,7 +146,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<u8, Trouble> {
-    isolate()?;
+    isolate();
     let beside = env::current_exe()?.with_file_name("headwater");
     let headwater = Headwater::at(arguments.headwater.as_ref().unwrap_or(&beside))?;
     let orders = orders(arguments)?;
