@@ -1,0 +1,290 @@
+//! The command line: which rows, how often, and what is printed of them.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use clap::{Parser, ValueEnum};
+
+use crate::careless::Careless;
+use crate::crew::{Orders, remove};
+use crate::headwater::Headwater;
+use crate::image::{FileSystem, isolate};
+use crate::pipeline::Pipeline;
+use crate::power::Expected;
+use crate::rivals::{Dvc, Git};
+use crate::score::{Score, Trouble};
+use crate::tool::Tool;
+use crate::traced::{STUB, stub_main};
+use crate::world::World;
+use crate::{crowd, edits, errnos, flips, kills, power, upkeep};
+
+/// With `--small` no case of a row begins after this time.
+const SMALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// A row of figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Row {
+    Kill,
+    Power,
+    Flips,
+    Errno,
+    Edits,
+    Processes,
+    Verify,
+    Gc,
+    /// git and DVC.
+    Rivals,
+    /// All but the rivals.
+    All,
+}
+
+/// Faults on the real kernel, with the real headwater.
+#[derive(Debug, Parser)]
+#[command(name = "headwater-torture")]
+struct Arguments {
+    #[arg(required = true)]
+    rows: Vec<Row>,
+    /// Determines every case, with its number.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many cases; each row has its own number, which for kill and errno is every point.
+    #[arg(long)]
+    count: Option<u64>,
+    /// This case alone, of as many as `--count` says.
+    #[arg(long)]
+    case: Option<u64>,
+    /// Few cases, and no row longer than 15 seconds: what CI runs.
+    #[arg(long)]
+    small: bool,
+    /// The binary under test; default: beside this one.
+    #[arg(long)]
+    headwater: Option<PathBuf>,
+    /// Where to work; default: in memory, else where temporary files go.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// How many cases at once; default: the number of cores.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// No case of a row begins after so many seconds.
+    #[arg(long)]
+    limit: Option<u64>,
+    /// A row ends after so many violations.
+    #[arg(long, default_value_t = 20)]
+    enough: usize,
+    /// How many processes play in the row `processes`.
+    #[arg(long, default_value_t = 8)]
+    processes: u64,
+    /// Flip every bit, in order, instead of some.
+    #[arg(long)]
+    exhaustive: bool,
+    /// Seconds between exit code 0 and the power cut.
+    #[arg(long, default_value_t = 0)]
+    wait: u64,
+    /// The DVC to compare with, such as of `python3 -m venv V; V/bin/pip install dvc`; without it that row is skipped.
+    #[arg(long)]
+    dvc: Option<PathBuf>,
+    /// Show what is no violation too, such as honest errors.
+    #[arg(long)]
+    verbose: bool,
+    /// Rows of a Markdown table.
+    #[arg(long)]
+    markdown: bool,
+}
+
+/// How many cases a row has: by itself, and with `--small`.
+struct Sizes {
+    kill: Option<u64>,
+    power: u64,
+    careless: u64,
+    flips: u64,
+    errno: Option<u64>,
+    edits: u64,
+    games: u64,
+    upkeep: u64,
+    rivals: u64,
+}
+
+const FULL: Sizes = Sizes {
+    kill: None,
+    power: 1500,
+    careless: 20,
+    flips: 20_000,
+    errno: None,
+    edits: 10_000,
+    games: 20,
+    upkeep: 2000,
+    rivals: 20,
+};
+
+const SMALL: Sizes = Sizes {
+    kill: Some(240),
+    power: 30,
+    careless: 4,
+    flips: 200,
+    errno: Some(220),
+    edits: 100,
+    games: 1,
+    upkeep: 60,
+    rivals: 3,
+};
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == STUB) {
+        stub_main(&arguments[2..]);
+    }
+    match run(&Arguments::parse()) {
+        Ok(code) => ExitCode::from(code),
+        Err(trouble) => {
+            eprintln!("headwater-torture: {trouble:?}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<u8, Trouble> {
+    isolate();
+    let beside = env::current_exe()?.with_file_name("headwater");
+    let headwater = Headwater::at(arguments.headwater.as_ref().unwrap_or(&beside))?;
+    let orders = orders(arguments)?;
+    eprintln!("headwater-torture: {} ({}), seed {}", headwater.version()?, headwater.path.display(), orders.seed);
+    let rows = Rows { arguments, orders: &orders, headwater: &headwater };
+    let scores = rows.all();
+    remove(&orders.folder)?;
+    summary(&scores?)
+}
+
+fn orders(arguments: &Arguments) -> Result<Orders, Trouble> {
+    let memory = Path::new("/dev/shm");
+    let base = match &arguments.folder {
+        Some(folder) => folder.clone(),
+        None if memory.is_dir() => memory.to_owned(),
+        None => env::temp_dir(),
+    };
+    let folder = base.join(format!("headwater-torture-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let limit = arguments.limit.map(Duration::from_secs);
+    Ok(Orders {
+        seed: arguments.seed,
+        count: arguments.count,
+        case: arguments.case,
+        limit: if arguments.small { Some(limit.unwrap_or(SMALL_LIMIT)) } else { limit },
+        enough: arguments.enough,
+        workers: arguments.workers.unwrap_or(cores),
+        folder: folder.canonicalize()?,
+        program: "headwater-torture".into(),
+    })
+}
+
+struct Rows<'a> {
+    arguments: &'a Arguments,
+    orders: &'a Orders,
+    headwater: &'a Headwater,
+}
+
+impl Rows<'_> {
+    fn all(&self) -> Result<Vec<Score>, Trouble> {
+        let world = World::new(self.headwater, self.orders)?;
+        let all = [Row::Kill, Row::Power, Row::Flips, Row::Errno, Row::Edits, Row::Processes, Row::Verify, Row::Gc];
+        let mut scores = Vec::new();
+        for row in &self.arguments.rows {
+            let rows = if *row == Row::All { &all[..] } else { std::slice::from_ref(row) };
+            for row in rows {
+                self.row(&world, *row, &mut |score| {
+                    self.print(&score);
+                    scores.push(score);
+                })?;
+            }
+        }
+        Ok(scores)
+    }
+
+    fn row(&self, world: &World, row: Row, done: &mut dyn FnMut(Score)) -> Result<(), Trouble> {
+        let sizes = if self.arguments.small { &SMALL } else { &FULL };
+        let (orders, subject) = (self.orders, Pipeline { world });
+        let control = Orders { count: None, case: None, ..orders.clone() };
+        match row {
+            Row::Kill => done(kills::row(world, orders, sizes.kill)?),
+            Row::Power => {
+                for system in FileSystem::ALL {
+                    done(self.power(&Careless, system, &control, sizes.careless, Expected::Loss)?);
+                    done(self.power(&subject, system, orders, sizes.power, Expected::Right)?);
+                }
+            }
+            Row::Flips => {
+                done(flips::row(&Careless, &control, sizes.careless, false, Expected::Loss)?);
+                done(flips::row(&subject, orders, sizes.flips, self.arguments.exhaustive, Expected::Right)?);
+            }
+            Row::Errno => done(errnos::row(world, orders, sizes.errno)?),
+            Row::Edits => done(edits::row(world, orders, sizes.edits)?),
+            Row::Processes => done(crowd::row(world, orders, sizes.games, self.arguments.processes)?),
+            Row::Verify => done(upkeep::verify(world, orders, sizes.upkeep)?),
+            Row::Gc => done(upkeep::gc(world, orders, sizes.upkeep)?),
+            Row::Rivals => self.rivals(sizes.rivals, done)?,
+            Row::All => unreachable!("replaced by the rows that it means"),
+        }
+        Ok(())
+    }
+
+    fn power(
+        &self,
+        tool: &dyn Tool,
+        system: FileSystem,
+        orders: &Orders,
+        default: u64,
+        expected: Expected,
+    ) -> Result<Score, Trouble> {
+        power::row(tool, system, orders, default, Duration::from_secs(self.arguments.wait), expected)
+    }
+
+    fn rivals(&self, default: u64, done: &mut dyn FnMut(Score)) -> Result<(), Trouble> {
+        let mut tools: Vec<Box<dyn Tool>> = vec![Box::new(Git)];
+        match &self.arguments.dvc {
+            Some(program) => tools.push(Box::new(Dvc { program: program.canonicalize()? })),
+            None => {
+                let mut score = Score::new("DVC", "headwater-torture rivals");
+                score.skipped = Some("no --dvc was given".into());
+                done(score);
+            }
+        }
+        for tool in &tools {
+            eprintln!("headwater-torture: {}", tool.version()?);
+            for system in FileSystem::ALL {
+                done(self.power(&**tool, system, self.orders, default, Expected::Anything)?);
+            }
+            done(flips::row(&**tool, self.orders, default * 5, self.arguments.exhaustive, Expected::Anything)?);
+        }
+        Ok(())
+    }
+
+    fn print(&self, score: &Score) {
+        if self.arguments.markdown {
+            println!("{}", score.markdown());
+        } else {
+            println!("{score}");
+        }
+        for violation in &score.violations {
+            println!("  VIOLATION, `{} --case {}`: {}", score.command, violation.case, violation.what);
+        }
+        for note in score.notes.iter().filter(|_| self.arguments.verbose) {
+            println!("  {note}");
+        }
+        for failure in &score.failures {
+            println!("  failure of the harness: {failure}");
+        }
+    }
+}
+
+fn summary(scores: &[Score]) -> Result<u8, Trouble> {
+    let count = |is: &dyn Fn(&Score) -> bool| scores.iter().filter(|score| is(score)).count();
+    let (passed, skipped) = (count(&|score| score.passed()), count(&|score| score.skipped.is_some()));
+    let violations: usize = scores.iter().map(|score| score.violations.len()).sum();
+    let failures: usize = scores.iter().map(|score| score.failures.len()).sum();
+    let skips = if skipped > 0 { format!(", {skipped} SKIPPED") } else { String::new() };
+    eprintln!("headwater-torture: {passed} rows passed{skips}, {violations} violations");
+    Ok(if violations > 0 { 1 } else { u8::from(failures > 0) * 2 })
+}
