@@ -107,9 +107,22 @@ impl EndLine {
     }
 }
 
+/// Why a journal cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal {path} cannot be written: {source}", path = path.display())]
+pub struct JournalError {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, JournalError> {
+    result.map_err(|source| JournalError { path: path.to_owned(), source })
+}
+
 /// The journal of the run under way.
 pub struct Journal {
     file: BufWriter<File>,
+    path: PathBuf,
     pub run: String,
 }
 
@@ -118,12 +131,12 @@ impl Journal {
     ///
     /// # Errors
     /// If the file cannot be made.
-    pub fn begin(state: &Path, pipeline: &str, arguments: Vec<String>) -> io::Result<Self> {
+    pub fn begin(state: &Path, pipeline: &str, arguments: Vec<String>) -> Result<Self, JournalError> {
         let folder = state.join("runs");
-        fs::create_dir_all(&folder)?;
+        at(&folder, fs::create_dir_all(&folder))?;
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let (file, run) = create(&folder, started)?;
-        let mut journal = Self { file: BufWriter::new(file), run: run.clone() };
+        let (file, path, run) = create(&folder, started)?;
+        let mut journal = Self { file: BufWriter::new(file), path, run: run.clone() };
         journal.write(&Line::Run(RunLine { run, started, pipeline: pipeline.to_owned(), arguments }), true)?;
         Ok(journal)
     }
@@ -133,22 +146,24 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write(&mut self, line: &Line, at_once: bool) -> io::Result<()> {
-        serde_json::to_writer(&mut self.file, line)?;
-        self.file.write_all(b"\n")?;
-        if at_once { self.file.flush() } else { Ok(()) }
+    pub fn write(&mut self, line: &Line, at_once: bool) -> Result<(), JournalError> {
+        let mut text = serde_json::to_vec(line).expect("lines have text keys and no value that fails");
+        text.push(b'\n');
+        let written = self.file.write_all(&text).and_then(|()| if at_once { self.file.flush() } else { Ok(()) });
+        at(&self.path, written)
     }
 }
 
 /// The next free number after the runs that are there; names sort by time.
-fn create(folder: &Path, started: u64) -> io::Result<(File, String)> {
+fn create(folder: &Path, started: u64) -> Result<(File, PathBuf, String), JournalError> {
     let mut number = paths(folder).last().and_then(|path| number_of(path)).unwrap_or(0) + 1;
     loop {
         let run = format!("{number:06}");
-        match OpenOptions::new().write(true).create_new(true).open(folder.join(format!("{run}-{started}.jsonl"))) {
-            Ok(file) => return Ok((file, run)),
+        let path = folder.join(format!("{run}-{started}.jsonl"));
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((file, path, run)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(error),
+            Err(source) => return Err(JournalError { path, source }),
         }
     }
 }

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::commands::{Format, Globals};
+use crate::error::CommandError;
 use crate::journal::{EndLine, Journal, Line, NodeLine, OutputLine};
 use crate::process::staging::printable;
 use crate::reason::sentence;
@@ -25,7 +26,7 @@ pub struct Reporter<'a> {
     bar: ProgressBar,
     running: Vec<NodeId>,
     /// The first thing that went wrong with telling; it must not end the run.
-    trouble: Option<io::Error>,
+    trouble: Option<CommandError>,
 }
 
 #[derive(Serialize)]
@@ -106,13 +107,13 @@ impl<'a> Reporter<'a> {
             }
         };
         let kept = self.journal.write(&Line::Node(line), finish.outcome != Outcome::Cached);
-        self.note(told);
-        self.note(kept);
+        self.note(told.map_err(CommandError::from));
+        self.note(kept.map_err(CommandError::failed));
         self.bar.inc(1);
         self.show_running();
     }
 
-    fn note(&mut self, result: io::Result<()>) {
+    fn note(&mut self, result: Result<(), CommandError>) {
         if let Err(error) = result {
             self.trouble.get_or_insert(error);
         }
@@ -197,10 +198,10 @@ impl<'a> Reporter<'a> {
     ///
     /// # Errors
     /// If output or journal could not be written.
-    pub fn end(mut self, summary: &Summary) -> io::Result<()> {
+    pub fn end(mut self, summary: &Summary) -> Result<(), CommandError> {
         self.bar.finish_and_clear();
         let seconds = self.workspace.elapsed();
-        self.journal.write(&Line::End(EndLine::new(summary, seconds)), true)?;
+        self.journal.write(&Line::End(EndLine::new(summary, seconds)), true).map_err(CommandError::failed)?;
         match self.globals.format {
             Format::Json => print_json(&RunFinished {
                 event: "run_finished",

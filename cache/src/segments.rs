@@ -297,6 +297,16 @@ impl Segments {
         Ok(verified)
     }
 
+    /// Moves what has the name of a segment and is no file to `quarantine`.
+    pub(crate) fn set_strange_aside(&self, quarantine: &Path) -> Result<(), DiskError> {
+        for path in std::mem::take(&mut *self.lock_strange()).into_keys() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let place = quarantine.join(format!("{name}-{}", disk::random_name()));
+            self.disk.rename(&path, &place).map_err(failed("quarantine", &path))?;
+        }
+        Ok(())
+    }
+
     /// Number, length and entries of each segment.
     pub(crate) fn survey(&self) -> Vec<(usize, u64, Vec<Head>)> {
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);

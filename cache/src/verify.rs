@@ -93,6 +93,9 @@ impl Store {
             found.bytes = small.iter().sum::<u64>() + large.iter().map(|(_, bytes)| bytes).sum::<u64>();
         }
         found.remarks.extend(self.segments().damage());
+        if look.repair {
+            self.segments().set_strange_aside(&self.root().join("quarantine"))?;
+        }
         for key in self.segments().names(Kind::Record) {
             found.records += 1;
             let damaged = |artifact: &Artifact| found.damaged.contains(&artifact.digest);
@@ -184,5 +187,116 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Record;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    const LOOK: Look = Look { full: false, repair: false };
+    const FULL: Look = Look { full: true, repair: false };
+    const REPAIR: Look = Look { full: true, repair: true };
+
+    fn open(root: &Path) -> (Arc<Store>, Ledger) {
+        let store = Arc::new(Store::open(root).unwrap().with_small(8));
+        let ledger = Ledger::of(&store);
+        (store, ledger)
+    }
+
+    /// A store with a record of a small blob, one of a large blob, and one of both.
+    fn filled() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, ledger) = open(folder.path());
+        let artifact = |content: &str| {
+            let digest = store.put(content.as_bytes()).unwrap();
+            let bytes = content.len() as u64;
+            ("out".to_owned(), Artifact { type_name: "file".to_owned(), shape: Shape::Blob, digest, bytes })
+        };
+        for contents in [&["small"][..], &["a large blob"], &["small", "a large blob"]] {
+            let outputs = contents.iter().map(|content| artifact(content)).collect();
+            let record = Record { outputs, manifest: String::new(), seconds: 1.0 };
+            ledger.append(&[(Digest::of(contents.concat().as_bytes()), record)]).unwrap();
+        }
+        folder
+    }
+
+    fn verify(root: &Path, look: Look) -> Findings {
+        let (store, ledger) = open(root);
+        store.verify(&ledger, look).unwrap()
+    }
+
+    fn segment(root: &Path) -> PathBuf {
+        let files = fs::read_dir(root.join("segments")).unwrap().map(|entry| entry.unwrap().path());
+        files.into_iter().find(|path| path.extension().is_some_and(|end| end == "seg")).unwrap()
+    }
+
+    #[test]
+    fn an_intact_store_is_clean_and_counted() {
+        let folder = filled();
+        for look in [LOOK, FULL, REPAIR] {
+            let found = verify(folder.path(), look);
+            assert!(found.is_clean(), "{found:?}");
+            assert_eq!((found.blobs, found.bytes, found.records), (2, 17, 3));
+        }
+        let (store, ledger) = open(folder.path());
+        let stats = store.stats(&ledger).unwrap();
+        assert_eq!((stats.large_blobs, stats.large_bytes, stats.small_blobs, stats.small_bytes), (1, 12, 1, 5));
+        assert_eq!((stats.referenced_bytes, stats.distinct_bytes), (34, 17));
+    }
+
+    #[test]
+    fn a_damaged_large_blob_is_found_by_a_full_look_and_set_aside_by_a_repair() {
+        let folder = filled();
+        let digest = Digest::of(b"a large blob");
+        let path = open(folder.path()).0.blobs().path(&digest);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"a LARGE blob").unwrap();
+        assert!(verify(folder.path(), LOOK).is_clean());
+        for look in [FULL, FULL, REPAIR] {
+            let found = verify(folder.path(), look);
+            assert_eq!((found.damaged, found.lost.len()), (vec![digest], 2));
+        }
+        let after = verify(folder.path(), FULL);
+        assert_eq!((after.damaged, after.lost.len()), (vec![], 2));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_damaged_entry_is_found_by_a_full_look_and_forgotten_by_a_repair() {
+        let folder = filled();
+        // So that what lies where is known, and not looked up anew.
+        assert!(verify(folder.path(), LOOK).is_clean());
+        let path = segment(folder.path());
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(5).position(|part| part == b"small").unwrap();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let digest = Digest::of(b"small");
+        for look in [FULL, FULL, REPAIR] {
+            let found = verify(folder.path(), look);
+            assert_eq!((found.damaged, found.lost.len()), (vec![digest], 2));
+        }
+        assert_eq!(verify(folder.path(), FULL).lost.len(), 2);
+        assert!(!open(folder.path()).0.contains(&digest));
+    }
+
+    #[test]
+    fn what_is_no_file_in_the_place_of_a_segment_is_set_aside_by_a_repair() {
+        let folder = filled();
+        let path = segment(folder.path());
+        let away = folder.path().join("away");
+        fs::rename(&path, &away).unwrap();
+        std::os::unix::fs::symlink(&away, &path).unwrap();
+        let text = format!("{} is a symbolic link, not a segment", path.display());
+        for look in [LOOK, FULL, REPAIR] {
+            assert_eq!(verify(folder.path(), look).remarks, [text.as_str()]);
+        }
+        assert!(verify(folder.path(), FULL).is_clean());
+        assert!(path.symlink_metadata().is_err());
     }
 }

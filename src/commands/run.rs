@@ -48,7 +48,9 @@ impl Run {
             return status::preview(&workspace, &options, globals);
         }
         let arguments = std::env::args().skip(1).collect();
-        let journal = Journal::begin(&workspace.pipeline.project.state, &workspace.pipeline.file.name, arguments)?;
+        let pipeline = &workspace.pipeline;
+        let journal = Journal::begin(&pipeline.project.state, &pipeline.file.name, arguments);
+        let journal = journal.map_err(CommandError::failed)?;
         let mut reporter = Reporter::new(&workspace, globals, journal);
         let mut finished = BTreeMap::new();
         let summary = workspace.drive(&options, &mut |event| {

@@ -64,7 +64,7 @@ impl Found {
 fn scan(folder: &Path) -> Result<BTreeMap<PathBuf, Found>, Failure> {
     let mut found = BTreeMap::new();
     for entry in WalkDir::new(folder).min_depth(1) {
-        let entry = entry.map_err(Failure::new)?;
+        let entry = entry.map_err(|error| unlisted(folder, error))?;
         let path = entry.path().strip_prefix(folder).expect("a walk stays below its root").to_owned();
         if entry.file_type().is_dir() {
             let mut inside = at("list", entry.path(), fs::read_dir(entry.path()))?;
@@ -72,7 +72,7 @@ fn scan(folder: &Path) -> Result<BTreeMap<PathBuf, Found>, Failure> {
                 found.insert(path, Found::EmptyFolder);
             }
         } else {
-            found.insert(path, Found::of(&entry.metadata().map_err(Failure::new)?));
+            found.insert(path, Found::of(&entry.metadata().map_err(|error| unlisted(folder, error))?));
         }
     }
     Ok(found)
@@ -347,6 +347,13 @@ fn gone_already(result: io::Result<()>) -> io::Result<()> {
 fn make_parent(path: &Path) -> Result<(), Failure> {
     let parent = path.parent().unwrap_or(path);
     at("make the folder", parent, fs::create_dir_all(parent))
+}
+
+/// A walk's failure; one in the middle of a folder does not say which folder.
+fn unlisted(folder: &Path, error: walkdir::Error) -> Failure {
+    let path = error.path().unwrap_or(folder).display().to_string();
+    let source = error.into_io_error().unwrap_or_else(|| io::Error::other("it holds itself"));
+    Failure::new(OutError::Files { operation: "list", path, source })
 }
 
 fn at<T>(operation: &'static str, path: &Path, result: io::Result<T>) -> Result<T, Failure> {

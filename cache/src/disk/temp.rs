@@ -116,7 +116,11 @@ fn create(disk: &dyn Disk, path: &Path, mode: u32) -> io::Result<Option<Box<dyn 
     };
     match take(&*file) {
         Ok(true) => Ok(Some(file)),
-        Ok(false) => Ok(None),
+        Ok(false) => {
+            // If it was no sweeper that had the lock, nobody else removes it.
+            let _ = repeated(|| disk.remove(path));
+            Ok(None)
+        }
         Err(error) => {
             let _ = repeated(|| disk.remove(path));
             Err(error)
@@ -249,6 +253,19 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(FailingDisk::new(Arc::new(memory.clone()), decide));
         let error = Temp::create(&disk, Path::new("/"), 0o600).err().unwrap().to_string();
         assert!(error.starts_with("cannot create /.headwater-"), "{error}");
+        assert!(names(&memory, Path::new("/")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_temp_that_somebody_else_seems_to_hold_leaves_no_name() {
+        let memory = ForgetfulDisk::new();
+        let locked = std::sync::atomic::AtomicBool::new(false);
+        let decide = move |call: &Call| {
+            let first = call.operation == "lock" && !locked.swap(true, std::sync::atomic::Ordering::SeqCst);
+            first.then_some(Fault::Error(libc::EAGAIN))
+        };
+        let disk: Arc<dyn Disk> = Arc::new(FailingDisk::new(Arc::new(memory.clone()), decide));
+        drop(Temp::create(&disk, Path::new("/"), 0o600).unwrap());
         assert!(names(&memory, Path::new("/")).unwrap().is_empty());
     }
 
