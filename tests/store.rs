@@ -29,6 +29,7 @@ fn what_the_last_runs_used_stays_and_what_only_forgotten_ones_used_goes() {
     let plan = json(&project.ok(&["store", "gc", "--keep-last", "1", "--dry-run", "--format", "json"]));
     assert_eq!((&plan["event"], &plan["dry_run"], &plan["kept"]), (&"store_gc".into(), &true.into(), &2.into()));
     assert_eq!(plan["dropped"].as_array().expect("a list").len(), 1);
+    assert_eq!(plan["dropped"][0]["kind"], "run");
     let freed = plan["bytes_freed"].as_u64().expect("a number");
     assert!((288_000..300_000).contains(&freed), "{freed}");
     let text = project.ok(&["store", "gc", "--keep-last", "1"]);

@@ -16,6 +16,10 @@ use crate::stage::{Bound, Selection, Stage};
 /// The version of the key's format: raised when the meaning of a manifest changes, so that old records never match.
 pub const KEY_FORMAT: u32 = 1;
 
+/// Of an input with more selected entries than this the manifest has one line for all, by their digest: a record of a
+/// million lines would tell nobody more.
+const MAX_LISTED: usize = 10_000;
+
 /// The digest of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub Digest);
@@ -77,8 +81,16 @@ impl Manifest {
             Selection::Only(names) => Some(names.iter().map(String::as_str).collect()),
         };
         let selected = |entry: &&Entry| only.as_ref().is_none_or(|only| only.contains(entry.name.as_str()));
-        for entry in tree.entries.iter().filter(selected) {
-            self.push(format!("{label}/{}", entry.name), format!("{} {}", entry.type_name, entry.digest));
+        let selected: Vec<&Entry> = tree.entries.iter().filter(selected).collect();
+        let mut lines = Self::default();
+        for entry in &selected {
+            lines.push(format!("{label}/{}", entry.name), format!("{} {}", entry.type_name, entry.digest));
+        }
+        if selected.len() <= MAX_LISTED {
+            self.lines.append(&mut lines.lines);
+        } else {
+            let digest = Digest::of(lines.text().as_bytes());
+            self.push(format!("{label}/*"), format!("{} entries {digest}", selected.len()));
         }
     }
 
@@ -195,6 +207,7 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use headwater_cache::Shape;
     use proptest::prelude::*;
 
     fn manifest(lines: &[(&str, &str)]) -> Manifest {
@@ -223,6 +236,31 @@ mod tests {
         let new = manifest(&[("input.a/y", "i64 2"), ("input.a/x", "i64 1")]);
         assert_ne!(old.key(), new.key());
         assert_eq!(new.changes_since(&old)[0].label, "order");
+    }
+
+    /// The manifest of one folder with so many files, the first of which has this content.
+    fn of_folder(files: usize, first: &str) -> Manifest {
+        let entry = |at: usize| Entry {
+            name: format!("{at:06}"),
+            type_name: "file".into(),
+            shape: Shape::Blob,
+            digest: Digest::of(if at == 0 { first.as_bytes() } else { b"" }),
+            bytes: 0,
+        };
+        let tree = Tree { header: String::new(), entries: (0..files).map(entry).collect() };
+        let mut manifest = Manifest::default();
+        manifest.push_entries("input.in", &tree, &Selection::All);
+        manifest
+    }
+
+    #[test]
+    fn a_folder_of_a_million_files_is_one_line_and_still_tells_one_from_another() {
+        let one = of_folder(1_000_000, "a");
+        assert_eq!(one.lines().len(), 1);
+        let changes = of_folder(1_000_000, "b").changes_since(&one);
+        assert_eq!((changes.len(), changes[0].label.as_str()), (1, "input.in/*"));
+        assert!(changes[0].new.as_ref().is_some_and(|new| new.starts_with("1000000 entries ")));
+        assert_eq!(of_folder(MAX_LISTED, "a").lines().len(), MAX_LISTED);
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl Gc {
 
 /// The kind of stage that a record is of, as its manifest says.
 fn kind_of(dropped: &Dropped) -> &str {
-    let line = dropped.manifest.lines().find_map(|line| line.strip_prefix("kind "));
+    let line = dropped.manifest.lines().find_map(|line| line.strip_prefix("kind\t"));
     line.and_then(|line| line.split_whitespace().next()).unwrap_or("a stage")
 }
 

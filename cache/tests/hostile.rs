@@ -1,0 +1,244 @@
+//! Forged bytes in every file that a store reads: with right checksums too, so that it is the parsers that must hold.
+//!
+//! What must hold: no panic, never a wrong byte, and never more memory than 64 MiB beyond what the file itself has,
+//! whatever lengths, depths and counts the bytes claim. One seed is one sequence; `HEADWATER_TORTURE` multiplies the cases.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use headwater_cache::disk::{Access, Disk, FileKind, ForgetfulDisk, Links};
+use headwater_cache::{Artifact, Digest, Entry, FileIndex, Ledger, Look, Record, Shape, Store, Tree, UsedSet};
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+const CASES: u64 = 4_000;
+/// More than this must never be asked for on the word of a length.
+const LIMIT: usize = 64 << 20;
+const ROOT: &str = "/store";
+const INDEX: &str = "/state/files";
+const INPUT: &str = "/input";
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % bound.max(1) as u64) as usize
+    }
+}
+
+fn contents() -> Vec<Vec<u8>> {
+    vec![b"small".to_vec(), b"another".to_vec(), vec![7; 300], vec![9; 900]]
+}
+
+fn tree() -> Tree {
+    let entry = |(at, content): (usize, &Vec<u8>)| Entry {
+        name: format!("entry {at}"),
+        type_name: "file".to_owned(),
+        shape: Shape::Blob,
+        digest: Digest::of(content),
+        bytes: content.len() as u64,
+    };
+    Tree { header: "rows 3".to_owned(), entries: contents().iter().enumerate().map(entry).collect() }
+}
+
+fn open(disk: &ForgetfulDisk) -> Option<(Arc<Store>, Ledger)> {
+    let store = Store::open_on(Arc::new(disk.clone()), Path::new(ROOT)).ok()?.with_small(500);
+    let store = Arc::new(store);
+    let ledger = Ledger::of(&store);
+    Some((store, ledger))
+}
+
+/// A store with everything that one can have, and a file index.
+fn filled() -> ForgetfulDisk {
+    let disk = ForgetfulDisk::new();
+    write(&disk, Path::new(INPUT), b"an input");
+    let (store, ledger) = open(&disk).expect("it opens");
+    for content in contents() {
+        store.put(&content).expect("it is put");
+    }
+    let digest = store.put_tree(&tree()).expect("it is put");
+    let artifact = Artifact { type_name: "frame".to_owned(), shape: Shape::Tree, digest, bytes: tree().bytes() };
+    let record =
+        Record { outputs: vec![("out".to_owned(), artifact)], manifest: "kind\ttest\n".repeat(9), seconds: 1.0 };
+    let key = Digest::of(b"key");
+    ledger.append(&[(key, record)]).expect("it is appended");
+    store.use_now("me", &UsedSet { keys: [key].into(), blobs: [digest].into() }).expect("it is written");
+    drop((store, ledger));
+    // The second opening writes the contents of the segment.
+    open(&disk).expect("it opens");
+    let index = FileIndex::open_on(Arc::new(disk.clone()), Path::new(INDEX));
+    index.digest(Path::new(INPUT)).expect("it is read");
+    index.save().expect("it is saved");
+    disk
+}
+
+fn write(disk: &dyn Disk, path: &Path, bytes: &[u8]) {
+    let handle = disk.open(path, Access::Edit(0o644)).expect("it opens");
+    handle.set_len(0).expect("it is cut");
+    let mut written = 0;
+    while written < bytes.len() {
+        written += handle.write_at(&bytes[written..], written as u64).expect("it is written");
+    }
+}
+
+fn read(disk: &dyn Disk, path: &Path) -> Vec<u8> {
+    let handle = disk.open(path, Access::Read(Links::Refuse)).expect("it opens");
+    let mut bytes = vec![0; handle.look().expect("it is there").bytes as usize];
+    assert_eq!(handle.read_at(&mut bytes, 0).expect("it is read"), bytes.len());
+    bytes
+}
+
+/// All files of the store and of the index that have bytes.
+fn files(disk: &dyn Disk) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![PathBuf::from(ROOT), PathBuf::from("/state")]);
+    while let Some(folder) = open.pop() {
+        let mut names = disk.names(&folder).unwrap_or_default();
+        names.sort();
+        for name in names {
+            let path = folder.join(name);
+            let about = disk.look(&path, Links::Refuse).expect("it is there");
+            match about.kind {
+                FileKind::Folder => open.push(path),
+                _ if about.bytes > 0 => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    // Random names must not make a seed mean another case.
+    found.sort_by_key(|path| (path.extension().map(ToOwned::to_owned), read(disk, path).len()));
+    found
+}
+
+/// One to four changes of any kind.
+fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+    for _ in 0..=random.below(4) {
+        let at = random.below(bytes.len());
+        match random.below(6) {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xfb, 0xfc, 0xfd, 0xff][random.below(8)],
+            // A length that asks for everything, in both of the forms that the formats have.
+            2 => overwrite(bytes, at, &[0xff; 8][..1 + random.below(8)]),
+            3 => overwrite(bytes, at, &[0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]),
+            4 => bytes.truncate(at.max(1)),
+            _ => {
+                let end = (at + 1 + random.below(64)).min(bytes.len());
+                let copy = bytes[at..end].to_vec();
+                let to = random.below(bytes.len());
+                bytes.splice(to..to, copy);
+            }
+        }
+    }
+}
+
+fn overwrite(bytes: &mut [u8], at: usize, with: &[u8]) {
+    let end = (at + with.len()).min(bytes.len());
+    bytes[at..end].copy_from_slice(&with[..end - at]);
+}
+
+/// Makes checksums right again, so that what was forged is believed as far as the parser lets it.
+fn forge(path: &Path, bytes: &mut [u8]) {
+    match path.extension().and_then(|end| end.to_str()) {
+        Some("seg") => forge_entries(bytes),
+        Some("idx") if bytes.len() > 32 => {
+            let end = bytes.len() - 32;
+            let sum = Digest::of(&bytes[..end]);
+            bytes[end..].copy_from_slice(sum.as_bytes());
+        }
+        _ => {}
+    }
+}
+
+/// As the crate's documentation tells the layout of a segment. Blobs get the names that their bytes have.
+fn forge_entries(bytes: &mut [u8]) {
+    let mut at = 16;
+    while at + 64 <= bytes.len() {
+        let number = |from: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + from + i])) as usize;
+        let (length, kind) = (number(4), number(8));
+        let Some(payload) = bytes.get(at + 64..at.saturating_add(64).saturating_add(length)).map(<[u8]>::to_vec) else {
+            at += 8;
+            continue;
+        };
+        if kind == 1 {
+            bytes[at + 16..at + 48].copy_from_slice(Digest::of(&payload).as_bytes());
+        }
+        let mut hashed = b"headwater segment entry\0".to_vec();
+        hashed.extend(1u32.to_le_bytes());
+        hashed.extend((at as u64).to_le_bytes());
+        hashed.extend(&bytes[at + 4..at + 48]);
+        hashed.extend(if kind == 1 { &[] } else { payload.as_slice() });
+        bytes[at + 48..at + 64].copy_from_slice(&Digest::of(&hashed).as_bytes()[..16]);
+        at += 64 + length.next_multiple_of(8);
+    }
+}
+
+/// Everything that a program does with a store; what it gets must be right.
+fn use_all(disk: &ForgetfulDisk) {
+    if let Some((store, ledger)) = open(disk) {
+        for content in contents() {
+            if let Ok(bytes) = store.get(&Digest::of(&content)) {
+                assert_eq!(bytes, content);
+            }
+        }
+        for digest in store.with_prefix("").unwrap_or_default() {
+            if let Ok(bytes) = store.get(&digest) {
+                assert_eq!(Digest::of(&bytes), digest);
+            }
+            let _ = store.get_tree(&digest);
+        }
+        if let Some(record) = ledger.get(&Digest::of(b"key")) {
+            for (_, artifact) in &record.outputs {
+                store.holds(artifact);
+            }
+        }
+        let _ = store.stats(&ledger);
+        let _ = store.verify(&ledger, Look { full: true, repair: true });
+        let _ = store.use_now("me", &UsedSet::default());
+    }
+    let index = FileIndex::open_on(Arc::new(disk.clone()), Path::new(INDEX));
+    assert_eq!(index.digest(Path::new(INPUT)).expect("it is read").digest, Digest::of(b"an input"));
+    let _ = index.save();
+}
+
+#[test]
+fn forged_bytes_end_in_an_error_and_ask_for_no_memory() {
+    let torture: u64 = std::env::var("HEADWATER_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let good = filled();
+    let files = files(&good);
+    assert!(files.len() >= 5, "{files:?}");
+    for seed in 0..CASES * torture {
+        let mut random = Random(seed);
+        let (disk, path) = (good.copy(), &files[random.below(files.len())]);
+        let mut bytes = read(&disk, path);
+        mutate(&mut bytes, &mut random);
+        if random.below(2) == 0 {
+            forge(path, &mut bytes);
+        }
+        write(&disk, path, &bytes);
+        MEMORY.reset_peak_usage();
+        let before = MEMORY.current_usage();
+        use_all(&disk);
+        let asked = MEMORY.peak_usage().saturating_sub(before);
+        assert!(asked < LIMIT, "seed {seed}: {asked} bytes for {}", path.display());
+    }
+}
+
+#[test]
+fn forged_trees_end_in_an_error_or_are_what_they_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path()).expect("a store");
+    let good = tree().encode().expect("it is encoded");
+    for seed in 0..CASES {
+        let (mut bytes, mut random) = (good.clone(), Random(seed));
+        mutate(&mut bytes, &mut random);
+        let digest = store.put(&bytes).expect("it is put");
+        if let Ok(tree) = store.get_tree(&digest) {
+            assert_eq!(tree.encode().expect("it is a tree"), bytes, "seed {seed}");
+        }
+    }
+}
