@@ -63,7 +63,7 @@ impl Blobs {
         if self.length(digest)? != Some(bytes) {
             return Ok(false);
         }
-        match self.read(digest, |file, path, length| disk::hash_into(file, path, length, |_| Ok(()))) {
+        match self.read(digest, disk::hash) {
             Ok(_) => Ok(true),
             Err(error) if error.lost().is_some() => Ok(false),
             Err(error) => Err(error),
@@ -76,7 +76,7 @@ impl Blobs {
         let Opened::Regular(file, found) = disk::open_regular(&*self.disk, &path, Links::Refuse)? else {
             return Ok(false);
         };
-        let hash = || disk::hash_into(&*file, &path, found.bytes, |_| Ok(()));
+        let hash = || disk::hash(&*file, &path, found.bytes);
         match hash().or_else(|error| if error.is_of_the_medium() { hash() } else { Err(error) }) {
             Ok((hashed, _)) => Ok(hashed == *digest),
             Err(error) if error.is_of_the_medium() => Ok(false),

@@ -248,7 +248,10 @@ impl Store {
             }
         }
         let mut temp = self.temp()?;
-        let (digest, bytes) = disk::hash_into(&*file, path, u64::MAX, |chunk| temp.write(chunk))?;
+        let (digest, bytes) = match temp.share(&*file)? {
+            Some(shared) => shared,
+            None => disk::hash_into(&*file, path, u64::MAX, |chunk| temp.write(chunk))?,
+        };
         self.keep_large(&digest, temp, bytes)?;
         self.relieve()?;
         Ok((digest, bytes))
@@ -346,7 +349,8 @@ impl Store {
 
     /// Copies a blob to `dest`, verified before it appears there, atomically; durable after the next [`Store::commit`].
     /// Missing folders are made; what is at `dest` is replaced, so the caller first moves away what must not be lost.
-    /// The file gets the permissions of any new file of the user's, and never shares an inode with the store.
+    /// The file gets the permissions of any new file of the user's, and never shares an inode with the store; where the
+    /// file system can share bytes between files until one of them is written to, a large blob is not copied.
     ///
     /// # Errors
     /// As [`Store::get`]; `dest` is untouched then.
@@ -376,7 +380,10 @@ impl Store {
             }
             None => self.read_file(digest, |file, path, length| {
                 let mut temp = create()?;
-                let (found, _) = disk::hash_into(file, path, length, |chunk| temp.write(chunk))?;
+                let (found, _) = match temp.share(file)? {
+                    Some(shared) => shared,
+                    None => disk::hash_into(file, path, length, |chunk| temp.write(chunk))?,
+                };
                 Ok((found, temp))
             })?,
         };
@@ -597,7 +604,7 @@ impl Store {
         if self.length(digest)?.is_none_or(|bytes| bytes <= limit) {
             return Ok(());
         }
-        let bytes = self.read_file(digest, |file, path, length| disk::hash_into(file, path, length, |_| Ok(())))?;
+        let bytes = self.read_file(digest, disk::hash)?;
         match bytes > limit {
             true => Err(StoreError::NotATree { digest: *digest, source: CodecError::TooLarge { bytes, limit }.into() }),
             false => Ok(()),

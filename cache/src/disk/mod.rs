@@ -144,6 +144,11 @@ pub trait Handle: Debug + Send + Sync {
     /// As `flock(2)`.
     fn lock(&self, lock: Lock) -> io::Result<()>;
 
+    /// The operating system's own file, to be asked what other disks cannot do; one that is none of its has none.
+    fn file(&self) -> Option<&File> {
+        None
+    }
+
     /// The operating system's own file, for those who need one; a disk that is none of its has none.
     fn into_file(self: Box<Self>) -> Option<File> {
         None
@@ -597,6 +602,15 @@ pub(crate) fn set_len(file: &dyn Handle, path: &Path, length: u64) -> Result<(),
 /// Waits for a lock. A signal is no reason to go on without it.
 pub(crate) fn lock(file: &dyn Handle, path: &Path, lock: Lock) -> Result<(), DiskError> {
     repeated(|| file.lock(lock)).map_err(failed("lock", path))
+}
+
+/// Lets an empty file share the bytes of another instead of copying them; whoever writes to either gets bytes of its own.
+/// `false` where the file system cannot, or not between these two.
+pub(crate) fn share(to: &dyn Handle, from: &dyn Handle) -> bool {
+    match (to.file(), from.file()) {
+        (Some(to), Some(from)) => rustix::fs::ioctl_ficlone(to, from).is_ok(),
+        _ => false,
+    }
 }
 
 /// Takes the exclusive lock; `false` if anybody else has it.

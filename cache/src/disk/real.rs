@@ -99,6 +99,10 @@ impl Handle for File {
         }
     }
 
+    fn file(&self) -> Option<&File> {
+        Some(self)
+    }
+
     fn into_file(self: Box<Self>) -> Option<File> {
         Some(*self)
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Access, Disk, DiskError, Handle, Links, Lock, Opened, failed, names, open_regular, parent, repeated};
-use crate::digest;
+use crate::digest::{self, Digest};
 
 const TEMP_PREFIX: &str = ".headwater-";
 const TEMP_SUFFIX: &str = ".tmp";
@@ -60,6 +60,17 @@ impl Temp {
         super::write(&*self.file, &self.path, bytes, self.written)?;
         self.written += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Shares the bytes of a file, if that is possible; the temp must be empty. Returns digest and length of what it has
+    /// then, read back from the temp itself.
+    pub(crate) fn share(&mut self, from: &dyn Handle) -> Result<Option<(Digest, u64)>, DiskError> {
+        if !super::share(&*self.file, from) {
+            return Ok(None);
+        }
+        let file = super::open(&*self.disk, &self.path, Access::Read(Links::Refuse))?;
+        self.written = super::look_at(&*file, &self.path)?.bytes;
+        super::hash(&*file, &self.path, self.written).map(Some)
     }
 
     /// Sets the final mode, before the sync that makes it durable.
