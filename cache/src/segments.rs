@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::contents::Contents;
@@ -32,6 +32,8 @@ const DIGITS: usize = 32;
 const ROLL_AFTER: u64 = 256 << 20;
 /// Entries are written anew in groups of about so many bytes.
 const COPIED_AT_ONCE: usize = 16 << 20;
+/// The number of no segment.
+const NONE: usize = usize::MAX;
 /// How often a name for a new segment is tried that another process takes over at once.
 const ATTEMPTS: usize = 16;
 /// Contents are written anew when what they lack is more than this part of them.
@@ -114,6 +116,8 @@ pub(crate) struct Segments {
     /// Segment and offset of what was found damaged.
     lost: Mutex<BTreeMap<(usize, u64), Head>>,
     writer: Mutex<Option<Writer>>,
+    /// The number of that segment, or [`NONE`]: who only reads does not wait for who writes.
+    own: AtomicUsize,
     sync_failed: AtomicBool,
 }
 
@@ -153,6 +157,7 @@ impl Segments {
             strange: Mutex::default(),
             lost: Mutex::default(),
             writer: Mutex::default(),
+            own: AtomicUsize::new(NONE),
             sync_failed: AtomicBool::new(false),
         };
         segments.refresh()?;
@@ -162,10 +167,10 @@ impl Segments {
     /// Reads what other processes have appended since the last look.
     pub(crate) fn refresh(&self) -> Result<(), SegmentError> {
         self.check_synced()?;
-        let own = self.lock_writer().as_ref().map(|writer| writer.number);
+        let own = self.own.load(Ordering::Acquire);
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
         for (number, segment) in loaded.iter_mut().enumerate() {
-            if own != Some(number) {
+            if own != number {
                 self.catch_up(segment)?;
             }
         }
@@ -213,6 +218,7 @@ impl Segments {
             Some(held) => held,
             None => self.take_segment()?,
         };
+        self.own.store(held.number, Ordering::Release);
         let held = writer.insert(held);
         if self.append_to(held, entries)? >= ROLL_AFTER {
             self.leave(writer);
@@ -511,6 +517,7 @@ impl Segments {
     /// Lets go of a full segment.
     fn leave(&self, mut writer: MutexGuard<Option<Writer>>) {
         if let Some(held) = writer.take() {
+            self.own.store(NONE, Ordering::Release);
             let lost = self.lost_of(held.number);
             let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
             self.index(&mut loaded[held.number], &lost);
