@@ -411,6 +411,7 @@ mod tests {
             let frame = read_frame(&config, format!("i,f,t\n{lines}").as_bytes()).expect("reads");
             let draft = Draft::tree(FRAME, frame::encode(&frame).expect("encodes"));
             let artifact = store_draft(&self.store, draft).expect("stores");
+            self.store.commit().expect("durable");
             let tree = self.store.get_tree(&artifact.digest).expect("a tree");
             let columns: Vec<Digest> = tree.entries.iter().map(|entry| entry.digest).collect();
             assert!(tree.entries.iter().all(|entry| entry.bytes > 64 << 10), "columns are large enough to be mapped");
