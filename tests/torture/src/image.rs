@@ -26,7 +26,7 @@ pub enum FileSystem {
 }
 
 /// After this many cuts a file system is made anew: its faults are not our subject.
-const CUTS: u64 = 200;
+const CUTS: u64 = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A loop device, in use as long as it is open.
