@@ -643,7 +643,7 @@ impl Handle for ForgetfulHandle {
             return error(libc::EBADF);
         }
         let end = offset + bytes.len() as u64;
-        let grows = end > self.look()?.bytes;
+        let grows = !bytes.is_empty() && end > self.look()?.bytes;
         let mut changes = Vec::from_iter(grows.then_some(Change::Grow(end)));
         let mut at = offset;
         while at < end {
@@ -738,6 +738,14 @@ mod tests {
     fn seen<T: Ord>(disk: &ForgetfulDisk, of: impl Fn(&ForgetfulDisk) -> T) -> Vec<T> {
         assert!(disk.crash_count() <= 10_000);
         disk.crashes(10_000, 0).map(|crashed| of(&crashed)).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    #[test]
+    fn writing_nothing_behind_the_end_leaves_a_file_as_long_as_it_was() {
+        let disk = ForgetfulDisk::new();
+        let file = disk.open(Path::new("/file"), Access::Edit(0o600)).unwrap();
+        assert_eq!(file.write_at(b"", 1127).unwrap(), 0);
+        assert_eq!(file.look().unwrap().bytes, 0);
     }
 
     #[test]
