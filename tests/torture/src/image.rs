@@ -4,6 +4,7 @@
 //! and no loop device in use: mounts are in a namespace of the process, and a loop device frees itself when nobody has it
 //! open.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,6 +45,8 @@ pub struct Image {
     pub at: PathBuf,
     mounted: bool,
     cuts: u64,
+    /// The power is cut, and it was not mounted again.
+    down: Cell<bool>,
 }
 
 impl FileSystem {
@@ -124,7 +127,7 @@ impl Image {
     pub fn new(system: FileSystem, folder: &Path) -> Result<Self, Trouble> {
         let (file, at) = (folder.join("image"), folder.join("mounted"));
         fs::create_dir_all(&at)?;
-        let mut image = Self { system, file, device: None, at, mounted: false, cuts: 0 };
+        let mut image = Self { system, file, device: None, at, mounted: false, cuts: 0, down: Cell::new(false) };
         image.make()?;
         Ok(image)
     }
@@ -157,6 +160,7 @@ impl Image {
     /// # Errors
     /// If the file system does not go down.
     pub fn cut(&self) -> Result<(), Trouble> {
+        self.down.set(true);
         go_down(&self.at)
     }
 
@@ -167,6 +171,7 @@ impl Image {
     pub fn boot(&mut self) -> Result<(), Trouble> {
         self.unmount()?;
         self.cuts += 1;
+        self.down.set(false);
         self.mount()
     }
 
@@ -176,12 +181,31 @@ impl Image {
     /// If it cannot be.
     pub fn refresh(&mut self) -> Result<(), Trouble> {
         if self.cuts < CUTS {
-            return Ok(());
+            // A case that ended early has left it as its cut did.
+            return if self.down.get() { self.boot() } else { Ok(()) };
         }
+        self.down.set(false);
         self.unmount()?;
         self.device = None;
         self.cuts = 0;
         self.make()
+    }
+
+    /// Whether the file system's own check finds it damaged. It is made anew before the next case then or not.
+    ///
+    /// # Errors
+    /// If it cannot be checked.
+    pub fn is_damaged(&mut self) -> Result<bool, Trouble> {
+        self.unmount()?;
+        let mut check = match self.system {
+            FileSystem::Ext4 => tool("e2fsck"),
+            FileSystem::Xfs => tool("xfs_repair"),
+        };
+        let flags: &[&str] = if matches!(self.system, FileSystem::Ext4) { &["-fn"] } else { &["-n", "-f"] };
+        let sound = check.args(flags).arg(&self.file).output()?.status.success();
+        self.cuts = CUTS;
+        self.mount()?;
+        Ok(!sound)
     }
 
     fn unmount(&mut self) -> Result<(), Trouble> {

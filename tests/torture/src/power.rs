@@ -80,6 +80,7 @@ pub fn row(
         return Ok(score);
     }
     score.add("cuts", 0);
+    score.add("damaged file systems", 0);
     Verdict::FIGURES.iter().for_each(|figure| score.add(figure, 0));
     let moments = if tool.can_be_traced() { 3 } else { 1 };
     Ok(orders.deal(
@@ -100,6 +101,14 @@ pub fn row(
                 case.note(format!("{place}: {}: {text}", verdict.figure()));
             }
             case.add("cuts", 1);
+            // Who keeps data on a damaged file system can do no more than say so.
+            if matches!(expected, Expected::Right)
+                && matches!(verdict, Verdict::Stuck(_))
+                && machine.image.is_damaged()?
+            {
+                case.add("damaged file systems", 1);
+                return Ok(());
+            }
             match (expected, verdict.text()) {
                 (Expected::Right, Some(text)) => {
                     Err(Trouble::violation(format!("{place}: {}: {text}", verdict.figure())))
