@@ -36,7 +36,7 @@ impl Workspace {
     pub fn open(path: &Path, settings: &[String]) -> Result<Self, CommandError> {
         let begun = Instant::now();
         let pipeline = Pipeline::load(path, settings)?;
-        let store_path = pipeline.project.store_path(pipeline.file.store.path.as_deref());
+        let store_path = pipeline.store_path();
         let store = Arc::new(Store::open(&store_path).map_err(|error| store_error(&error, &store_path))?);
         let ledger = Ledger::of(&store);
         if let Some(damage) = ledger.damage() {

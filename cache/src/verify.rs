@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use rayon::prelude::*;
+use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::ledger::Ledger;
@@ -50,7 +51,7 @@ impl Findings {
 }
 
 /// How much a store holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
     /// Records.
     pub records: u64,

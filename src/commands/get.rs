@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use headwater_cache::{Artifact, Shape, Store};
+use headwater_cache::{Artifact, Digest, Shape, Store};
 use headwater_stages::collect::write::write_frame;
 use headwater_stages::frame;
 use headwater_stages::kind::artifact;
@@ -40,7 +40,7 @@ impl Get {
             Err(error) => return Err(error),
         };
         refuse_to_replace(&self.output, self.overwrite)?;
-        let (store, artifact) = (&workspace.store, &found.artifact);
+        let artifact = &found.artifact;
         match (artifact.type_name.as_str(), artifact.shape) {
             (artifact::FRAME, _) => {
                 let stored = open(&workspace, &found)?;
@@ -58,27 +58,23 @@ impl Get {
                 write(&self.output, transform.describe().as_bytes())
             }
             (_, Shape::Tree) => self.write_folder(&workspace, artifact),
-            (type_name, Shape::Blob) => {
-                let executable = type_name == "executable";
-                let restored = store.restore(&artifact.digest, &self.output, executable);
-                restored.and_then(|()| store.commit()).map_err(CommandError::failed)
-            }
+            (type_name, Shape::Blob) => self.write_file(&workspace, &artifact.digest, type_name == "executable"),
         }
     }
-}
 
-impl Get {
     /// Writes a source that a run has kept; `error` if there is none of such a digest.
     fn put_back(&self, workspace: &Workspace, error: CommandError) -> Result<(), CommandError> {
         let kept = workspace.kept_source(&self.reference)?.ok_or(error)?;
         refuse_to_replace(&self.output, self.overwrite)?;
         match kept {
             Kept::Folder(artifact) => self.write_folder(workspace, &artifact),
-            Kept::File(digest) => {
-                let restored = workspace.store.restore(&digest, &self.output, false);
-                restored.and_then(|()| workspace.store.commit()).map_err(CommandError::failed)
-            }
+            Kept::File(digest) => self.write_file(workspace, &digest, false),
         }
+    }
+
+    fn write_file(&self, workspace: &Workspace, digest: &Digest, executable: bool) -> Result<(), CommandError> {
+        let restored = workspace.store.restore(digest, &self.output, executable);
+        restored.and_then(|()| workspace.store.commit()).map_err(CommandError::failed)
     }
 
     fn write_folder(&self, workspace: &Workspace, artifact: &Artifact) -> Result<(), CommandError> {

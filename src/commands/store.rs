@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use headwater_cache::{CollectError, Collector, Dropped, Findings, Keep, Look, Plan, Stats};
+use headwater_engine::Manifest;
 use serde::Serialize;
 
 use crate::commands::Globals;
@@ -61,16 +62,8 @@ struct Gc {
 #[derive(Serialize)]
 struct StatsJson {
     event: &'static str,
-    records: u64,
-    large_blobs: u64,
-    large_bytes: u64,
-    small_blobs: u64,
-    small_bytes: u64,
-    segments: u64,
-    segment_bytes: u64,
-    quarantined: u64,
-    referenced_bytes: u64,
-    distinct_bytes: u64,
+    #[serde(flatten)]
+    stats: Stats,
 }
 
 #[derive(Serialize)]
@@ -121,7 +114,7 @@ fn stats(globals: &Globals) -> Result<(), CommandError> {
     let workspace = Workspace::open(&globals.pipeline, &[])?;
     let stats = workspace.store.stats(&workspace.ledger).map_err(CommandError::failed)?;
     if globals.json() {
-        return Ok(print_json(&json_of(&stats))?);
+        return Ok(print_json(&StatsJson { event: "store_stats", stats })?);
     }
     say(&format!("     store {}", workspace.store.root().display()))?;
     say(&format!("   records {}", stats.records))?;
@@ -135,35 +128,6 @@ fn stats(globals: &Globals) -> Result<(), CommandError> {
         say(&format!("quarantine {} damaged files; `headwater store gc` removes them", stats.quarantined))?;
     }
     Ok(())
-}
-
-fn json_of(stats: &Stats) -> StatsJson {
-    let Stats {
-        records,
-        large_blobs,
-        large_bytes,
-        small_blobs,
-        small_bytes,
-        segments,
-        segment_bytes,
-        quarantined,
-        referenced_bytes,
-        distinct_bytes,
-    } = *stats;
-    let event = "store_stats";
-    StatsJson {
-        event,
-        records,
-        large_blobs,
-        large_bytes,
-        small_blobs,
-        small_bytes,
-        segments,
-        segment_bytes,
-        quarantined,
-        referenced_bytes,
-        distinct_bytes,
-    }
 }
 
 impl Verify {
@@ -217,8 +181,7 @@ impl Verify {
 impl Gc {
     fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
         let pipeline = Pipeline::load(&globals.pipeline, &[])?;
-        let path = pipeline.project.store_path(pipeline.file.store.path.as_deref());
-        let collector = Collector::open(&path).map_err(collect_error)?;
+        let collector = Collector::open(&pipeline.store_path()).map_err(collect_error)?;
         let plan = collector.plan(Keep { last: self.keep_last, max_bytes: self.max_size }).map_err(collect_error)?;
         let trash = old_trash(&pipeline.project.state.join("trash"));
         if globals.json() {
@@ -257,7 +220,7 @@ impl Gc {
     fn json(&self, plan: &Plan, trash: &[PathBuf]) -> GcJson {
         let dropped = |dropped: &Dropped| DroppedJson {
             key: dropped.key.to_string(),
-            kind: kind_of(dropped).to_owned(),
+            kind: kind_of(dropped),
             seconds: dropped.seconds,
             bytes: dropped.bytes,
         };
@@ -275,9 +238,11 @@ impl Gc {
 }
 
 /// The kind of stage that a record is of, as its manifest says.
-fn kind_of(dropped: &Dropped) -> &str {
-    let line = dropped.manifest.lines().find_map(|line| line.strip_prefix("kind\t"));
-    line.and_then(|line| line.split_whitespace().next()).unwrap_or("a stage")
+fn kind_of(dropped: &Dropped) -> String {
+    let manifest = Manifest::parse(&dropped.manifest);
+    let kind = manifest.lines().iter().find(|(label, _)| label == "kind");
+    let word = kind.and_then(|(_, value)| value.split_whitespace().next());
+    word.unwrap_or("a stage").to_owned()
 }
 
 /// What has lain in the trash for long.

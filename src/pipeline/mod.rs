@@ -66,6 +66,11 @@ impl Pipeline {
         Ok(Self { path: path.to_owned(), source, file, project, graph, nodes, variants })
     }
 
+    /// Where the store is.
+    pub fn store_path(&self) -> PathBuf {
+        self.project.store_path(self.file.store.path.as_deref())
+    }
+
     /// The graph with all that keys are made from. Loading leaves out what has to be asked for, as most commands need no
     /// key: the versions of programs, and the hashes of secrets. `None` if nothing was left out.
     ///
@@ -76,8 +81,7 @@ impl Pipeline {
         if late().all(|key| *key == LateKey::default()) {
             return Ok(None);
         }
-        let store = self.project.store_path(self.file.store.path.as_deref());
-        let answers = Answers::to(late(), &self.project.root, &store).map_err(CommandError::failed)?;
+        let answers = Answers::to(late(), &self.project.root, &self.store_path()).map_err(CommandError::failed)?;
         let with_answers = |(id, key): (NodeId, &LateKey)| {
             let mut node = self.graph.node(id).clone();
             node.stage.config.extend(answers.lines(key));
