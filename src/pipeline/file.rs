@@ -2,6 +2,8 @@
 //!
 //! It does not know what a kind's keys mean, and resolves no name. All errors of shape are collected.
 
+use std::collections::BTreeMap;
+
 use crate::error::Diagnostic;
 use crate::pipeline::value::{Datum, Key, Span, Value};
 
@@ -15,6 +17,8 @@ pub struct PipelineFile {
     pub exclude: Vec<Value>,
     pub variants: Vec<(Key, Vec<(Key, Value)>)>,
     pub stages: Vec<StageDeclaration>,
+    /// Where each stage stands among the stages.
+    positions: BTreeMap<String, usize>,
     pub store: StoreDeclaration,
 }
 
@@ -83,19 +87,23 @@ impl PipelineFile {
         let (variants, stages) = (section("variants"), section("stages"));
         let (pipeline, store) = (section("pipeline"), section("store"));
         let (exclude, matrix): (Vec<_>, Vec<_>) = matrix.into_iter().partition(|(key, _)| key.name == "exclude");
-        let file = Self {
-            name: text_of(&pipeline, "pipeline", "name", &mut errors).unwrap_or_else(|| "pipeline".into()),
-            params,
-            matrix,
-            exclude: exclude.into_iter().flat_map(|(_, value)| exclusions(value, &mut errors)).collect(),
-            variants: variants.into_iter().map(|(key, value)| read_variant(key, &value, &mut errors)).collect(),
-            stages: stages.into_iter().filter_map(|(key, value)| read_stage(key, value, &mut errors)).collect(),
-            store: read_store(&store, &mut errors),
-        };
+        let name = text_of(&pipeline, "pipeline", "name", &mut errors).unwrap_or_else(|| "pipeline".into());
+        let exclude = exclude.into_iter().flat_map(|(_, value)| exclusions(value, &mut errors)).collect();
+        let variants = variants.into_iter().map(|(key, value)| read_variant(key, &value, &mut errors)).collect();
+        let stages = stages.into_iter().filter_map(|(key, value)| read_stage(key, value, &mut errors));
+        let stages: Vec<StageDeclaration> = stages.collect();
+        let positions = stages.iter().enumerate().map(|(at, stage)| (stage.name.name.clone(), at)).collect();
+        let store = read_store(&store, &mut errors);
+        let file = Self { name, params, matrix, exclude, variants, stages, positions, store };
         if file.stages.is_empty() && errors.is_empty() {
             errors.push(Diagnostic::new("there are no stages").hint("add one: [stages.NAME] with `uses` or `run`"));
         }
         if errors.is_empty() { Ok(file) } else { Err(errors) }
+    }
+
+    /// Where the stage of this name stands among the stages.
+    pub fn position(&self, stage: &str) -> Option<usize> {
+        self.positions.get(stage).copied()
     }
 }
 

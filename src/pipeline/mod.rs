@@ -7,15 +7,21 @@
 //! | `file` | the tables of the file, checked for shape |
 //! | `interpolate` | `${param}` |
 //! | `variants` | params, matrix and named variants -> variants and axes |
-//! | `expand` | stages and variants -> nodes and wires |
+//! | `references` | what stages name, and the axes that follow from it |
+//! | `expand` | stages and variants -> nodes |
+//! | `outs` | which node writes which file |
+//! | `edges` | which node reads what |
 //! | `wiring` | what the engine finds wrong with the wires, in the words of the file |
 //!
 //! Invariant: all errors of one pass are reported together, each with its place.
 
 pub mod blame;
+mod edges;
 pub mod expand;
 pub mod file;
 pub mod interpolate;
+mod outs;
+mod references;
 pub mod value;
 pub mod variants;
 pub mod wiring;

@@ -57,13 +57,13 @@ impl<'a> Facts<'a> {
     ) -> Self {
         let wired =
             |((node, stage), places): ((&Node, usize), Vec<Place>)| Wired { stage, work: node.stage.clone(), places };
-        let mut outputs = Vec::new();
+        let (mut outputs, mut seen) = (Vec::new(), BTreeSet::new());
         for node in nodes {
             let one = node.stage.outputs.len() == 1;
             for output in &node.stage.outputs {
                 let name = if one { node.stage_name.clone() } else { format!("{}.{}", node.stage_name, output.name) };
                 let offer = (name, output.type_name.clone());
-                if outputs.last() != Some(&offer) && !outputs.contains(&offer) {
+                if outputs.last() != Some(&offer) && seen.insert(offer.clone()) {
                     outputs.push(offer);
                 }
             }
