@@ -22,6 +22,7 @@ const RUNS_READ: usize = 200;
 pub enum Line {
     Run(RunLine),
     Node(NodeLine),
+    Same(SameLine),
     End(EndLine),
 }
 
@@ -60,6 +61,12 @@ pub struct OutputLine {
     pub digest: String,
     pub bytes: u64,
     pub tree: bool,
+}
+
+/// In place of lines for nodes: each is what it was in an earlier run, cached.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SameLine {
+    pub run: String,
 }
 
 /// The end of a run.
@@ -185,8 +192,10 @@ fn paths(folder: &Path) -> Vec<PathBuf> {
 #[derive(Debug, Clone)]
 pub struct PastRun {
     pub head: RunLine,
-    /// The last line of each node.
+    /// The last line of each node; none if the run found nothing changed.
     pub nodes: BTreeMap<String, NodeLine>,
+    /// The run since which nothing had changed.
+    pub same: Option<String>,
     /// Missing if the run was killed.
     pub end: Option<EndLine>,
 }
@@ -201,7 +210,6 @@ impl History {
     pub fn of(state: &Path) -> Self {
         let mut paths = paths(&state.join("runs"));
         paths.reverse();
-        paths.truncate(RUNS_READ);
         Self { paths }
     }
 
@@ -210,11 +218,26 @@ impl History {
         self.paths.iter().filter_map(|path| read(path))
     }
 
+    /// The runs that tell of nodes, newest first. Those between one that found nothing changed and the one before which
+    /// that was are passed over: they found the same.
+    pub fn telling_runs(&self) -> impl Iterator<Item = PastRun> + '_ {
+        let mut since: Option<u64> = None;
+        let telling = move |path: &PathBuf| {
+            if since.is_some_and(|since| number_of(path).is_some_and(|number| number > since)) {
+                return None;
+            }
+            let run = read(path)?;
+            since = run.same.as_ref().and_then(|run| run.parse().ok());
+            run.same.is_none().then_some(run)
+        };
+        self.paths.iter().filter_map(telling).take(RUNS_READ)
+    }
+
     /// The last finish of each of these nodes.
     pub fn last_finishes<'a>(&self, nodes: impl Iterator<Item = &'a str>) -> BTreeMap<String, NodeLine> {
         let mut wanted: Vec<&str> = nodes.collect();
         let mut found = BTreeMap::new();
-        for run in self.runs() {
+        for run in self.telling_runs() {
             if wanted.is_empty() {
                 break;
             }
@@ -234,10 +257,11 @@ fn read(path: &Path) -> Option<PastRun> {
     let mut run: Option<PastRun> = None;
     for line in BufReader::new(File::open(path).ok()?).lines().map_while(Result::ok) {
         match (serde_json::from_str::<Line>(&line), &mut run) {
-            (Ok(Line::Run(head)), None) => run = Some(PastRun { head, nodes: BTreeMap::new(), end: None }),
+            (Ok(Line::Run(head)), None) => run = Some(PastRun { head, nodes: BTreeMap::new(), same: None, end: None }),
             (Ok(Line::Node(node)), Some(run)) => {
                 run.nodes.insert(node.node.clone(), node);
             }
+            (Ok(Line::Same(same)), Some(run)) => run.same = Some(same.run),
             (Ok(Line::End(end)), Some(run)) => run.end = Some(end),
             _ => {}
         }

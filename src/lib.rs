@@ -8,6 +8,7 @@
 //! | [`catalog`] | a kind's name -> the engine's stage |
 //! | [`process`] | command stages |
 //! | [`project`], [`workspace`] | the folder of a pipeline, and all that a command opens of it |
+//! | [`unchanged`] | a run that found everything cached, kept to know the next one at a glance |
 //! | [`sources`] | files that stages read, kept in the store |
 //! | [`journal`] | what each run did |
 //! | [`report`], [`reason`], [`error`] | events, reasons and errors as text |
@@ -26,4 +27,5 @@ pub mod project;
 pub mod reason;
 pub mod report;
 pub mod sources;
+pub mod unchanged;
 pub mod workspace;

@@ -268,7 +268,8 @@ fn live_bar() -> ProgressBar {
     bar
 }
 
-fn final_line(summary: &Summary, seconds: f64) -> String {
+/// How a run ended, in a line.
+pub fn final_line(summary: &Summary, seconds: f64) -> String {
     let mut parts = vec![format!("ran {}", summary.ran), format!("cached {}", summary.cached)];
     let others = [("failed", summary.failed), ("skipped", summary.skipped), ("cancelled", summary.cancelled)];
     parts.extend(others.iter().filter(|(_, count)| *count > 0).map(|(word, count)| format!("{word} {count}")));

@@ -1,7 +1,7 @@
 //! `Workspace`: a loaded pipeline with its store, ledger and history open; what most commands begin with.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,8 +12,10 @@ use crate::error::CommandError;
 use crate::journal::{History, NodeLine, OutputLine};
 use crate::pipeline::Pipeline;
 use crate::pipeline::interpolate::shell_argument;
+use crate::process::command::Answers;
 use crate::report::tell;
 use crate::sources::{Kept, KeptSources};
+use crate::unchanged::{CachedRun, Source, Watched};
 
 /// A project, open.
 pub struct Workspace {
@@ -25,6 +27,10 @@ pub struct Workspace {
     pub last: BTreeMap<String, NodeLine>,
     /// Sources that were put into the store.
     kept: Mutex<BTreeSet<Digest>>,
+    /// What each source was when it was last looked at.
+    sources: Mutex<BTreeMap<Source, Artifact>>,
+    /// What the last graph was keyed with.
+    answers: Mutex<Option<Answers>>,
     begun: Instant,
 }
 
@@ -45,7 +51,8 @@ impl Workspace {
         let claims = Claims::new(store.root());
         let history = History::of(&pipeline.project.state);
         let last = history.last_finishes(pipeline.graph.ids().map(|id| pipeline.graph.node(id).name.as_str()));
-        Ok(Self { pipeline, store, ledger, claims, last, kept: Mutex::default(), begun })
+        let (kept, sources, answers) = Default::default();
+        Ok(Self { pipeline, store, ledger, claims, last, kept, sources, answers, begun })
     }
 
     /// Runs the engine's loop, and keeps what it learned of files.
@@ -56,23 +63,34 @@ impl Workspace {
         let last_keys: BTreeMap<String, Key> =
             self.last.iter().filter_map(|(name, line)| Some((name.clone(), line.key()?))).collect();
         let clock = || self.begun.elapsed().as_secs_f64();
-        let keyed = self.pipeline.keyed_graph()?;
+        let answers = self.pipeline.answers()?;
+        let keyed = answers.as_ref().map(|answers| self.pipeline.keyed_graph(answers));
         let project = &*self.pipeline.project;
         let kept = KeptSources { project, store: &self.store, kept: &self.kept };
         // A preview changes nothing.
         let keeps = self.pipeline.file.store.keep_sources && !options.preview;
+        let watched = Watched { sources: if keeps { &kept } else { project }, seen: &self.sources };
         let session = Session {
             graph: keyed.as_ref().unwrap_or(&self.pipeline.graph),
             store: &self.store,
             ledger: &self.ledger,
             claims: &self.claims,
-            sources: if keeps { &kept } else { project },
+            sources: &watched,
             last_keys: &last_keys,
             clock: &clock,
         };
         let summary = session.run(options, emit).map_err(CommandError::failed)?;
         self.pipeline.project.index.save().map_err(CommandError::failed)?;
+        *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = answers;
         Ok(summary)
+    }
+
+    /// Keeps what a run looked at that found everything cached and put nothing in place, so that the next need not.
+    pub fn keep_unchanged(&self, targets: &[String], outs: &[(PathBuf, Artifact)], run: &str, summary: &Summary) {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pipeline, store, answers, sources) = (&self.pipeline, &*self.store, answers.as_ref(), &*sources);
+        CachedRun { pipeline, store, targets, answers, sources, outs, run, summary }.keep();
     }
 
     /// Remembers in the store what the pipeline's nodes are now, so that a collection keeps it: those that have

@@ -128,6 +128,12 @@ impl FileIndex {
         self.known.get_or_init(load)
     }
 
+    /// The digest that a file of this absolute path and fingerprint certainly has.
+    pub(crate) fn certain(&self, path: &Path, fingerprint: &Fingerprint) -> Option<Digest> {
+        let hashed = self.get(&Key::of(path))?;
+        hashed.is_trusted(fingerprint, Moment::now()).then_some(hashed.digest)
+    }
+
     fn get(&self, key: &Key) -> Option<Hashed> {
         self.known().read().unwrap_or_else(PoisonError::into_inner).get(key)
     }
@@ -172,7 +178,7 @@ fn hash(disk: &dyn Disk, path: &Path) -> Result<Option<Hashed>, FileError> {
 }
 
 /// What this boot is called; empty if that cannot be told, and then it is never the same boot.
-fn boot_id(disk: &dyn Disk) -> Vec<u8> {
+pub(crate) fn boot_id(disk: &dyn Disk) -> Vec<u8> {
     let path = Path::new(BOOT_ID);
     match disk::open_regular(disk, path, Links::Refuse) {
         Ok(Opened::Regular(file, _)) => disk::read(&*file, path, MAX_BOOT_ID).unwrap_or_default(),

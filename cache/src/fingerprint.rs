@@ -10,6 +10,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 use crate::disk::Meta;
 
@@ -33,7 +35,7 @@ pub struct FileState {
 }
 
 /// A moment of the wall clock or of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Moment {
     pub(crate) seconds: i64,
     pub(crate) nanos: u32,
@@ -61,7 +63,7 @@ impl Moment {
 }
 
 /// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
     pub(crate) device: u64,
     pub(crate) inode: u64,

@@ -175,6 +175,17 @@ impl Store {
         Store::held(disk, root, held)
     }
 
+    /// Files of the store that stay where they are as long as nothing that was recorded is removed.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn landmarks(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let folder = self.root.join("segments");
+        let segments = disk::names(&*self.disk, &folder)?.into_iter().filter(|name| name.ends_with(".seg"));
+        let segments = segments.map(|name| folder.join(name));
+        Ok(segments.chain([self.root.join("format")]).collect())
+    }
+
     /// Opens the store for nobody else; `None` if somebody has it open.
     pub(crate) fn open_alone(disk: Arc<dyn Disk>, root: &Path) -> Result<Option<Store>, StoreError> {
         let root = prepare(&disk, root)?;

@@ -138,7 +138,7 @@ impl Steps<'_> {
     fn past(&mut self, id: NodeId) {
         let name = &self.workspace.pipeline.graph.node(id).name;
         let history = History::of(&self.workspace.pipeline.project.state);
-        let runs: Vec<PastRun> = history.runs().collect();
+        let runs: Vec<PastRun> = history.telling_runs().collect();
         let finish = |run: &PastRun| run.nodes.get(name).filter(|line| line.finished()).and_then(NodeLine::key);
         let now = runs.iter().position(|run| finish(run).is_some());
         let Some(now) = now else { return self.say(0, id, "is cached, from another project that shares the store") };

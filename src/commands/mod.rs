@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CommandError;
+use crate::unchanged;
 
 /// Machine-learning pipelines built the way a build system builds software.
 #[derive(Debug, Parser)]
@@ -108,6 +109,8 @@ pub fn main() -> ExitCode {
     match dispatch(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // It may have found bytes of the store lost, which a run can make again.
+            unchanged::forget(&cli.globals.pipeline);
             eprint!("{}", error.render(cli.globals.colours()));
             ExitCode::from(error.exit_code())
         }

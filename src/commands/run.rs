@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
-use headwater_engine::{Event, Finish, Options, Outcome};
+use headwater_cache::Artifact;
+use headwater_engine::{Event, Finish, Options, Outcome, Summary};
 
 use crate::commands::{Globals, status};
 use crate::error::CommandError;
-use crate::journal::Journal;
-use crate::report::Reporter;
+use crate::journal::{EndLine, Journal, Line, SameLine};
+use crate::pipeline::Pipeline;
+use crate::project::Project;
+use crate::report::{Reporter, final_line, tell};
+use crate::unchanged::{self, Unchanged};
 use crate::workspace::Workspace;
 
 /// Bring targets up to date
@@ -38,6 +44,12 @@ impl Run {
     /// # Errors
     /// If the pipeline is wrong, or a node fails.
     pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
+        if self.asks_for_what_is_new() && !globals.json() && globals.verbose == 0 {
+            let begun = Instant::now();
+            if let Some(unchanged) = Unchanged::of(&globals.pipeline, &self.targets) {
+                return tell_unchanged(&unchanged, globals, begun);
+            }
+        }
         let workspace = Workspace::open(&globals.pipeline, &self.settings)?;
         let forced = if self.force.is_empty() { Vec::new() } else { workspace.pipeline.targets(&self.force)? };
         let mut targets = workspace.pipeline.targets(&self.targets)?;
@@ -47,26 +59,66 @@ impl Run {
         if self.dry_run {
             return status::preview(&workspace, &options, globals);
         }
-        let arguments = std::env::args().skip(1).collect();
+        unchanged::forget(&globals.pipeline);
         let pipeline = &workspace.pipeline;
-        let journal = Journal::begin(&pipeline.project.state, &pipeline.file.name, arguments);
+        let journal = Journal::begin(&pipeline.project.state, &pipeline.file.name, arguments());
         let journal = journal.map_err(CommandError::failed)?;
+        let run = journal.run.clone();
         let mut reporter = Reporter::new(&workspace, globals, journal);
-        let mut finished = BTreeMap::new();
+        let (mut finished, mut outs, mut restored) = (BTreeMap::new(), Vec::new(), false);
         let summary = workspace.drive(&options, &mut |event| {
             if let Event::Finished(Finish { node, key: Some(key), outcome: Outcome::Ran | Outcome::Cached, .. }) =
                 &event
             {
                 finished.insert(*node, *key);
             }
+            if let Event::Finished(finish) = &event {
+                outs.extend(placed(pipeline, finish));
+                restored |= finish.restored;
+            }
             reporter.take(event);
         })?;
         workspace.remember_use(&finished)?;
         reporter.end(&summary)?;
+        let Summary { ran, failed, skipped, cancelled, .. } = summary;
+        if ran + failed + skipped + cancelled == 0 && !restored && self.asks_for_what_is_new() {
+            workspace.keep_unchanged(&self.targets, &outs, &run, &summary);
+        }
         if summary.failed > 0 { Err(CommandError::RunFailed) } else { Ok(()) }
+    }
+
+    /// Whether only what has changed could make this run do something.
+    fn asks_for_what_is_new(&self) -> bool {
+        self.settings.is_empty() && self.force.is_empty() && !self.dry_run
     }
 
     fn jobs(&self) -> usize {
         self.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, Into::into)
     }
+}
+
+fn arguments() -> Vec<String> {
+    std::env::args().skip(1).collect()
+}
+
+/// The outs of a node with the artifacts that stand there.
+fn placed(pipeline: &Pipeline, finish: &Finish) -> Vec<(PathBuf, Artifact)> {
+    let stage = &pipeline.graph.node(finish.node).stage;
+    let ports = stage.outputs.iter().filter(|_| stage.outs.is_some());
+    ports.zip(&finish.outputs).map(|(port, artifact)| (PathBuf::from(&port.name), artifact.clone())).collect()
+}
+
+/// Tells a run that found nothing changed, and writes its journal.
+fn tell_unchanged(unchanged: &Unchanged, globals: &Globals, begun: Instant) -> Result<(), CommandError> {
+    let project = Project::of(&globals.pipeline).map_err(CommandError::failed)?;
+    let (cached, saved) = (unchanged.cached, unchanged.saved);
+    let summary = Summary { cached, saved, ..Summary::default() };
+    let mut journal = Journal::begin(&project.state, &unchanged.pipeline, arguments()).map_err(CommandError::failed)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let lines = [Line::Same(SameLine { run: unchanged.run.clone() }), Line::End(EndLine::new(&summary, seconds))];
+    lines.iter().try_for_each(|line| journal.write(line, true)).map_err(CommandError::failed)?;
+    if !globals.quiet {
+        tell(&final_line(&summary, seconds));
+    }
+    Ok(())
 }

@@ -19,7 +19,7 @@ impl Expansion<'_> {
     pub(super) fn wire(&mut self, outs: &Outs) -> (Vec<Node>, Vec<Vec<Place>>) {
         (0..self.nodes.len()).for_each(|node| self.check_mounts(node));
         let index = NodeIndex::new(&self.nodes);
-        let (mut nodes, mut places) = (Vec::new(), Vec::new());
+        let (mut nodes, mut places, mut absent) = (Vec::new(), Vec::new(), Vec::new());
         for at in 0..self.nodes.len() {
             let draft = &self.nodes[at];
             let declared = &self.file.stages[draft.info.stage];
@@ -39,6 +39,9 @@ impl Expansion<'_> {
                 }
                 Work::Command(command) => {
                     wires.extend(self.command_wires(command, &draft.info, &index, outs));
+                    let (programs, missing) = self.program_wires(command, outs);
+                    wires.extend(programs);
+                    absent.push((at, missing));
                     wires.sort_by(|a, b| a.0.port.cmp(&b.0.port));
                     // A folder and a file in it may both be named.
                     wires.dedup_by(|a, b| a.0 == b.0);
@@ -51,6 +54,7 @@ impl Expansion<'_> {
             nodes.push(Node { name: draft.name.clone(), stage_name, stage, wires });
             places.push(spans);
         }
+        absent.into_iter().for_each(|(at, missing)| self.nodes[at].info.absent = missing);
         (nodes, places)
     }
 
@@ -125,13 +129,23 @@ impl Expansion<'_> {
                 }
             }
         }
+        wires
+    }
+
+    /// The programs of the project that a command starts, and those that are not there.
+    fn program_wires(&self, command: &Command, outs: &Outs) -> (Vec<(Wire, Place)>, Vec<PathBuf>) {
         let is_given = |path: &Path| command.deps.iter().any(|(dep, _)| path.starts_with(dep.path()));
         let is_there = |path: &Path| outs.around(path).is_some() || self.project.root.join(path).is_file();
-        let is_read = |path: &Path| is_there(path) && !is_given(path) && !command.makes(path);
-        for (path, span) in command.programs.iter().filter(|(path, _)| is_read(path)) {
-            wires.push((wire(path), Place::at(span.clone())));
+        let (mut wires, mut absent) = (Vec::new(), Vec::new());
+        for (path, span) in command.programs.iter().filter(|(path, _)| !is_given(path) && !command.makes(path)) {
+            if is_there(path) {
+                let from = file_wire(path, outs, &self.project.root);
+                wires.push((Wire { port: Some(path.to_string_lossy().into_owned()), from }, Place::at(span.clone())));
+            } else {
+                absent.push(path.clone());
+            }
         }
-        wires
+        (wires, absent)
     }
 }
 

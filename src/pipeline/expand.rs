@@ -31,6 +31,8 @@ pub struct NodeInfo {
     pub params: Vec<(String, String)>,
     /// What of its key is found when keys are needed.
     pub late: LateKey,
+    /// Programs of the project that its command starts and that are not there.
+    pub absent: Vec<PathBuf>,
 }
 
 /// The graph of a pipeline.
@@ -193,7 +195,8 @@ impl Expansion<'_> {
             Work::Command(command) => command.late_key(self.project),
             Work::Kind(_) | Work::Broken => LateKey::default(),
         };
-        self.nodes.push(DraftNode { name, info: NodeInfo { stage: at, assignment, params, late }, work });
+        let info = NodeInfo { stage: at, assignment, params, late, absent: Vec::new() };
+        self.nodes.push(DraftNode { name, info, work });
     }
 
     fn build(&self, stage: &StageDeclaration, choices: &Choices) -> Result<Work, Vec<Diagnostic>> {

@@ -77,24 +77,37 @@ impl Pipeline {
         self.project.store_path(self.file.store.path.as_deref())
     }
 
-    /// The graph with all that keys are made from. Loading leaves out what has to be asked for, as most commands need no
-    /// key: the versions of programs, and the hashes of secrets. `None` if nothing was left out.
+    /// Whether what its axes are depends on which files there are.
+    pub fn has_globs(&self) -> bool {
+        let is_glob = |(_, value): &(Key, Value)| value.get("glob").is_some();
+        let variants = self.file.variants.iter().flat_map(|(_, settings)| settings);
+        self.file.matrix.iter().chain(&self.file.params).chain(variants).any(is_glob)
+    }
+
+    /// What keys are made from beside the file and has to be asked for: the versions of programs, and the hashes of
+    /// secrets. Loading leaves it out, as most commands need no key. `None` if there is no such thing.
     ///
     /// # Errors
     /// If the key of secrets cannot be read or made.
-    pub fn keyed_graph(&self) -> Result<Option<Graph>, CommandError> {
+    pub fn answers(&self) -> Result<Option<Answers>, CommandError> {
         let late = || self.nodes.iter().map(|node| &node.late);
         if late().all(|key| *key == LateKey::default()) {
             return Ok(None);
         }
-        let answers = Answers::to(late(), &self.project.root, &self.store_path()).map_err(CommandError::failed)?;
+        let answers = Answers::to(late(), &self.project.root, &self.store_path());
+        answers.map(Some).map_err(CommandError::failed)
+    }
+
+    /// The graph with all that keys are made from.
+    pub fn keyed_graph(&self, answers: &Answers) -> Graph {
         let with_answers = |(id, key): (NodeId, &LateKey)| {
             let mut node = self.graph.node(id).clone();
             node.stage.config.extend(answers.lines(key));
             node
         };
-        let nodes = self.graph.ids().zip(late()).map(with_answers).collect();
-        Ok(Some(Graph::new(nodes).expect("the wires fitted when the file was loaded")))
+        let late = self.nodes.iter().map(|node| &node.late);
+        let nodes = self.graph.ids().zip(late).map(with_answers).collect();
+        Graph::new(nodes).expect("the wires fitted when the file was loaded")
     }
 
     /// The nodes that a word of the command line names: a stage, or a stage with some of its axes. No word names all.

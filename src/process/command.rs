@@ -217,7 +217,7 @@ impl Command {
 
 /// What late keys ask for, found for all nodes at once.
 pub struct Answers {
-    versions: BTreeMap<String, String>,
+    pub versions: BTreeMap<String, String>,
     secrets: BTreeMap<String, String>,
 }
 

@@ -1,0 +1,196 @@
+//! A run that found everything cached is told again by one look at each file, and by nothing less than that.
+
+mod support;
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use support::Project;
+
+const PIPELINE: &str = r#"
+[stages.both]
+run = "cat a.txt > both.txt; tool >> both.txt; echo $WORD >> both.txt"
+deps = ["a.txt"]
+outs = ["both.txt"]
+env = ["WORD"]
+
+[stages.all]
+run = "cat folder/* both.txt > all.txt; ./absent.sh >> all.txt || true"
+deps = ["folder", "both.txt"]
+outs = ["all.txt"]
+
+[stages.many]
+run = "mkdir many; cp folder/* many"
+deps = ["folder"]
+outs = ["many"]
+"#;
+
+/// A project in which nothing has changed for so long that the times of its files tell.
+fn settled() -> Project {
+    let project = Project::with(PIPELINE);
+    project.write("a.txt", "one\n");
+    project.write("folder/b.txt", "two\n");
+    write_tool(&project, "1.0");
+    assert_eq!(run(&project), "ran 3, cached 0");
+    // The file index trusts times that are two seconds old.
+    std::thread::sleep(Duration::from_millis(2_200));
+    assert_eq!(run(&project), "ran 0, cached 3");
+    assert!(!told_as_same(&project), "times had to be old when the files were hashed");
+    assert_eq!(run(&project), "ran 0, cached 3");
+    assert!(told_as_same(&project));
+    project
+}
+
+fn write_tool(project: &Project, version: &str) {
+    project.write("bin/tool", format!("#!/bin/sh\necho tool {version}\n"));
+    fs::set_permissions(project.path("bin/tool"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Runs with the project's tools in reach; the last line up to the time.
+fn run(project: &Project) -> String {
+    run_with(project, "word")
+}
+
+fn run_with(project: &Project, word: &str) -> String {
+    call(project, &["run"], word)
+}
+
+fn call(project: &Project, arguments: &[&str], word: &str) -> String {
+    let path = format!("{}:{}", project.path("bin").display(), std::env::var("PATH").unwrap());
+    let done = project.command(arguments).env("PATH", path).env("WORD", word).output().unwrap();
+    let text = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.success(), "{text}");
+    let last = text.lines().last().unwrap_or_default();
+    last.split(" in ").next().unwrap_or_default().to_owned()
+}
+
+/// Whether the last run's journal names no node, but an earlier run.
+fn told_as_same(project: &Project) -> bool {
+    let mut journals: Vec<_> =
+        fs::read_dir(project.path(".headwater/runs")).unwrap().map(|e| e.unwrap().path()).collect();
+    journals.sort();
+    let text = fs::read_to_string(journals.last().unwrap()).unwrap();
+    assert!(text.contains(r#""line":"end""#), "{text}");
+    text.contains(r#""line":"same""#)
+}
+
+#[test]
+fn edits_are_found_whatever_they_leave_as_it_was() {
+    let project = settled();
+    let times = fs::metadata(project.path("a.txt")).unwrap().modified().unwrap();
+    project.write("a.txt", "ONE\n");
+    File::options().write(true).open(project.path("a.txt")).unwrap().set_modified(times).unwrap();
+    assert_eq!(run(&project), "ran 2, cached 1");
+    assert_eq!(project.read("all.txt").lines().next(), Some("two"));
+    assert!(project.read("all.txt").contains("ONE"));
+}
+
+#[test]
+fn a_file_that_comes_into_a_folder_is_found() {
+    let project = settled();
+    project.write("folder/c.txt", "three\n");
+    assert_eq!(run(&project), "ran 2, cached 1");
+    assert!(project.read("all.txt").contains("three"));
+}
+
+#[test]
+fn outs_that_go_or_change_are_put_back() {
+    let project = settled();
+    fs::remove_file(project.path("both.txt")).unwrap();
+    project.write("all.txt", "spoilt");
+    fs::remove_file(project.path("many/b.txt")).unwrap();
+    assert_eq!(run(&project), "ran 0, cached 3");
+    assert!(!told_as_same(&project));
+    assert!(project.path("both.txt").exists() && project.path("many/b.txt").exists());
+    assert!(project.read("all.txt").starts_with("two"));
+    project.write("many/more.txt", "a stranger");
+    assert_eq!(run(&project), "ran 0, cached 3");
+    assert!(!told_as_same(&project));
+}
+
+#[test]
+fn variables_and_programs_are_asked_again() {
+    let project = settled();
+    assert_eq!(run_with(&project, "another"), "ran 2, cached 1");
+    let project = settled();
+    write_tool(&project, "2.0");
+    assert_eq!(run(&project), "ran 2, cached 1");
+    assert!(project.read("both.txt").contains("tool 2.0"));
+}
+
+#[test]
+fn a_program_that_was_not_there_is_found() {
+    let project = settled();
+    project.write("absent.sh", "#!/bin/sh\necho here\n");
+    fs::set_permissions(project.path("absent.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(run(&project), "ran 1, cached 2");
+    assert!(project.read("all.txt").contains("here"));
+}
+
+#[test]
+fn an_edit_of_the_pipeline_file_is_found() {
+    let project = settled();
+    project.edit("pipeline.toml", "cat a.txt > both.txt", "cat a.txt a.txt > both.txt");
+    assert_eq!(run(&project), "ran 2, cached 1");
+}
+
+#[test]
+fn what_a_collection_dropped_or_somebody_removed_is_made_again() {
+    let project = settled();
+    fs::remove_dir_all(project.path(".headwater/store")).unwrap();
+    assert_eq!(run(&project), "ran 3, cached 0");
+    let project = settled();
+    project.ok(&["store", "gc", "--keep-last", "0", "--max-size", "0"]);
+    assert_eq!(run(&project), "ran 3, cached 0");
+}
+
+#[test]
+fn forced_and_other_targets_are_not_the_same_run() {
+    let project = settled();
+    assert_eq!(call(&project, &["run", "both"], "word"), "ran 0, cached 1");
+    assert!(!told_as_same(&project));
+    let project = settled();
+    assert_eq!(call(&project, &["run", "--force", "both"], "word"), "ran 1, cached 2");
+}
+
+#[test]
+fn damaged_notes_are_passed_over() {
+    let project = settled();
+    let path = project.path(".headwater/unchanged");
+    let bytes = fs::read(&path).unwrap();
+    for at in (0..bytes.len()).step_by(bytes.len() / 40) {
+        let mut wrong = bytes.clone();
+        wrong[at] ^= 1;
+        fs::write(&path, &wrong).unwrap();
+        assert_eq!(run(&project), "ran 0, cached 3");
+        assert!(!told_as_same(&project), "byte {at}");
+    }
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert_eq!(run(&project), "ran 0, cached 3");
+    assert!(!told_as_same(&project));
+}
+
+#[test]
+fn a_command_that_fails_has_the_next_run_look_closely() {
+    let project = settled();
+    assert!(!project.command(&["show", "nothing"]).output().unwrap().status.success());
+    assert_eq!(run(&project), "ran 0, cached 3");
+    assert!(!told_as_same(&project));
+}
+
+#[test]
+fn history_goes_on_behind_runs_that_found_nothing_changed() {
+    let project = settled();
+    for _ in 0..3 {
+        assert_eq!(run(&project), "ran 0, cached 3");
+        assert!(told_as_same(&project));
+    }
+    let log = project.ok(&["log"]);
+    assert_eq!(log.lines().count(), 6, "{log}");
+    assert!(log.lines().take(4).all(|line| line.contains("ran 0, cached 3")), "{log}");
+    project.write("a.txt", "ONE\n");
+    let explained = project.command(&["explain", "both"]).env("WORD", "word").output().unwrap();
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(text.contains("a.txt"), "{text}");
+}
