@@ -130,7 +130,7 @@ fn plain(value: &str) -> String {
     words.join(" ")
 }
 
-fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let line = text.replace('\n', " ");
     match line.char_indices().nth(SHOWN) {
         Some((at, _)) => format!("{}…", &line[..at]),

@@ -108,6 +108,12 @@ impl Workspace {
         self.store.use_now(&user, &set).map_err(CommandError::failed)
     }
 
+    /// What a source was when it was last looked at.
+    pub fn source(&self, path: &Path, without: &[PathBuf]) -> Option<Artifact> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.get(&(path.to_owned(), without.to_vec())).cloned()
+    }
+
     /// Seconds since the workspace was opened.
     pub fn elapsed(&self) -> f64 {
         self.begun.elapsed().as_secs_f64()

@@ -1,10 +1,12 @@
 //! The command line: a verb a file. This one parses and dispatches.
 
 pub mod compare;
+pub mod diff;
 pub mod explain;
 pub mod get;
 pub mod graph;
 pub mod init;
+pub mod lineage;
 pub mod log;
 pub mod predict;
 pub mod run;
@@ -75,6 +77,9 @@ enum Command {
     Show(show::Show),
     Get(get::Get),
     Compare(compare::Compare),
+    Params(diff::Params),
+    Metrics(diff::Metrics),
+    Lineage(lineage::Lineage),
     Predict(predict::Predict),
     Log(log::Log),
     Logs(log::Logs),
@@ -128,6 +133,9 @@ fn dispatch(cli: &Cli) -> Result<(), CommandError> {
         Command::Show(command) => command.execute(globals),
         Command::Get(command) => command.execute(globals),
         Command::Compare(command) => command.execute(globals),
+        Command::Params(command) => command.execute(globals),
+        Command::Metrics(command) => command.execute(globals),
+        Command::Lineage(command) => command.execute(globals),
         Command::Predict(command) => command.execute(globals),
         Command::Log(command) => command.execute(globals),
         Command::Logs(command) => command.execute(globals),

@@ -1,0 +1,151 @@
+//! `headwater lineage`: an artifact back to the files, params and code that it was made from.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use headwater_cache::Artifact;
+use headwater_engine::graph::Source;
+use headwater_engine::{NodeId, Options, Preview};
+use serde::Serialize;
+
+use crate::commands::Globals;
+use crate::error::CommandError;
+use crate::pipeline::interpolate::shell_argument;
+use crate::reason::shown;
+use crate::report::{print_json, say};
+use crate::workspace::{Previewed, Workspace};
+
+/// Trace an artifact back to the files, params and code that it was made from
+#[derive(Debug, Args)]
+pub struct Lineage {
+    /// stage[axis=value,…].output, or the beginning of a digest
+    reference: String,
+}
+
+/// A node on the way, as JSON.
+#[derive(Serialize)]
+struct NodeJson<'a> {
+    event: &'static str,
+    node: &'a str,
+    kind: &'a str,
+    version: u32,
+    key: Option<&'a str>,
+    params: BTreeMap<&'a str, &'a str>,
+    config: BTreeMap<&'a str, &'a str>,
+    inputs: Vec<InputJson>,
+    outputs: BTreeMap<&'a str, String>,
+}
+
+#[derive(Serialize)]
+struct InputJson {
+    port: String,
+    from: String,
+    digest: String,
+}
+
+struct Trace<'a> {
+    workspace: &'a Workspace,
+    made: BTreeMap<NodeId, Vec<Artifact>>,
+    /// Nodes in the order in which they are told, each before what it reads.
+    order: Vec<NodeId>,
+}
+
+impl Lineage {
+    /// # Errors
+    /// If there is no such artifact, or it is not what the pipeline would make now.
+    pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
+        let workspace = Workspace::open(&globals.pipeline, &[])?;
+        let found = workspace.artifact(&self.reference)?;
+        let Some(id) = found.node else {
+            let text = format!("no stage of the pipeline makes `{}` any more", self.reference);
+            return Err(CommandError::usage(text));
+        };
+        let options = Options { targets: vec![id], jobs: 1, preview: true, ..Options::default() };
+        let mut made = BTreeMap::new();
+        for (node, Previewed { preview, outputs }) in workspace.previews(&options)? {
+            if !matches!(preview, Preview::Cached | Preview::Restore) {
+                let name = &workspace.pipeline.graph.node(node).name;
+                let hint = format!("run it first: headwater run {}", shell_argument(name));
+                return Err(CommandError::Usage(format!("`{name}` is not up to date"), vec![hint]));
+            }
+            made.insert(node, outputs);
+        }
+        let mut trace = Trace { workspace: &workspace, made, order: Vec::new() };
+        trace.visit(id);
+        if globals.json() {
+            return trace.order.iter().try_for_each(|id| trace.print_json(*id));
+        }
+        let artifact = &found.artifact;
+        say(&format!("{}  {}  {}", found.reference, artifact.type_name, artifact.digest))?;
+        trace.order.iter().try_for_each(|id| trace.say(*id))
+    }
+}
+
+impl Trace<'_> {
+    fn visit(&mut self, id: NodeId) {
+        if self.order.contains(&id) {
+            return;
+        }
+        self.order.push(id);
+        for producer in self.workspace.pipeline.graph.producers(id) {
+            self.visit(producer);
+        }
+    }
+
+    fn say(&self, id: NodeId) -> Result<(), CommandError> {
+        let (node, info) = (self.workspace.pipeline.graph.node(id), &self.workspace.pipeline.nodes[id.0]);
+        say("")?;
+        say(&format!("{}  {} (version {})", node.name, node.stage.kind, node.stage.version))?;
+        for (name, value) in &info.params {
+            say(&format!("    param {name} = {value}"))?;
+        }
+        for (name, value) in &node.stage.config {
+            say(&format!("    {name} = {}", shown(value)))?;
+        }
+        for InputJson { port, from, digest } in self.inputs(id) {
+            say(&format!("    {port} <- {from}  {}", &digest[..12.min(digest.len())]))?;
+        }
+        Ok(())
+    }
+
+    fn print_json(&self, id: NodeId) -> Result<(), CommandError> {
+        let (node, info) = (self.workspace.pipeline.graph.node(id), &self.workspace.pipeline.nodes[id.0]);
+        let ports = node.stage.outputs.iter().map(|port| port.name.as_str());
+        let digests = self.made[&id].iter().map(|artifact| artifact.digest.to_string());
+        Ok(print_json(&NodeJson {
+            event: "lineage",
+            node: &node.name,
+            kind: &node.stage.kind,
+            version: node.stage.version,
+            key: self.workspace.last.get(&node.name).and_then(|line| line.key.as_deref()),
+            params: texts(&info.params),
+            config: texts(&node.stage.config),
+            inputs: self.inputs(id),
+            outputs: ports.zip(digests).collect(),
+        })?)
+    }
+
+    fn inputs(&self, id: NodeId) -> Vec<InputJson> {
+        let graph = &self.workspace.pipeline.graph;
+        let mut inputs = Vec::new();
+        for input in graph.inputs(id) {
+            let (from, digest) = match &input.source {
+                Source::Output { node, output, entry } => {
+                    let (from, port) = (graph.node(*node), &graph.node(*node).stage.outputs[*output].name);
+                    let inside = entry.as_ref().map(|entry| format!("/{entry}")).unwrap_or_default();
+                    (format!("{}.{port}{inside}", from.name), self.made[node][*output].digest.to_string())
+                }
+                Source::File { path, without } => {
+                    let digest = self.workspace.source(path, without).map(|artifact| artifact.digest.to_string());
+                    (path.display().to_string(), digest.unwrap_or_default())
+                }
+            };
+            inputs.push(InputJson { port: input.port.clone(), from, digest });
+        }
+        inputs
+    }
+}
+
+fn texts(pairs: &[(String, String)]) -> BTreeMap<&str, &str> {
+    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}

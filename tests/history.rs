@@ -1,0 +1,102 @@
+//! What past runs and nodes were: `params diff`, `metrics diff`, `lineage`.
+
+mod support;
+
+use serde_json::Value as Json;
+use support::Project;
+
+/// Two runs of the penguins, the second with two values of a param of the trees changed.
+fn two_runs() -> Project {
+    let project = Project::example("penguins");
+    project.run(&[]).succeeded();
+    project.edit("pipeline.toml", "max_depth = 2", "max_depth = 1");
+    project.run(&[]).succeeded();
+    project
+}
+
+fn lines(text: &str) -> Vec<Json> {
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn runs_and_nodes_are_compared_by_params_and_metrics() {
+    let project = two_runs();
+    let text = project.ok(&["params", "diff", "1", "2"]);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert_eq!(words[..4], ["param", "1", "2", "of"]);
+    assert!(text.contains("max_depth = 2 }  { algorithm = decision_tree, max_depth = 1 }  "), "{text}");
+    assert!(text.contains("train[model=shallow_tree,fold=0]") && text.ends_with("…\n"), "{text}");
+    assert_eq!(project.ok(&["params", "diff", "last~1", "last"]).lines().count(), 2);
+
+    let changed = lines(&project.ok(&["metrics", "diff", "last~1", "last", "--format", "json"]));
+    assert!(changed.iter().all(|line| line["node"].as_str().unwrap().starts_with("evaluate[model=shallow_tree,")));
+    assert!(changed.iter().any(|line| line["name"] == "accuracy"), "{changed:?}");
+    for line in &changed {
+        assert_eq!(line["event"], "metric_diff");
+        assert_ne!(line["old"].as_f64().unwrap(), line["new"].as_f64().unwrap());
+    }
+
+    let (one, two) = ("evaluate[model=logistic,fold=0]", "evaluate[model=deep_tree,fold=0]");
+    let text = project.ok(&["metrics", "diff", one, two]);
+    assert!(text.starts_with(" metric "), "{text}");
+    let shown =
+        |node| lines(&project.ok(&["show", node, "--format", "json"]))[0]["content"]["accuracy"].as_f64().unwrap();
+    let row = text.lines().find(|line| line.starts_with(" accuracy")).expect("a row");
+    let numbers: Vec<f64> = row.split_whitespace().skip(1).map(|word| word.parse().unwrap()).collect();
+    let (old, new) = (shown(one), shown(two));
+    for (number, expected) in numbers.iter().zip([old, new, new - old]) {
+        assert!((number - expected).abs() < 1e-6, "{row}");
+    }
+    assert_eq!(project.ok(&["params", "diff", "1", "1"]), "the params of 1 and 1 are the same\n");
+}
+
+#[test]
+fn a_side_that_names_nothing_or_another_sort_is_refused() {
+    let project = two_runs();
+    let error = |arguments: &[&str]| {
+        let done = project.call(arguments);
+        assert_eq!(done.code, 2);
+        done.err
+    };
+    let log = "`headwater log` lists runs";
+    assert_eq!(error(&["params", "diff", "7", "1"]), format!("error: there is no run `7`\n  help: {log}\n"));
+    assert_eq!(error(&["params", "diff", "last~2", "1"]), format!("error: there is no run `last~2`\n  help: {log}\n"));
+    assert_eq!(
+        error(&["params", "diff", "1", "measured"]),
+        format!(
+            "error: one of `1` and `measured` is a run, the other a node\n  help: compare two runs, or two nodes; {log}\n"
+        )
+    );
+    assert!(error(&["metrics", "diff", "nothing", "1"]).starts_with("error: "));
+}
+
+#[test]
+fn a_lineage_leads_to_the_files() {
+    let project = two_runs();
+    let node = "train[model=shallow_tree,fold=0]";
+    let found = lines(&project.ok(&["lineage", node, "--format", "json"]));
+    let nodes: Vec<&str> = found.iter().map(|line| line["node"].as_str().unwrap()).collect();
+    assert_eq!(nodes, [node, "prepare[fold=0]", "split[fold=0]", "measured", "penguins"]);
+    let source = &found[4]["inputs"][0];
+    assert_eq!(source["from"], "data/penguins.csv");
+    let bytes = std::fs::read(project.path("data/penguins.csv")).expect("a file");
+    assert_eq!(source["digest"], blake3::hash(&bytes).to_hex().as_str());
+    for (reader, producer) in found.iter().zip(&found[1..]) {
+        let (port, digest) = reader["inputs"][0]["from"].as_str().unwrap().rsplit_once('.').unwrap();
+        assert_eq!(port, producer["node"].as_str().unwrap());
+        assert_eq!(reader["inputs"][0]["digest"], producer["outputs"][digest]);
+    }
+    let text = project.ok(&["lineage", node]);
+    assert!(text.contains("    param model = { algorithm = decision_tree, max_depth = 1 }\n"), "{text}");
+    assert!(text.contains("    path <- data/penguins.csv  "), "{text}");
+
+    project.edit("pipeline.toml", "max_depth = 1", "max_depth = 3");
+    let done = project.call(&["lineage", node]);
+    assert_eq!(done.code, 2);
+    assert!(
+        done.err
+            .ends_with(&format!("error: `{node}` is not up to date\n  help: run it first: headwater run '{node}'\n")),
+        "{}",
+        done.err
+    );
+}
