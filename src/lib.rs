@@ -12,6 +12,7 @@
 //! | [`sources`] | files that stages read, kept in the store |
 //! | [`journal`] | what each run did |
 //! | [`report`], [`reason`], [`error`] | events, reasons and errors as text |
+//! | [`trace`] | a run as a file for a trace viewer |
 //! | [`drawing`] | the graph as text, dot, mermaid and svg |
 //! | [`commands`] | a verb a file |
 #![forbid(unsafe_code)]
@@ -27,5 +28,6 @@ pub mod project;
 pub mod reason;
 pub mod report;
 pub mod sources;
+pub mod trace;
 pub mod unchanged;
 pub mod workspace;

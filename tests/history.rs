@@ -1,4 +1,4 @@
-//! What past runs and nodes were: `params diff`, `metrics diff`, `lineage`.
+//! What past runs and nodes were: `params diff`, `metrics diff`, `lineage`, `run --trace`.
 
 mod support;
 
@@ -96,6 +96,41 @@ fn a_lineage_leads_to_the_files() {
     assert!(
         done.err
             .ends_with(&format!("error: `{node}` is not up to date\n  help: run it first: headwater run '{node}'\n")),
+        "{}",
+        done.err
+    );
+}
+
+#[test]
+fn a_trace_has_every_node_in_a_lane_of_its_own_while_it_runs() {
+    let project = Project::example("penguins");
+    let events = || {
+        let text = project.read("trace.json");
+        let events = serde_json::from_str::<Json>(&text).expect("JSON")["traceEvents"].as_array().unwrap().clone();
+        events.into_iter().filter(|event| event["ph"] == "X").collect::<Vec<Json>>()
+    };
+    project.ok(&["run", "--trace", "trace.json"]);
+    let ran = events();
+    assert_eq!(ran.len(), 43);
+    for (at, one) in ran.iter().enumerate() {
+        assert_eq!(one["cat"], "ran");
+        let span = |event: &Json| {
+            let begin = event["ts"].as_f64().unwrap();
+            (begin, begin + event["dur"].as_f64().unwrap())
+        };
+        for other in ran[at + 1..].iter().filter(|other| other["tid"] == one["tid"]) {
+            let ((a, b), (c, d)) = (span(one), span(other));
+            assert!(b <= c || d <= a, "{one} and {other} overlap");
+        }
+    }
+    project.ok(&["run", "--trace", "trace.json"]);
+    let cached = events();
+    assert_eq!(cached.len(), 43);
+    assert!(cached.iter().all(|event| event["cat"] == "cached" && event["tid"] == 0));
+    let done = project.call(&["run", "--trace", "no/such/folder.json"]);
+    assert_eq!(done.code, 1);
+    assert!(
+        done.err.contains("error: no/such/folder.json cannot be written: No such file or directory"),
         "{}",
         done.err
     );

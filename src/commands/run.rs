@@ -15,6 +15,7 @@ use crate::journal::{EndLine, Journal, Line, SameLine};
 use crate::pipeline::Pipeline;
 use crate::project::Project;
 use crate::report::{Reporter, final_line, tell};
+use crate::trace::Trace;
 use crate::unchanged::{self, Unchanged};
 use crate::workspace::Workspace;
 
@@ -35,6 +36,9 @@ pub struct Run {
     /// Run this stage or node whatever its record says
     #[arg(long, value_name = "TARGET")]
     force: Vec<String>,
+    /// Write when each node ran, for Perfetto or Chrome's about:tracing
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    trace: Option<PathBuf>,
     /// Say what would run, and run nothing
     #[arg(long)]
     dry_run: bool,
@@ -66,7 +70,11 @@ impl Run {
         let run = journal.run.clone();
         let mut reporter = Reporter::new(&workspace, globals, journal);
         let (mut finished, mut outs, mut restored) = (BTreeMap::new(), Vec::new(), false);
+        let mut trace = self.trace.as_ref().map(|_| Trace::default());
         let summary = workspace.drive(&options, &mut |event| {
+            if let Some(trace) = &mut trace {
+                trace.take(&event, &pipeline.graph, workspace.elapsed());
+            }
             if let Event::Finished(Finish { node, key: Some(key), outcome: Outcome::Ran | Outcome::Cached, .. }) =
                 &event
             {
@@ -80,6 +88,9 @@ impl Run {
         })?;
         workspace.remember_use(&finished)?;
         reporter.end(&summary)?;
+        if let (Some(trace), Some(path)) = (&trace, &self.trace) {
+            trace.write(path)?;
+        }
         let Summary { ran, failed, skipped, cancelled, .. } = summary;
         if ran + failed + skipped + cancelled == 0 && !restored && self.asks_for_what_is_new() {
             workspace.keep_unchanged(&self.targets, &outs, &run, &summary);
@@ -89,7 +100,7 @@ impl Run {
 
     /// Whether only what has changed could make this run do something.
     fn asks_for_what_is_new(&self) -> bool {
-        self.settings.is_empty() && self.force.is_empty() && !self.dry_run
+        self.settings.is_empty() && self.force.is_empty() && !self.dry_run && self.trace.is_none()
     }
 
     fn jobs(&self) -> usize {
