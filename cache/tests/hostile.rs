@@ -3,12 +3,16 @@
 //! What must hold: no panic, never a wrong byte, and never more memory than 64 MiB beyond what the file itself has,
 //! whatever lengths, depths and counts the bytes claim. One seed is one sequence; `HEADWATER_TORTURE` multiplies the cases.
 
+mod seeded;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headwater_cache::disk::{Access, Disk, FileKind, ForgetfulDisk, Links};
 use headwater_cache::{Artifact, Digest, Entry, FileIndex, Ledger, Look, Record, Shape, Store, Tree, UsedSet};
 use peak_alloc::PeakAlloc;
+
+use crate::seeded::{Random, torture};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -19,18 +23,6 @@ const LIMIT: usize = 64 << 20;
 const ROOT: &str = "/store";
 const INDEX: &str = "/state/files";
 const INPUT: &str = "/input";
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound.max(1) as u64) as usize
-    }
-}
 
 fn contents() -> Vec<Vec<u8>> {
     vec![b"small".to_vec(), b"another".to_vec(), vec![7; 300], vec![9; 900]]
@@ -117,19 +109,19 @@ fn files(disk: &dyn Disk) -> Vec<PathBuf> {
 
 /// One to four changes of any kind.
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
-    for _ in 0..=random.below(4) {
-        let at = random.below(bytes.len());
-        match random.below(6) {
-            0 => bytes[at] ^= 1 << random.below(8),
-            1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xfb, 0xfc, 0xfd, 0xff][random.below(8)],
+    for _ in 0..=random.index(4) {
+        let at = random.index(bytes.len());
+        match random.index(6) {
+            0 => bytes[at] ^= 1 << random.index(8),
+            1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xfb, 0xfc, 0xfd, 0xff][random.index(8)],
             // A length that asks for everything, in both of the forms that the formats have.
-            2 => overwrite(bytes, at, &[0xff; 8][..1 + random.below(8)]),
+            2 => overwrite(bytes, at, &[0xff; 8][..1 + random.index(8)]),
             3 => overwrite(bytes, at, &[0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]),
             4 => bytes.truncate(at.max(1)),
             _ => {
-                let end = (at + 1 + random.below(64)).min(bytes.len());
+                let end = (at + 1 + random.index(64)).min(bytes.len());
                 let copy = bytes[at..end].to_vec();
-                let to = random.below(bytes.len());
+                let to = random.index(bytes.len());
                 bytes.splice(to..to, copy);
             }
         }
@@ -207,16 +199,15 @@ fn use_all(disk: &ForgetfulDisk) {
 
 #[test]
 fn forged_bytes_end_in_an_error_and_ask_for_no_memory() {
-    let torture: u64 = std::env::var("HEADWATER_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let good = filled();
     let files = files(&good);
     assert!(files.len() >= 5, "{files:?}");
-    for seed in 0..CASES * torture {
+    for seed in 0..CASES * torture() {
         let mut random = Random(seed);
-        let (disk, path) = (good.copy(), &files[random.below(files.len())]);
+        let (disk, path) = (good.copy(), &files[random.index(files.len())]);
         let mut bytes = read(&disk, path);
         mutate(&mut bytes, &mut random);
-        if random.below(2) == 0 {
+        if random.index(2) == 0 {
             forge(path, &mut bytes);
         }
         write(&disk, path, &bytes);

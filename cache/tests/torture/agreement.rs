@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use headwater_cache::disk::{Access, Disk, FileKind, ForgetfulDisk, Links, RealDisk};
 
-use crate::{Random, torture};
+use crate::seeded::{Random, torture};
 
 const PATHS: [&str; 7] = ["a", "b", "d", "d/a", "d/b", "a/x", "none/x"];
 const RUNS: u64 = 60;
