@@ -347,6 +347,24 @@ impl Store {
         true
     }
 
+    /// Bytes of those blobs of an artifact that are new, as `is_new` says of each when it is first met. A tree that is not
+    /// new is not looked into; what cannot be read of one is not counted: it is not there.
+    pub(crate) fn bytes_of_new(&self, artifact: &Artifact, mut is_new: impl FnMut(&Digest) -> bool) -> u64 {
+        let mut open = vec![(artifact.shape, artifact.digest, artifact.bytes)];
+        let mut total = 0;
+        while let Some((shape, digest, bytes)) = open.pop() {
+            match shape {
+                _ if !is_new(&digest) => {}
+                Shape::Blob => total += bytes,
+                Shape::Tree => {
+                    let tree = self.get_tree(&digest).ok();
+                    open.extend(tree.iter().flat_map(|tree| &tree.entries).map(|e| (e.shape, e.digest, e.bytes)));
+                }
+            }
+        }
+        total
+    }
+
     /// Copies a blob to `dest`, verified before it appears there, atomically; durable after the next [`Store::commit`].
     /// Missing folders are made; what is at `dest` is replaced, so the caller first moves away what must not be lost.
     /// The file gets the permissions of any new file of the user's, and never shares an inode with the store; where the

@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::ledger::Ledger;
 use crate::segment::Kind;
 use crate::store::{Store, StoreError};
-use crate::tree::{Artifact, Shape};
+use crate::tree::Artifact;
 
 /// How closely a store is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,30 +132,10 @@ impl Store {
             stats.records += 1;
             for (_, artifact) in ledger.get(&key).iter().flat_map(|record| &record.outputs) {
                 stats.referenced_bytes += artifact.bytes;
-                stats.distinct_bytes += self.distinct(artifact, &mut seen);
+                stats.distinct_bytes += self.bytes_of_new(artifact, |digest| seen.insert(*digest));
             }
         }
         Ok(stats)
-    }
-
-    /// Bytes of the blobs of an artifact that were not seen before.
-    fn distinct(&self, artifact: &Artifact, seen: &mut BTreeSet<Digest>) -> u64 {
-        let mut open = vec![(artifact.shape, artifact.digest, artifact.bytes)];
-        let mut bytes = 0;
-        while let Some((shape, digest, length)) = open.pop() {
-            if !seen.insert(digest) {
-                continue;
-            }
-            match shape {
-                Shape::Blob => bytes += length,
-                Shape::Tree => {
-                    // What cannot be read is not counted: it is not there.
-                    let tree = self.get_tree(&digest).ok();
-                    open.extend(tree.iter().flat_map(|tree| &tree.entries).map(|e| (e.shape, e.digest, e.bytes)));
-                }
-            }
-        }
-        bytes
     }
 
     fn verify_large(&self, look: Look, found: &mut Findings) -> Result<(), StoreError> {
@@ -194,6 +174,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::ledger::Record;
+    use crate::tree::Shape;
     use std::fs;
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
