@@ -119,6 +119,8 @@ pub(crate) struct Segments {
     /// The number of that segment, or [`NONE`]: who only reads does not wait for who writes.
     own: AtomicUsize,
     sync_failed: AtomicBool,
+    /// A segment that has reached this length is left.
+    roll_after: u64,
 }
 
 /// One segment, and how far it has been read.
@@ -126,8 +128,8 @@ pub(crate) struct Segments {
 struct Segment {
     path: PathBuf,
     file: Arc<dyn Handle>,
-    /// Whether entries may be appended: its header is intact, or still missing.
-    is_whole: bool,
+    /// Whether entries may be appended: its header is intact, or still missing, and it is not about to be removed.
+    may_grow: bool,
     indexed: Contents,
     /// The best of each name behind what is indexed.
     fresh: HashMap<(Kind, Digest), Head>,
@@ -159,6 +161,7 @@ impl Segments {
             writer: Mutex::default(),
             own: AtomicUsize::new(NONE),
             sync_failed: AtomicBool::new(false),
+            roll_after: ROLL_AFTER,
         };
         segments.refresh()?;
         Ok(segments)
@@ -220,7 +223,7 @@ impl Segments {
         };
         self.own.store(held.number, Ordering::Release);
         let held = writer.insert(held);
-        if self.append_to(held, entries)? >= ROLL_AFTER {
+        if self.append_to(held, entries)? >= self.roll_after {
             self.leave(writer);
         }
         Ok(())
@@ -229,8 +232,9 @@ impl Segments {
     /// Writes what `is_live` of these segments anew, durably, and then removes them. Of several entries of one name the
     /// best is written. Nobody else may have any segment open.
     pub(crate) fn rewrite(&self, numbers: &[usize], is_live: &dyn Fn(&Head) -> bool) -> Result<(), SegmentError> {
-        // What is appended now goes into a new segment, not into one that is about to go.
+        // What is appended now goes into new segments, not into one that is about to go.
         *self.lock_writer() = Some(self.begin_new()?);
+        self.freeze(numbers);
         for number in numbers {
             self.copy_live(*number, is_live)?;
             let (_, path) = self.file(*number);
@@ -239,6 +243,11 @@ impl Segments {
             }
         }
         Ok(())
+    }
+
+    fn freeze(&self, numbers: &[usize]) {
+        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        numbers.iter().for_each(|number| loaded[*number].may_grow = false);
     }
 
     fn begin_new(&self) -> Result<Writer, SegmentError> {
@@ -422,8 +431,8 @@ impl Segments {
     fn take_segment(&self) -> Result<Writer, SegmentError> {
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
         for (number, segment) in loaded.iter_mut().enumerate() {
-            if segment.is_whole
-                && segment.end < ROLL_AFTER
+            if segment.may_grow
+                && segment.end < self.roll_after
                 && let Some(file) = self.take_over(segment)?
             {
                 return Ok(Writer { number, file });
@@ -436,7 +445,7 @@ impl Segments {
     /// Takes over a segment that nobody holds, and mends its end.
     fn take_over(&self, segment: &mut Segment) -> Result<Option<Box<dyn Handle>>, SegmentError> {
         let path = segment.path.clone();
-        let file = match self.disk.open(&path, Access::Edit(0o600)) {
+        let file = match self.disk.open(&path, Access::Write) {
             // A segment that may not be written, or is gone, is no reason to fail: another will do.
             Err(_) => return Ok(None),
             Ok(file) => file,
@@ -599,7 +608,7 @@ impl Segments {
 impl Segment {
     fn unread(path: PathBuf, file: Arc<dyn Handle>) -> Segment {
         let (indexed, fresh) = (Contents::default(), HashMap::new());
-        Segment { path, file, is_whole: true, indexed, fresh, end: 0, skipped: 0, tail: 0 }
+        Segment { path, file, may_grow: true, indexed, fresh, end: 0, skipped: 0, tail: 0 }
     }
 
     /// Looks at the header, unless that was done; `false` if there is none yet.
@@ -611,7 +620,7 @@ impl Segment {
             Header::Good => {}
             Header::Missing => return Ok(false),
             // A damaged header says nothing: the entries speak for themselves.
-            Header::Damaged => (self.is_whole, self.skipped) = (false, HEADER as u64),
+            Header::Damaged => (self.may_grow, self.skipped) = (false, HEADER as u64),
             Header::Newer(found) => {
                 return Err(SegmentError::Version { path: self.path.clone(), found, supported: VERSION });
             }
@@ -753,6 +762,35 @@ mod tests {
         let mut payloads: Vec<_> = payloads.iter().map(|payload| payload.to_vec()).collect();
         payloads.sort();
         payloads
+    }
+
+    #[test]
+    fn a_segment_that_is_gone_is_not_made_again() {
+        let bench = Bench::new();
+        put(&bench.segments(), &THREE[..1]).unwrap();
+        let segments = bench.segments();
+        let gone = bench.path();
+        fs::remove_file(&gone).unwrap();
+        put(&segments, &THREE[1..]).unwrap();
+        assert!(!gone.exists());
+        assert_eq!(bench.found(), sorted(&THREE[1..]));
+    }
+
+    #[test]
+    fn a_rewrite_that_fills_a_segment_keeps_what_is_live() {
+        let bench = Bench::new();
+        let payloads: Vec<Vec<u8>> = (0..6).map(|number| vec![number; 100]).collect();
+        let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+        let one_each = Segments { roll_after: 1, ..bench.segments() };
+        payloads.iter().for_each(|payload| put(&one_each, &[payload]).unwrap());
+        drop(one_each);
+        assert_eq!(bench.paths().len(), 6);
+        // Each holds two of them.
+        let segments = Segments { roll_after: 300, ..bench.segments() };
+        segments.rewrite(&[0, 1, 2, 3, 4, 5], &|_| true).unwrap();
+        drop(segments);
+        assert_eq!(bench.found().iter().map(|payload| payload[0]).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(bench.paths().len(), 3);
     }
 
     #[test]

@@ -164,6 +164,8 @@ pub enum Access {
     Create(u32),
     /// For reading and writing, made with this mode if it is missing; a symbolic link is an error.
     Edit(u32),
+    /// For reading and writing what is there; a symbolic link is an error.
+    Write,
 }
 
 /// Whether a symbolic link at the end of a path is followed.
