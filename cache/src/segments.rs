@@ -14,12 +14,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::contents::Contents;
 use crate::digest::{self, Digest};
-use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Opened, Temp, failed};
+use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Opened, Syncs, Temp, failed};
 use crate::segment::{self, HEADER, Head, Header, Kind, MAX_PAYLOAD, Scan, VERSION};
 
 /// What the name of a segment ends in.
@@ -118,7 +118,7 @@ pub(crate) struct Segments {
     writer: Mutex<Option<Writer>>,
     /// The number of that segment, or [`NONE`]: who only reads does not wait for who writes.
     own: AtomicUsize,
-    sync_failed: AtomicBool,
+    syncs: Syncs,
     /// A segment that has reached this length is left.
     roll_after: u64,
 }
@@ -160,7 +160,7 @@ impl Segments {
             lost: Mutex::default(),
             writer: Mutex::default(),
             own: AtomicUsize::new(NONE),
-            sync_failed: AtomicBool::new(false),
+            syncs: Syncs::default(),
             roll_after: ROLL_AFTER,
         };
         segments.refresh()?;
@@ -571,7 +571,7 @@ impl Segments {
     }
 
     fn check_synced(&self) -> Result<(), SegmentError> {
-        if self.sync_failed.load(Ordering::Acquire) {
+        if self.syncs.have_failed() {
             let folder = self.folder.clone();
             return Err(SegmentError::SyncFailed { folder });
         }
@@ -580,10 +580,7 @@ impl Segments {
 
     fn sync(&self, handle: &dyn Handle, path: &Path, operation: &'static str) -> Result<(), SegmentError> {
         self.check_synced()?;
-        handle.sync().map_err(|error| {
-            self.sync_failed.store(true, Ordering::Release);
-            failed(operation, path)(error).into()
-        })
+        Ok(self.syncs.sync(handle, path, operation)?)
     }
 
     /// Makes the names of the segments durable. No descriptor left is no failed sync: it may be tried again.
