@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use rayon::prelude::*;
+use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::ledger::Ledger;
@@ -49,8 +50,8 @@ impl Findings {
     }
 }
 
-/// How much a store holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// How much a store holds. Serialised, its fields stand in this order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
     /// Records.
     pub records: u64,
