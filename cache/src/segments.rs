@@ -312,6 +312,17 @@ impl Segments {
         Ok(verified)
     }
 
+    /// Whether an entry of this name is what it was. Nothing is forgotten, whatever is found.
+    pub(crate) fn has_intact(&self, kind: Kind, name: &Digest) -> Result<bool, DiskError> {
+        for (number, head) in self.places(kind, name) {
+            let (file, path) = self.file(number);
+            if read_twice(&*file, &path, &head)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Moves what has the name of a segment and is no file to `quarantine`.
     pub(crate) fn set_strange_aside(&self, quarantine: &Path) -> Result<(), DiskError> {
         for path in std::mem::take(&mut *self.lock_strange()).into_keys() {
@@ -388,6 +399,7 @@ impl Segments {
         let indexed = Contents::load(&*self.disk, &contents_path(&segment.path));
         if let Some(indexed) = indexed.filter(|indexed| indexed.end <= found.bytes)
             && segment.has_header()?
+            && segment.ends_as(&indexed)
         {
             segment.end = indexed.end.max(segment.end);
             segment.indexed = indexed;
@@ -550,8 +562,10 @@ impl Segments {
     /// Writes the contents of a segment beside it. They are an index: if that fails, the segment is looked through
     /// again the next time, and if they are torn, they are none.
     fn index(&self, segment: &mut Segment, lost: &BTreeSet<u64>) {
-        let heads = segment.heads().filter(|head| !lost.contains(&head.offset)).copied().collect();
-        let contents = Contents::new(heads, segment.end);
+        let heads: Vec<Head> = segment.heads().filter(|head| !lost.contains(&head.offset)).copied().collect();
+        // Not further than the last entry: it is the one by which they are known to be of this segment.
+        let end = heads.iter().map(Head::end).max().unwrap_or(HEADER as u64);
+        let contents = Contents::new(heads, end);
         let written = Temp::create(&self.disk, &self.tmp, 0o600).and_then(|mut temp| {
             temp.write(&contents.encode())?;
             temp.place(&contents_path(&segment.path))
@@ -624,6 +638,12 @@ impl Segment {
         }
         self.end = HEADER as u64;
         Ok(true)
+    }
+
+    /// Whether these contents are of this file: one that lost its end and has grown again since has other entries there.
+    fn ends_as(&self, contents: &Contents) -> bool {
+        let last = contents.heads().iter().max_by_key(|head| head.offset);
+        last.is_some_and(|last| last.end() == contents.end && segment::has(&*self.file, last))
     }
 
     fn forget(&mut self) {

@@ -92,6 +92,20 @@ fn a_segment_that_is_gone_is_not_made_again() {
 }
 
 #[test]
+fn a_segment_that_was_cut_and_has_grown_again_has_what_was_appended_since() {
+    for left in [0, 10, 20, 90] {
+        let bench = Bench::new();
+        put(&bench.segments(), &[b"of the past"]).unwrap();
+        put(&bench.segments(), &[b"too"]).unwrap();
+        // The contents of all of it stand beside the segment now.
+        drop(bench.segments());
+        OpenOptions::new().write(true).open(bench.path()).unwrap().set_len(left).unwrap();
+        put(&bench.segments(), &THREE).unwrap();
+        assert_eq!(bench.found(), sorted(&THREE), "cut at {left}");
+    }
+}
+
+#[test]
 fn a_rewrite_that_fills_a_segment_keeps_what_is_live() {
     let bench = Bench::new();
     let payloads: Vec<Vec<u8>> = (0..6).map(|number| vec![number; 100]).collect();

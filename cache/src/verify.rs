@@ -161,6 +161,9 @@ impl Store {
             found.bytes += bytes;
             for head in damaged {
                 match head.kind {
+                    Kind::Blob if self.segments().has_intact(Kind::Blob, &head.name).map_err(StoreError::from)? => {
+                        found.remarks.push(format!("one copy of blob {} is damaged", head.name));
+                    }
                     Kind::Blob => found.damaged.push(head.name),
                     Kind::Record => found.remarks.push(format!("the record of {} is damaged", head.name)),
                     Kind::Uses => found.remarks.push("the list of what a project uses is damaged".to_owned()),
@@ -265,6 +268,26 @@ mod tests {
         }
         assert_eq!(verify(folder.path(), FULL).lost.len(), 2);
         assert!(!open(folder.path()).0.contains(&digest));
+    }
+
+    #[test]
+    fn a_blob_of_which_one_copy_is_damaged_is_not_lost() {
+        let folder = filled();
+        let first = segment(folder.path());
+        let copy = first.with_file_name(format!("{}.seg", "0".repeat(32)));
+        fs::copy(&first, &copy).unwrap();
+        assert!(verify(folder.path(), FULL).is_clean());
+        let mut bytes = fs::read(&copy).unwrap();
+        let at = bytes.windows(5).position(|part| part == b"small").unwrap();
+        bytes[at] ^= 1;
+        fs::write(&copy, bytes).unwrap();
+        let text = format!("one copy of blob {} is damaged", Digest::of(b"small"));
+        for look in [FULL, FULL, REPAIR] {
+            let found = verify(folder.path(), look);
+            assert_eq!((&found.remarks[0], found.damaged, found.lost), (&text, vec![], vec![]));
+        }
+        let after = verify(folder.path(), FULL);
+        assert!(after.damaged.is_empty() && after.lost.is_empty() && !after.remarks.contains(&text), "{after:?}");
     }
 
     #[test]

@@ -29,3 +29,8 @@ impl Random {
 pub fn torture() -> u64 {
     std::env::var("HEADWATER_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
+
+/// Whether all there is to try is asked for, not a sample of it: `HEADWATER_TORTURE=full`.
+pub fn is_full() -> bool {
+    std::env::var("HEADWATER_TORTURE").is_ok_and(|text| text == "full")
+}

@@ -7,6 +7,7 @@ mod agreement;
 mod crash;
 mod fault;
 mod kill;
+mod rot;
 mod scenario;
 #[path = "../seeded/mod.rs"]
 mod seeded;
