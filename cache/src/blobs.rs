@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::digest::Digest;
-use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Meta, Opened, Temp, failed};
+use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Meta, Opened, Syncs, Temp, failed};
 use crate::store::StoreError;
 
 /// How often a blob that another process exchanges meanwhile is looked at again.
@@ -27,13 +27,13 @@ pub(crate) struct Blobs {
     root: PathBuf,
     /// Which of the 256 folders of `blobs/` this process knows to be durable.
     folders: [AtomicBool; 256],
-    sync_failed: AtomicBool,
+    syncs: Syncs,
 }
 
 impl Blobs {
     /// The blobs of the store in the folder `root`.
     pub(crate) fn new(disk: Arc<dyn Disk>, root: PathBuf) -> Blobs {
-        Blobs { disk, root, folders: [const { AtomicBool::new(false) }; 256], sync_failed: AtomicBool::new(false) }
+        Blobs { disk, root, folders: [const { AtomicBool::new(false) }; 256], syncs: Syncs::default() }
     }
 
     /// Where the blob lies, if it is there.
@@ -45,7 +45,7 @@ impl Blobs {
 
     /// An error if an earlier sync of a folder failed: which names are durable is not known any more.
     pub(crate) fn check_synced(&self) -> Result<(), StoreError> {
-        if self.sync_failed.load(Ordering::Acquire) {
+        if self.syncs.have_failed() {
             let root = self.root.clone();
             return Err(StoreError::SyncFailed { root });
         }
@@ -175,7 +175,7 @@ impl Blobs {
 
     #[cfg(test)]
     pub(crate) fn fail_sync(&self) {
-        self.sync_failed.store(true, Ordering::Release);
+        self.syncs.fail();
     }
 
     /// Moves the file that was `seen` to hold wrong bytes away and reports it; `Ok` if another lies in its place by
@@ -217,11 +217,7 @@ impl Blobs {
     fn sync_dir(&self, folder: &Path) -> Result<(), StoreError> {
         self.check_synced()?;
         let handle = disk::open(&*self.disk, folder, Access::Read(Links::Follow))?;
-        handle.sync().map_err(|error| {
-            // The kernel reports a lost write once: a second sync would succeed and mean nothing.
-            self.sync_failed.store(true, Ordering::Release);
-            failed("sync directory", folder)(error).into()
-        })
+        Ok(self.syncs.sync(&*handle, folder, "sync directory")?)
     }
 
     /// Whether the name of the folder that holds the blob is known to be durable.

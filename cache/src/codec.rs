@@ -6,14 +6,23 @@
 //! Layout: 4 bytes of magic, the format version as a little-endian `u32`, then the value in bincode's standard
 //! configuration (little-endian, variable-length integers).
 //!
-//! Invariants: no more than the limit is read or claimed by a length inside the bytes; every byte is consumed;
-//! equal values give equal bytes.
+//! Invariants: no more than the limit is read or claimed by a length inside the bytes, and of short bytes not more than
+//! they could hold; every byte is consumed; equal values give equal bytes.
 
+use bincode::error::DecodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Length of the magic and the version.
 const HEADER: usize = 8;
+
+/// What a value takes in bincode's count of memory, at most, for each byte of it: an integer of 8 bytes may be one.
+const CLAIM: usize = 8;
+/// What short data may claim, and data of middle length: bincode sets memory aside on the word of a length, up to a limit
+/// that is part of a type.
+const SHORT: usize = 64 << 10;
+const MIDDLE: usize = 4 << 20;
+const LONG: usize = 32 << 20;
 
 /// Why bytes are not the value that was asked for, or a value cannot be bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,12 +86,22 @@ pub(crate) fn decode<const LIMIT: usize, T: DeserializeOwned>(
 ) -> Result<T, CodecError> {
     within(bytes.len(), LIMIT)?;
     let body = body(magic, version, bytes)?;
-    let config = bincode::config::standard().with_limit::<LIMIT>();
-    let (value, consumed) = bincode::serde::decode_from_slice(body, config).map_err(malformed)?;
+    let decoded = match body.len().saturating_mul(CLAIM).min(LIMIT) {
+        claimed if claimed <= SHORT => decode_within::<SHORT, T>(body),
+        claimed if claimed <= MIDDLE => decode_within::<MIDDLE, T>(body),
+        claimed if claimed <= LONG => decode_within::<LONG, T>(body),
+        _ => decode_within::<LIMIT, T>(body),
+    };
+    let (value, consumed) = decoded.map_err(malformed)?;
     match body.len() - consumed {
         0 => Ok(value),
         bytes => Err(CodecError::Trailing { bytes }),
     }
+}
+
+/// The value at the beginning of `body`, if no more than `CLAIMED` bytes of memory are needed, and how long it is.
+fn decode_within<const CLAIMED: usize, T: DeserializeOwned>(body: &[u8]) -> Result<(T, usize), DecodeError> {
+    bincode::serde::decode_from_slice(body, bincode::config::standard().with_limit::<CLAIMED>())
 }
 
 fn within(bytes: usize, limit: usize) -> Result<(), CodecError> {

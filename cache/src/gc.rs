@@ -18,7 +18,6 @@ use crate::disk::{Disk, RealDisk};
 use crate::ledger::{Ledger, LedgerError, Record};
 use crate::segment::{HEADER, Head, Kind};
 use crate::store::{Store, StoreError};
-use crate::tree::{Artifact, Shape};
 use crate::uses::Uses;
 
 /// A segment of fewer bytes than this is written anew whatever part of it is dead.
@@ -289,19 +288,8 @@ impl Live {
         let mut marked = Vec::new();
         self.mark(Kind::Record, *key, &mut marked);
         self.records += 1;
-        let mut open: Vec<(Shape, Digest, u64)> = record.outputs.iter().map(|(_, artifact)| part(artifact)).collect();
-        while let Some((shape, digest, bytes)) = open.pop() {
-            if !self.mark(Kind::Blob, digest, &mut marked) {
-                continue;
-            }
-            match shape {
-                Shape::Blob => self.bytes += bytes,
-                Shape::Tree => {
-                    if let Ok(tree) = store.get_tree(&digest) {
-                        open.extend(tree.entries.iter().map(|entry| (entry.shape, entry.digest, entry.bytes)));
-                    }
-                }
-            }
+        for (_, artifact) in &record.outputs {
+            self.bytes += store.bytes_of_new(artifact, |digest| self.mark(Kind::Blob, *digest, &mut marked));
         }
         marked
     }
@@ -328,14 +316,11 @@ impl Live {
     }
 }
 
-fn part(artifact: &Artifact) -> (Shape, Digest, u64) {
-    (artifact.shape, artifact.digest, artifact.bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::disk::{FailingDisk, Fault, ForgetfulDisk};
+    use crate::tree::{Artifact, Shape};
     use crate::tree::{Entry, Tree};
     use crate::uses::UsedSet;
 

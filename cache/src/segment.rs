@@ -197,6 +197,13 @@ pub(crate) fn read(file: &dyn Handle, path: &Path, head: &Head) -> Result<Option
     Ok((same && checks(head, prefix, &payload)).then_some(payload))
 }
 
+/// Whether there is what claims to be this entry; its payload is not looked at.
+pub(crate) fn has(file: &dyn Handle, head: &Head) -> bool {
+    let mut prefix = [0; PREFIX];
+    let filled = disk::fill(file, &mut prefix, head.offset);
+    filled.is_ok_and(|count| count == PREFIX) && claimed(&prefix, head.offset).is_some_and(|found| found == *head)
+}
+
 /// What a look through a part of a segment gave.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {

@@ -14,12 +14,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::contents::Contents;
 use crate::digest::{self, Digest};
-use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Opened, Temp, failed};
+use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Opened, Syncs, Temp, failed};
 use crate::segment::{self, HEADER, Head, Header, Kind, MAX_PAYLOAD, Scan, VERSION};
 
 /// What the name of a segment ends in.
@@ -118,7 +118,9 @@ pub(crate) struct Segments {
     writer: Mutex<Option<Writer>>,
     /// The number of that segment, or [`NONE`]: who only reads does not wait for who writes.
     own: AtomicUsize,
-    sync_failed: AtomicBool,
+    syncs: Syncs,
+    /// A segment that has reached this length is left.
+    roll_after: u64,
 }
 
 /// One segment, and how far it has been read.
@@ -126,8 +128,8 @@ pub(crate) struct Segments {
 struct Segment {
     path: PathBuf,
     file: Arc<dyn Handle>,
-    /// Whether entries may be appended: its header is intact, or still missing.
-    is_whole: bool,
+    /// Whether entries may be appended: its header is intact, or still missing, and it is not about to be removed.
+    may_grow: bool,
     indexed: Contents,
     /// The best of each name behind what is indexed.
     fresh: HashMap<(Kind, Digest), Head>,
@@ -158,7 +160,8 @@ impl Segments {
             lost: Mutex::default(),
             writer: Mutex::default(),
             own: AtomicUsize::new(NONE),
-            sync_failed: AtomicBool::new(false),
+            syncs: Syncs::default(),
+            roll_after: ROLL_AFTER,
         };
         segments.refresh()?;
         Ok(segments)
@@ -220,7 +223,7 @@ impl Segments {
         };
         self.own.store(held.number, Ordering::Release);
         let held = writer.insert(held);
-        if self.append_to(held, entries)? >= ROLL_AFTER {
+        if self.append_to(held, entries)? >= self.roll_after {
             self.leave(writer);
         }
         Ok(())
@@ -229,8 +232,9 @@ impl Segments {
     /// Writes what `is_live` of these segments anew, durably, and then removes them. Of several entries of one name the
     /// best is written. Nobody else may have any segment open.
     pub(crate) fn rewrite(&self, numbers: &[usize], is_live: &dyn Fn(&Head) -> bool) -> Result<(), SegmentError> {
-        // What is appended now goes into a new segment, not into one that is about to go.
+        // What is appended now goes into new segments, not into one that is about to go.
         *self.lock_writer() = Some(self.begin_new()?);
+        self.freeze(numbers);
         for number in numbers {
             self.copy_live(*number, is_live)?;
             let (_, path) = self.file(*number);
@@ -239,6 +243,11 @@ impl Segments {
             }
         }
         Ok(())
+    }
+
+    fn freeze(&self, numbers: &[usize]) {
+        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        numbers.iter().for_each(|number| loaded[*number].may_grow = false);
     }
 
     fn begin_new(&self) -> Result<Writer, SegmentError> {
@@ -301,6 +310,17 @@ impl Segments {
             verified.push((count, bytes, damaged));
         }
         Ok(verified)
+    }
+
+    /// Whether an entry of this name is what it was. Nothing is forgotten, whatever is found.
+    pub(crate) fn has_intact(&self, kind: Kind, name: &Digest) -> Result<bool, DiskError> {
+        for (number, head) in self.places(kind, name) {
+            let (file, path) = self.file(number);
+            if read_twice(&*file, &path, &head)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Moves what has the name of a segment and is no file to `quarantine`.
@@ -379,6 +399,7 @@ impl Segments {
         let indexed = Contents::load(&*self.disk, &contents_path(&segment.path));
         if let Some(indexed) = indexed.filter(|indexed| indexed.end <= found.bytes)
             && segment.has_header()?
+            && segment.ends_as(&indexed)
         {
             segment.end = indexed.end.max(segment.end);
             segment.indexed = indexed;
@@ -422,8 +443,8 @@ impl Segments {
     fn take_segment(&self) -> Result<Writer, SegmentError> {
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
         for (number, segment) in loaded.iter_mut().enumerate() {
-            if segment.is_whole
-                && segment.end < ROLL_AFTER
+            if segment.may_grow
+                && segment.end < self.roll_after
                 && let Some(file) = self.take_over(segment)?
             {
                 return Ok(Writer { number, file });
@@ -436,7 +457,7 @@ impl Segments {
     /// Takes over a segment that nobody holds, and mends its end.
     fn take_over(&self, segment: &mut Segment) -> Result<Option<Box<dyn Handle>>, SegmentError> {
         let path = segment.path.clone();
-        let file = match self.disk.open(&path, Access::Edit(0o600)) {
+        let file = match self.disk.open(&path, Access::Write) {
             // A segment that may not be written, or is gone, is no reason to fail: another will do.
             Err(_) => return Ok(None),
             Ok(file) => file,
@@ -541,8 +562,10 @@ impl Segments {
     /// Writes the contents of a segment beside it. They are an index: if that fails, the segment is looked through
     /// again the next time, and if they are torn, they are none.
     fn index(&self, segment: &mut Segment, lost: &BTreeSet<u64>) {
-        let heads = segment.heads().filter(|head| !lost.contains(&head.offset)).copied().collect();
-        let contents = Contents::new(heads, segment.end);
+        let heads: Vec<Head> = segment.heads().filter(|head| !lost.contains(&head.offset)).copied().collect();
+        // Not further than the last entry: it is the one by which they are known to be of this segment.
+        let end = heads.iter().map(Head::end).max().unwrap_or(HEADER as u64);
+        let contents = Contents::new(heads, end);
         let written = Temp::create(&self.disk, &self.tmp, 0o600).and_then(|mut temp| {
             temp.write(&contents.encode())?;
             temp.place(&contents_path(&segment.path))
@@ -562,7 +585,7 @@ impl Segments {
     }
 
     fn check_synced(&self) -> Result<(), SegmentError> {
-        if self.sync_failed.load(Ordering::Acquire) {
+        if self.syncs.have_failed() {
             let folder = self.folder.clone();
             return Err(SegmentError::SyncFailed { folder });
         }
@@ -571,10 +594,7 @@ impl Segments {
 
     fn sync(&self, handle: &dyn Handle, path: &Path, operation: &'static str) -> Result<(), SegmentError> {
         self.check_synced()?;
-        handle.sync().map_err(|error| {
-            self.sync_failed.store(true, Ordering::Release);
-            failed(operation, path)(error).into()
-        })
+        Ok(self.syncs.sync(handle, path, operation)?)
     }
 
     /// Makes the names of the segments durable. No descriptor left is no failed sync: it may be tried again.
@@ -599,7 +619,7 @@ impl Segments {
 impl Segment {
     fn unread(path: PathBuf, file: Arc<dyn Handle>) -> Segment {
         let (indexed, fresh) = (Contents::default(), HashMap::new());
-        Segment { path, file, is_whole: true, indexed, fresh, end: 0, skipped: 0, tail: 0 }
+        Segment { path, file, may_grow: true, indexed, fresh, end: 0, skipped: 0, tail: 0 }
     }
 
     /// Looks at the header, unless that was done; `false` if there is none yet.
@@ -611,13 +631,19 @@ impl Segment {
             Header::Good => {}
             Header::Missing => return Ok(false),
             // A damaged header says nothing: the entries speak for themselves.
-            Header::Damaged => (self.is_whole, self.skipped) = (false, HEADER as u64),
+            Header::Damaged => (self.may_grow, self.skipped) = (false, HEADER as u64),
             Header::Newer(found) => {
                 return Err(SegmentError::Version { path: self.path.clone(), found, supported: VERSION });
             }
         }
         self.end = HEADER as u64;
         Ok(true)
+    }
+
+    /// Whether these contents are of this file: one that lost its end and has grown again since has other entries there.
+    fn ends_as(&self, contents: &Contents) -> bool {
+        let last = contents.heads().iter().max_by_key(|head| head.offset);
+        last.is_some_and(|last| last.end() == contents.end && segment::has(&*self.file, last))
     }
 
     fn forget(&mut self) {
@@ -675,466 +701,5 @@ fn is_segment(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk, RealDisk};
-    use std::fs::{self, OpenOptions};
-    use std::io::Write;
-
-    struct Bench {
-        folder: tempfile::TempDir,
-    }
-
-    impl Bench {
-        fn new() -> Bench {
-            Bench { folder: tempfile::tempdir().unwrap() }
-        }
-
-        fn segments(&self) -> Segments {
-            let folder = self.folder.path();
-            Segments::open(Arc::new(RealDisk), folder.to_owned(), folder.to_owned()).unwrap()
-        }
-
-        /// The one segment that there is.
-        fn path(&self) -> PathBuf {
-            let paths = self.paths();
-            assert_eq!(paths.len(), 1);
-            paths[0].clone()
-        }
-
-        fn paths(&self) -> Vec<PathBuf> {
-            let mut names = disk::names(&RealDisk, self.folder.path()).unwrap();
-            names.retain(|name| is_segment(name));
-            names.into_iter().map(|name| self.folder.path().join(name)).collect()
-        }
-
-        /// Forgets what is written beside the segments.
-        fn forget_contents(&self) {
-            for path in self.paths() {
-                let _ = fs::remove_file(contents_path(&path));
-            }
-        }
-
-        fn found(&self) -> Vec<Vec<u8>> {
-            found(&self.segments())
-        }
-    }
-
-    const THREE: [&[u8]; 3] = [b"first", b"the second entry", b""];
-
-    fn put(segments: &Segments, payloads: &[&[u8]]) -> Result<(), SegmentError> {
-        let entry = |payload: &&'static [u8]| NewEntry::new(Kind::Blob, Digest::of(payload), payload);
-        // Tests have static payloads.
-        let payloads: Vec<&'static [u8]> = payloads.iter().map(|bytes| &*bytes.to_vec().leak()).collect();
-        segments.append(&payloads.iter().map(entry).collect::<Vec<_>>())
-    }
-
-    fn record<'a>(name: &str, payload: &'a [u8]) -> NewEntry<'a> {
-        NewEntry::new(Kind::Record, Digest::of(name.as_bytes()), payload)
-    }
-
-    fn get(segments: &Segments, name: &str) -> Found {
-        segments.read(Kind::Record, &Digest::of(name.as_bytes())).unwrap()
-    }
-
-    /// The payloads of all blobs that are found and can be read.
-    fn found(segments: &Segments) -> Vec<Vec<u8>> {
-        let names = segments.names(Kind::Blob);
-        let read = names.iter().filter_map(|name| match segments.read(Kind::Blob, name).unwrap() {
-            Found::Payload(payload) => Some(payload),
-            Found::Nothing | Found::Damaged(_) => None,
-        });
-        let mut found: Vec<_> = read.collect();
-        found.sort();
-        found
-    }
-
-    fn sorted(payloads: &[&[u8]]) -> Vec<Vec<u8>> {
-        let mut payloads: Vec<_> = payloads.iter().map(|payload| payload.to_vec()).collect();
-        payloads.sort();
-        payloads
-    }
-
-    #[test]
-    fn entries_are_found_at_once_and_after_reopening_with_and_without_contents() {
-        let bench = Bench::new();
-        let segments = bench.segments();
-        put(&segments, &THREE).unwrap();
-        assert_eq!(found(&segments), sorted(&THREE));
-        drop(segments);
-        assert_eq!(bench.found(), sorted(&THREE));
-        assert!(contents_path(&bench.path()).exists());
-        assert_eq!(bench.found(), sorted(&THREE));
-        bench.forget_contents();
-        assert_eq!(bench.found(), sorted(&THREE));
-    }
-
-    #[test]
-    fn the_layout_is_as_documented() {
-        let bench = Bench::new();
-        let name = Digest::of(b"key");
-        bench.segments().append(&[NewEntry::new(Kind::Record, name, b"first")]).unwrap();
-        let bytes = fs::read(bench.path()).unwrap();
-        assert_eq!(bytes.len(), 16 + 64 + 8);
-        assert_eq!(&bytes[..12], b"HWSEGMNT\x01\0\0\0");
-        assert_eq!(&bytes[16..32], b"\xf5HWe\x05\0\0\0\x02\0\0\0\0\0\0\0");
-        assert_eq!(&bytes[32..64], name.as_bytes());
-        assert_eq!(&bytes[80..], b"first\0\0\0");
-        assert_eq!(Digest::of(&bytes).to_string(), "5b08a082f633b78ec9edc4c3106b9fb8670fdb50bb5c3406a623917370bf51dd");
-    }
-
-    #[test]
-    fn a_folder_in_which_nothing_was_appended_stays_empty() {
-        let bench = Bench::new();
-        bench.segments().append(&[]).unwrap();
-        assert!(bench.found().is_empty());
-        assert_eq!(fs::read_dir(bench.folder.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn of_several_records_the_last_wins_whichever_segment_it_is_in() {
-        let bench = Bench::new();
-        let (one, two) = (bench.segments(), bench.segments());
-        one.append(&[record("a", b"1")]).unwrap();
-        two.refresh().unwrap();
-        two.append(&[record("a", b"2")]).unwrap();
-        assert_eq!(bench.paths().len(), 2);
-        assert_eq!(get(&bench.segments(), "a"), Found::Payload(b"2".to_vec()));
-        one.refresh().unwrap();
-        one.append(&[record("a", b"3"), record("b", b"x")]).unwrap();
-        drop((one, two));
-        for _ in 0..2 {
-            assert_eq!(get(&bench.segments(), "a"), Found::Payload(b"3".to_vec()));
-        }
-    }
-
-    #[test]
-    fn every_flipped_bit_costs_at_most_its_own_entry_with_and_without_contents() {
-        let bench = Bench::new();
-        put(&bench.segments(), &THREE).unwrap();
-        let good = fs::read(bench.path()).unwrap();
-        for bit in 0..good.len() * 8 {
-            bench.forget_contents();
-            fs::write(bench.path(), &good).unwrap();
-            assert_eq!(bench.found().len(), 3);
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            fs::write(bench.path(), &bytes).unwrap();
-            for _ in ["with contents", "without"] {
-                let found = bench.found();
-                assert!(found.len() >= 2, "bit {bit}: {} entries", found.len());
-                assert!(found.iter().all(|entry| THREE.contains(&entry.as_slice())));
-                bench.forget_contents();
-            }
-        }
-    }
-
-    #[test]
-    fn every_truncation_leaves_the_entries_before_it_and_takes_the_next_append() {
-        let bench = Bench::new();
-        put(&bench.segments(), &THREE).unwrap();
-        let (path, good) = (bench.path(), fs::read(bench.path()).unwrap());
-        for length in 0..=good.len() {
-            bench.forget_contents();
-            fs::write(&path, &good[..length]).unwrap();
-            let before = bench.found();
-            assert!(before.iter().all(|entry| THREE.contains(&entry.as_slice())));
-            let segments = bench.segments();
-            put(&segments, &[b"next"]).unwrap();
-            drop(segments);
-            let after = bench.found();
-            assert_eq!(after.len(), before.len() + 1, "cut at {length}");
-            assert!(after.contains(&b"next".to_vec()), "cut at {length}");
-            assert_eq!(bench.paths().len(), 1, "cut at {length}");
-        }
-    }
-
-    #[test]
-    fn contents_that_cover_more_than_is_left_are_not_believed() {
-        let bench = Bench::new();
-        put(&bench.segments(), &THREE).unwrap();
-        assert_eq!(bench.found().len(), 3);
-        let good = fs::read(bench.path()).unwrap();
-        fs::write(bench.path(), &good[..good.len() - 64]).unwrap();
-        assert_eq!(bench.found().len(), 2);
-        let segments = bench.segments();
-        put(&segments, &[b"next"]).unwrap();
-        drop(segments);
-        assert_eq!(bench.found().len(), 3);
-    }
-
-    #[test]
-    fn a_damaged_entry_is_named_and_counts_for_nothing_and_can_be_written_again() {
-        let bench = Bench::new();
-        put(&bench.segments(), &THREE).unwrap();
-        assert_eq!(bench.found().len(), 3);
-        let mut bytes = fs::read(bench.path()).unwrap();
-        bytes[16 + 64] ^= 0xff;
-        fs::write(bench.path(), &bytes).unwrap();
-        let segments = bench.segments();
-        let name = segments.names(Kind::Blob).into_iter().find(
-            |name| matches!(segments.read(Kind::Blob, name).unwrap(), Found::Damaged(path) if path == bench.path()),
-        );
-        let name = name.expect("one of three is damaged");
-        assert_eq!(segments.read(Kind::Blob, &name).unwrap(), Found::Damaged(bench.path()));
-        assert_eq!(segments.length(Kind::Blob, &name), None);
-        // So that whoever looks next makes it again instead of taking it to be there.
-        assert_eq!(bench.segments().length(Kind::Blob, &name), None);
-        put(&segments, &THREE).unwrap();
-        assert_eq!(found(&segments), sorted(&THREE));
-        drop(segments);
-        assert_eq!(bench.found(), sorted(&THREE));
-    }
-
-    #[test]
-    fn damage_is_counted_and_stepped_over_until_what_is_torn_is_cut_off() {
-        let bench = Bench::new();
-        put(&bench.segments(), &THREE).unwrap();
-        let mut bytes = fs::read(bench.path()).unwrap();
-        bytes[16 + 72 + 4] ^= 0xff;
-        bytes.extend_from_slice(b"torn");
-        fs::write(bench.path(), &bytes).unwrap();
-        let segments = bench.segments();
-        let cost = 64
-            + match THREE.iter().map(|entry| entry.len()).collect::<Vec<_>>()[..] {
-                [_, _, _] => THREE[1].len() as u64,
-                _ => 0,
-            };
-        let text = |bytes: u64| vec![format!("{}: {bytes} damaged bytes were skipped", bench.path().display())];
-        assert_eq!(segments.damage(), text(cost + 4));
-        segments.refresh().unwrap();
-        assert_eq!(segments.damage(), text(cost + 4));
-        put(&segments, &[b"next"]).unwrap();
-        assert_eq!(segments.damage(), text(cost + 4));
-        drop(segments);
-        bench.forget_contents();
-        assert_eq!(bench.segments().damage(), text(cost));
-        assert_eq!(bench.found().len(), 3);
-    }
-
-    #[test]
-    fn what_a_living_process_has_written_in_part_is_no_damage() {
-        let bench = Bench::new();
-        let writer = bench.segments();
-        put(&writer, &[b"whole"]).unwrap();
-        OpenOptions::new().append(true).open(bench.path()).unwrap().write_all(b"\xf5HWe half").unwrap();
-        assert_eq!(bench.segments().damage(), Vec::<String>::new());
-        drop(writer);
-        assert_eq!(bench.segments().damage().len(), 1);
-    }
-
-    #[test]
-    fn an_entry_at_another_offset_is_no_entry() {
-        let bench = Bench::new();
-        put(&bench.segments(), &[b"first"]).unwrap();
-        let good = fs::read(bench.path()).unwrap();
-        let moved = [&good[..16], &[0; 8], &good[16..]].concat();
-        fs::write(bench.path(), moved).unwrap();
-        assert!(bench.found().is_empty());
-    }
-
-    #[test]
-    fn an_entry_inside_a_payload_is_never_taken_for_one() {
-        let bench = Bench::new();
-        let mut inner = Vec::new();
-        segment::encode(Kind::Blob, &Digest::of(b"inner"), 0, b"inner", 16, &mut inner);
-        put(&bench.segments(), &[&inner]).unwrap();
-        let mut bytes = fs::read(bench.path()).unwrap();
-        bytes[16] ^= 1;
-        fs::write(bench.path(), &bytes).unwrap();
-        assert!(bench.found().is_empty());
-    }
-
-    #[test]
-    fn a_tail_of_zeros_is_cut_off() {
-        let bench = Bench::new();
-        put(&bench.segments(), &[b"first"]).unwrap();
-        OpenOptions::new().write(true).open(bench.path()).unwrap().set_len(5000).unwrap();
-        assert_eq!(bench.found(), [b"first"]);
-        let segments = bench.segments();
-        put(&segments, &[b"next"]).unwrap();
-        drop(segments);
-        assert_eq!(bench.found(), [b"first".to_vec(), b"next".to_vec()]);
-        assert_eq!(fs::metadata(bench.path()).unwrap().len(), 16 + 72 + 72);
-    }
-
-    #[test]
-    fn a_damaged_header_hides_no_entry_and_nothing_is_appended_behind_it() {
-        let bench = Bench::new();
-        put(&bench.segments(), &[b"first"]).unwrap();
-        let mut bytes = fs::read(bench.path()).unwrap();
-        bytes[8] = 9;
-        fs::write(bench.path(), &bytes).unwrap();
-        assert_eq!(bench.found(), [b"first"]);
-        put(&bench.segments(), &[b"next"]).unwrap();
-        assert_eq!(bench.found(), [b"first".to_vec(), b"next".to_vec()]);
-        assert_eq!(bench.paths().len(), 2);
-    }
-
-    #[test]
-    fn a_newer_format_is_refused_and_left_alone() {
-        let bench = Bench::new();
-        put(&bench.segments(), &[b"first"]).unwrap();
-        let mut newer = fs::read(bench.path()).unwrap();
-        newer[8] = 2;
-        let check = blake3::hash(&newer[..12]);
-        newer[12..16].copy_from_slice(&check.as_bytes()[..4]);
-        fs::write(bench.path(), &newer).unwrap();
-        let folder = bench.folder.path().to_owned();
-        let error = Segments::open(Arc::new(RealDisk), folder.clone(), folder).unwrap_err();
-        let text = format!("{} has format version 2, this program reads version 1", bench.path().display());
-        assert_eq!(error.to_string(), text);
-        assert_eq!(fs::read(bench.path()).unwrap(), newer);
-    }
-
-    #[test]
-    fn what_is_no_file_is_named_and_left_alone() {
-        let bench = Bench::new();
-        put(&bench.segments(), &[b"first"]).unwrap();
-        let path = bench.path();
-        fs::remove_file(&path).unwrap();
-        fs::create_dir(&path).unwrap();
-        let segments = bench.segments();
-        put(&segments, &[b"next"]).unwrap();
-        assert_eq!(found(&segments), [b"next"]);
-        assert_eq!(segments.damage(), [format!("{} is a directory, not a segment", path.display())]);
-    }
-
-    #[test]
-    fn an_entry_over_the_limit_is_refused_and_nothing_is_written() {
-        let bench = Bench::new();
-        let error = bench.segments().append(&[record("a", &vec![0; MAX_PAYLOAD + 1])]).unwrap_err();
-        assert_eq!(error.to_string(), "an entry of 67108865 bytes is over the limit of 67108864");
-        assert!(bench.paths().is_empty());
-    }
-
-    #[test]
-    fn entries_larger_than_what_is_read_at_a_time_are_read() {
-        let bench = Bench::new();
-        let large = vec![7; (3 << 20) + 5];
-        put(&bench.segments(), &[b"first", &large, b"last"]).unwrap();
-        assert_eq!(bench.found(), sorted(&[b"first", &large, b"last"]));
-    }
-
-    #[test]
-    fn a_process_takes_over_what_nobody_holds_and_leaves_what_is_held() {
-        let bench = Bench::new();
-        let (one, two) = (bench.segments(), bench.segments());
-        put(&one, &[b"a"]).unwrap();
-        put(&two, &[b"b"]).unwrap();
-        put(&one, &[b"c"]).unwrap();
-        assert_eq!(bench.paths().len(), 2);
-        drop((one, two));
-        for payload in [b"d", b"e"] {
-            put(&bench.segments(), &[payload]).unwrap();
-        }
-        assert_eq!(bench.paths().len(), 2);
-        assert_eq!(bench.found(), sorted(&[b"a", b"b", b"c", b"d", b"e"]));
-    }
-
-    #[test]
-    fn a_refresh_finds_what_another_process_appended_there_and_in_new_segments() {
-        let bench = Bench::new();
-        let reader = bench.segments();
-        let (one, two) = (bench.segments(), bench.segments());
-        for (writer, payload) in [(&one, b"a"), (&two, b"b"), (&one, b"c")] {
-            put(writer, &[payload]).unwrap();
-        }
-        assert!(found(&reader).is_empty());
-        reader.refresh().unwrap();
-        assert_eq!(found(&reader), sorted(&[b"a", b"b", b"c"]));
-        put(&two, &[b"d"]).unwrap();
-        reader.refresh().unwrap();
-        assert_eq!(found(&reader).len(), 4);
-    }
-
-    #[test]
-    fn a_segment_that_was_replaced_by_a_shorter_one_is_read_from_its_start() {
-        let bench = Bench::new();
-        put(&bench.segments(), &[b"a long entry of the old file", b"and another"]).unwrap();
-        let reader = bench.segments();
-        let bytes = fs::read(bench.path()).unwrap();
-        OpenOptions::new().write(true).open(bench.path()).unwrap().set_len(bytes.len() as u64 - 80).unwrap();
-        reader.refresh().unwrap();
-        assert_eq!(found(&reader).len(), 1);
-    }
-
-    fn in_memory() -> (ForgetfulDisk, Segments) {
-        let disk = ForgetfulDisk::new();
-        disk.create_dir(Path::new("/s"), 0o700).unwrap();
-        disk.sync_all();
-        let segments = open_on(Arc::new(disk.clone()));
-        (disk, segments)
-    }
-
-    fn open_on(disk: Arc<dyn Disk>) -> Segments {
-        Segments::open(disk, "/s".into(), "/s".into()).unwrap()
-    }
-
-    #[test]
-    fn a_failed_sync_is_final_and_leaves_no_entry() {
-        let (disk, segments) = in_memory();
-        put(&segments, &[b"before"]).unwrap();
-        drop(segments);
-        let decide = |call: &Call| {
-            let ours = call.operation == "sync" && call.path.extension().is_some();
-            ours.then_some(Fault::Error(libc::EIO))
-        };
-        // Its contents are known, so that opening needs no sync.
-        drop(open_on(Arc::new(disk.clone())));
-        let failing = open_on(Arc::new(FailingDisk::new(Arc::new(disk.clone()), decide)));
-        let first = put(&failing, &[b"after"]).unwrap_err().to_string();
-        assert!(first.starts_with("cannot sync /s/") && first.ends_with("Input/output error (os error 5)"), "{first}");
-        let text = "/s takes no more entries: an earlier sync failed";
-        assert_eq!(put(&failing, &[b"later"]).unwrap_err().to_string(), text);
-        assert_eq!(failing.refresh().unwrap_err().to_string(), text);
-        assert_eq!(found(&failing), [b"before"]);
-        drop(failing);
-        assert_eq!(found(&open_on(Arc::new(disk))), [b"before"]);
-    }
-
-    #[test]
-    fn a_write_that_fails_half_way_leaves_no_entry_and_may_be_repeated() {
-        let (disk, segments) = in_memory();
-        put(&segments, &[b"before"]).unwrap();
-        drop(segments);
-        let count = std::sync::atomic::AtomicUsize::new(0);
-        let decide = move |call: &Call| {
-            let chosen = call.operation == "write_at" && call.path.extension().is_some_and(|end| end == "seg");
-            (chosen && count.fetch_add(1, Ordering::SeqCst) < 1).then_some(Fault::Short(libc::ENOSPC))
-        };
-        let failing = open_on(Arc::new(FailingDisk::new(Arc::new(disk.clone()), decide)));
-        assert!(put(&failing, &[b"one", b"two"]).is_err());
-        assert_eq!(found(&failing), [b"before"]);
-        put(&failing, &[b"one", b"two"]).unwrap();
-        drop(failing);
-        assert_eq!(found(&open_on(Arc::new(disk))).len(), 3);
-    }
-
-    #[test]
-    fn what_a_killed_process_did_not_sync_is_not_found_before_it_is_durable() {
-        let (disk, segments) = in_memory();
-        put(&segments, &[b"before"]).unwrap();
-        let reader = open_on(Arc::new(disk.clone()));
-        drop(segments);
-        let kill = |call: &Call| {
-            let ours = call.operation == "sync" && call.path.extension().is_some();
-            ours.then_some(Fault::Killed)
-        };
-        assert!(put(&open_on(Arc::new(FailingDisk::new(Arc::new(disk.clone()), kill))), &[b"unsynced"]).is_err());
-        reader.refresh().unwrap();
-        assert_eq!(found(&reader).len(), 2);
-        for crashed in disk.crashes(64, 0) {
-            assert_eq!(found(&open_on(Arc::new(crashed))).len(), 2);
-        }
-    }
-
-    #[test]
-    fn a_new_segment_survives_any_crash_after_its_first_append() {
-        let (disk, segments) = in_memory();
-        put(&segments, &[b"first", b"second"]).unwrap();
-        for crashed in disk.crashes(64, 0) {
-            assert_eq!(found(&open_on(Arc::new(crashed))).len(), 2);
-        }
-    }
-}
+#[path = "segments_tests.rs"]
+mod tests;

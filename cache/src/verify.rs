@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::ledger::Ledger;
 use crate::segment::Kind;
 use crate::store::{Store, StoreError};
-use crate::tree::{Artifact, Shape};
+use crate::tree::Artifact;
 
 /// How closely a store is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Findings {
     }
 }
 
-/// How much a store holds.
+/// How much a store holds. Serialised, its fields stand in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
     /// Records.
@@ -133,30 +133,10 @@ impl Store {
             stats.records += 1;
             for (_, artifact) in ledger.get(&key).iter().flat_map(|record| &record.outputs) {
                 stats.referenced_bytes += artifact.bytes;
-                stats.distinct_bytes += self.distinct(artifact, &mut seen);
+                stats.distinct_bytes += self.bytes_of_new(artifact, |digest| seen.insert(*digest));
             }
         }
         Ok(stats)
-    }
-
-    /// Bytes of the blobs of an artifact that were not seen before.
-    fn distinct(&self, artifact: &Artifact, seen: &mut BTreeSet<Digest>) -> u64 {
-        let mut open = vec![(artifact.shape, artifact.digest, artifact.bytes)];
-        let mut bytes = 0;
-        while let Some((shape, digest, length)) = open.pop() {
-            if !seen.insert(digest) {
-                continue;
-            }
-            match shape {
-                Shape::Blob => bytes += length,
-                Shape::Tree => {
-                    // What cannot be read is not counted: it is not there.
-                    let tree = self.get_tree(&digest).ok();
-                    open.extend(tree.iter().flat_map(|tree| &tree.entries).map(|e| (e.shape, e.digest, e.bytes)));
-                }
-            }
-        }
-        bytes
     }
 
     fn verify_large(&self, look: Look, found: &mut Findings) -> Result<(), StoreError> {
@@ -181,6 +161,9 @@ impl Store {
             found.bytes += bytes;
             for head in damaged {
                 match head.kind {
+                    Kind::Blob if self.segments().has_intact(Kind::Blob, &head.name).map_err(StoreError::from)? => {
+                        found.remarks.push(format!("one copy of blob {} is damaged", head.name));
+                    }
                     Kind::Blob => found.damaged.push(head.name),
                     Kind::Record => found.remarks.push(format!("the record of {} is damaged", head.name)),
                     Kind::Uses => found.remarks.push("the list of what a project uses is damaged".to_owned()),
@@ -195,6 +178,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::ledger::Record;
+    use crate::tree::Shape;
     use std::fs;
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
@@ -284,6 +268,26 @@ mod tests {
         }
         assert_eq!(verify(folder.path(), FULL).lost.len(), 2);
         assert!(!open(folder.path()).0.contains(&digest));
+    }
+
+    #[test]
+    fn a_blob_of_which_one_copy_is_damaged_is_not_lost() {
+        let folder = filled();
+        let first = segment(folder.path());
+        let copy = first.with_file_name(format!("{}.seg", "0".repeat(32)));
+        fs::copy(&first, &copy).unwrap();
+        assert!(verify(folder.path(), FULL).is_clean());
+        let mut bytes = fs::read(&copy).unwrap();
+        let at = bytes.windows(5).position(|part| part == b"small").unwrap();
+        bytes[at] ^= 1;
+        fs::write(&copy, bytes).unwrap();
+        let text = format!("one copy of blob {} is damaged", Digest::of(b"small"));
+        for look in [FULL, FULL, REPAIR] {
+            let found = verify(folder.path(), look);
+            assert_eq!((&found.remarks[0], found.damaged, found.lost), (&text, vec![], vec![]));
+        }
+        let after = verify(folder.path(), FULL);
+        assert!(after.damaged.is_empty() && after.lost.is_empty() && !after.remarks.contains(&text), "{after:?}");
     }
 
     #[test]

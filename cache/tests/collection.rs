@@ -6,6 +6,8 @@
 //! What must hold at every step of every schedule: what a run was told is there stays readable until it lets go, and what
 //! the last sets name is there whenever nobody collects.
 
+mod seeded;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -157,7 +159,7 @@ impl World {
 }
 
 fn explore(fault: Fault) {
-    let torture = std::env::var("HEADWATER_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let schedules = SCHEDULES * seeded::torture() as usize;
     let life = move || {
         let world = Arc::new(World { disk: Mutex::default(), lock: Lock::default(), fault });
         let run = |user| {
@@ -174,8 +176,8 @@ fn explore(fault: Fault) {
         }
         world.check();
     };
-    shuttle::check_random(life, SCHEDULES * torture);
-    shuttle::check_pct(life, SCHEDULES * torture, 3);
+    shuttle::check_random(life, schedules);
+    shuttle::check_pct(life, schedules, 3);
 }
 
 #[test]

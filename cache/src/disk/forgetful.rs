@@ -473,6 +473,13 @@ impl Disk for ForgetfulDisk {
         let mut state = self.state();
         let node = match access {
             Access::Read(_) => state.find(path)?,
+            Access::Write => {
+                let found = state.find(path)?;
+                match state.node(found).kind() {
+                    FileKind::Folder => return error(libc::EISDIR),
+                    _ => found,
+                }
+            }
             Access::Create(mode) | Access::Edit(mode) => {
                 let place = state.place(path)?;
                 match (state.at(&place), access) {

@@ -14,6 +14,7 @@
 mod failing;
 mod forgetful;
 mod real;
+mod syncs;
 mod temp;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ use crate::threads::aside;
 pub use failing::{Call, FailingDisk, Fault};
 pub use forgetful::ForgetfulDisk;
 pub use real::RealDisk;
+pub(crate) use syncs::Syncs;
 pub(crate) use temp::{Temp, is_accident, random_name, sweep};
 
 /// How much is read at a time.
@@ -164,6 +166,8 @@ pub enum Access {
     Create(u32),
     /// For reading and writing, made with this mode if it is missing; a symbolic link is an error.
     Edit(u32),
+    /// For reading and writing what is there; a symbolic link is an error.
+    Write,
 }
 
 /// Whether a symbolic link at the end of a path is followed.

@@ -30,6 +30,7 @@ impl Disk for RealDisk {
                 .truncate(false)
                 .mode(mode)
                 .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW),
+            Access::Write => options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW),
         };
         Ok(Box::new(options.open(path)?))
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use headwater_cache::disk::{Access, Disk, FileKind, ForgetfulDisk, Links, RealDisk};
 
-use crate::{Random, torture};
+use crate::seeded::{Random, torture};
 
 const PATHS: [&str; 7] = ["a", "b", "d", "d/a", "d/b", "a/x", "none/x"];
 const RUNS: u64 = 60;
@@ -13,7 +13,7 @@ const CALLS: u64 = 60;
 
 /// One call by random, and what came of it.
 fn act(disk: &dyn Disk, root: &Path, random: &mut Random) -> (String, Result<String, Option<i32>>) {
-    let call = random.below(9);
+    let call = random.below(10);
     let paths = [0; 2].map(|_| root.join(PATHS[random.below(7) as usize]));
     let (at, length) = (random.below(1200), random.below(1200));
     let outcome = perform(disk, call, &paths, at, length);
@@ -32,8 +32,9 @@ fn perform(disk: &dyn Disk, call: u64, [one, two]: &[PathBuf; 2], at: u64, lengt
         3 => disk.remove(one)?,
         4 => return Ok(format!("{}", disk.open(one, Access::Create(0o600))?.write_at(&bytes, at)?)),
         5 => return Ok(format!("{}", disk.open(one, Access::Edit(0o600))?.write_at(&bytes, at)?)),
-        6 => disk.open(one, Access::Edit(0o600))?.set_len(length)?,
-        7 => disk.open(one, Access::Edit(0o600))?.set_mode(0o400 + (at as u32 & 0o77))?,
+        6 => return Ok(format!("{}", disk.open(one, Access::Write)?.write_at(&bytes, at)?)),
+        7 => disk.open(one, Access::Edit(0o600))?.set_len(length)?,
+        8 => disk.open(one, Access::Edit(0o600))?.set_mode(0o400 + (at as u32 & 0o77))?,
         _ => disk.open(one, Access::Read(Links::Refuse))?.sync()?,
     }
     Ok(String::new())

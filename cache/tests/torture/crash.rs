@@ -6,7 +6,7 @@ use headwater_cache::disk::ForgetfulDisk;
 
 use crate::kill::killed;
 use crate::scenario::{self, Promises, Seen};
-use crate::{Random, torture};
+use crate::seeded::{Random, torture};
 
 /// All states after a call are looked at if there are no more than this, otherwise as many of them.
 const STATES: u64 = 96;

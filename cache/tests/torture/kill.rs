@@ -6,7 +6,7 @@ use std::time::Instant;
 use headwater_cache::disk::{Disk, FailingDisk, Fault, ForgetfulDisk};
 
 use crate::scenario::{self, Promises, Seen};
-use crate::{Random, torture};
+use crate::seeded::{Random, torture};
 
 /// How many lives after a kill are killed again, at random calls, for each call at which the first life was.
 const SECOND_LIVES: u64 = 2;

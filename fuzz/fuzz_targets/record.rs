@@ -1,0 +1,19 @@
+//! The payload of a record, in a segment whose checksums are right.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use headwater_cache::disk::ForgetfulDisk;
+use headwater_fuzz::{SEGMENT, empty, filled, forged, frugally, key, payloads, seed, use_store, write};
+use libfuzzer_sys::fuzz_target;
+
+static STORE: LazyLock<ForgetfulDisk> = LazyLock::new(empty);
+
+fuzz_target!(init: seed(payloads(&filled(), forged::RECORD)), |data: &[u8]| {
+    let (disk, mut segment) = (STORE.copy(), forged::header());
+    forged::append(&mut segment, forged::RECORD, &key(), data);
+    forged::entries(&mut segment);
+    write(&disk, SEGMENT, &segment);
+    frugally(|| use_store(&disk));
+});
