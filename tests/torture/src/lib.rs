@@ -25,6 +25,7 @@
 #![warn(missing_docs)]
 
 mod calls;
+mod careful;
 mod careless;
 mod crew;
 mod crowd;

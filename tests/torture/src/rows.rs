@@ -7,12 +7,13 @@ use std::{env, fs, thread};
 
 use clap::{Parser, ValueEnum};
 
+use crate::careful::Careful;
 use crate::careless::Careless;
 use crate::crew::{Orders, remove};
 use crate::headwater::Headwater;
-use crate::image::{FileSystem, isolate};
+use crate::image::{FileSystem, Memory, isolate};
 use crate::pipeline::Pipeline;
-use crate::power::Expected;
+use crate::power::{Cut, Expected};
 use crate::rivals::{Dvc, Git};
 use crate::score::{Score, Trouble};
 use crate::tool::Tool;
@@ -79,6 +80,13 @@ struct Arguments {
     /// Flip every bit, in order, instead of some.
     #[arg(long)]
     exhaustive: bool,
+    /// Only this file system's power is cut.
+    #[arg(long)]
+    file_system: Option<FileSystem>,
+    /// Mount again what the power was cut of through the same loop device, of which the kernel may still have blocks that
+    /// were never written, as after no power cut.
+    #[arg(long)]
+    same_device: bool,
     /// Seconds between exit code 0 and the power cut.
     #[arg(long, default_value_t = 0)]
     wait: u64,
@@ -210,8 +218,9 @@ impl Rows<'_> {
         match row {
             Row::Kill => done(kills::row(world, orders, sizes.kill)?),
             Row::Power => {
-                for system in FileSystem::ALL {
+                for system in self.systems() {
                     done(self.power(&Careless, system, &control, sizes.careless, Expected::Loss)?);
+                    done(self.power(&Careful, system, orders, sizes.power, Expected::Right)?);
                     done(self.power(&subject, system, orders, sizes.power, Expected::Right)?);
                 }
             }
@@ -230,6 +239,10 @@ impl Rows<'_> {
         Ok(())
     }
 
+    fn systems(&self) -> Vec<FileSystem> {
+        self.arguments.file_system.map_or(FileSystem::ALL.to_vec(), |system| vec![system])
+    }
+
     fn power(
         &self,
         tool: &dyn Tool,
@@ -238,7 +251,9 @@ impl Rows<'_> {
         default: u64,
         expected: Expected,
     ) -> Result<Score, Trouble> {
-        power::row(tool, system, orders, default, Duration::from_secs(self.arguments.wait), expected)
+        let memory = if self.arguments.same_device { Memory::Kept } else { Memory::Lost };
+        let cut = Cut { system, memory, wait: Duration::from_secs(self.arguments.wait) };
+        power::row(tool, cut, orders, default, expected)
     }
 
     fn rivals(&self, default: u64, done: &mut dyn FnMut(Score)) -> Result<(), Trouble> {
@@ -253,7 +268,7 @@ impl Rows<'_> {
         }
         for tool in &tools {
             eprintln!("headwater-torture: {}", tool.version()?);
-            for system in FileSystem::ALL {
+            for system in self.systems() {
                 done(self.power(&**tool, system, self.orders, default, Expected::Anything)?);
             }
             done(flips::row(&**tool, self.orders, default * 5, self.arguments.exhaustive, Expected::Anything)?);
