@@ -48,6 +48,8 @@ mod tool;
 mod traced;
 mod upkeep;
 mod watchdog;
+mod ways;
+mod witnesses;
 mod world;
 
 pub use rows::main;
