@@ -10,6 +10,7 @@ use clap::{Parser, ValueEnum};
 use crate::careful::Careful;
 use crate::careless::Careless;
 use crate::crew::{Orders, remove};
+use crate::crowd::Crowd;
 use crate::headwater::Headwater;
 use crate::image::{FileSystem, Memory, isolate};
 use crate::pipeline::Pipeline;
@@ -77,6 +78,9 @@ struct Arguments {
     /// How many processes play in the row `processes`.
     #[arg(long, default_value_t = 8)]
     processes: u64,
+    /// How many rounds each of them has in a game.
+    #[arg(long, default_value_t = 10)]
+    rounds: u64,
     /// Flip every bit, in order, instead of some.
     #[arg(long)]
     exhaustive: bool,
@@ -230,7 +234,10 @@ impl Rows<'_> {
             }
             Row::Errno => done(errnos::row(world, orders, sizes.errno)?),
             Row::Edits => done(edits::row(world, orders, sizes.edits)?),
-            Row::Processes => done(crowd::row(world, orders, sizes.games, self.arguments.processes)?),
+            Row::Processes => {
+                let crowd = Crowd { processes: self.arguments.processes, rounds: self.arguments.rounds };
+                done(crowd::row(world, orders, sizes.games, crowd)?);
+            }
             Row::Verify => done(upkeep::verify(world, orders, sizes.upkeep)?),
             Row::Gc => done(upkeep::gc(world, orders, sizes.upkeep)?),
             Row::Rivals => self.rivals(sizes.rivals, done)?,
