@@ -70,8 +70,11 @@ pub struct Cut {
 
 impl Cut {
     /// The arguments by which the command line has it so.
-    fn arguments(&self) -> String {
+    fn arguments(&self, tool: &dyn Tool, expected: Expected) -> String {
         let mut text = format!(" --file-system {}", self.system.name());
+        if expected != Expected::Anything {
+            text += &format!(" --worker {}", tool.name());
+        }
         if self.memory == Memory::Kept {
             text += " --same-device";
         }
@@ -90,7 +93,7 @@ pub fn row(tool: &dyn Tool, cut: Cut, orders: &Orders, default: u64, expected: E
     let Cut { system, wait, .. } = cut;
     let name = format!("power {} {}", system.name(), tool.name());
     let count = orders.count.unwrap_or(default);
-    let mut score = Score::new(name.clone(), orders.command(expected.row("power"), count) + &cut.arguments());
+    let mut score = Score::new(name.clone(), orders.command(expected.row("power"), count) + &cut.arguments(tool, expected));
     if let Err(missing) = available(system) {
         score.take(0, missing);
         return Ok(score);

@@ -42,6 +42,16 @@ enum Row {
     All,
 }
 
+/// Who works while the power goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Worker {
+    /// The control that syncs nothing, and must lose data.
+    Careless,
+    /// The control that syncs everything, and must lose none.
+    Careful,
+    Headwater,
+}
+
 /// Faults on the real kernel, with the real headwater.
 #[derive(Debug, Parser)]
 #[command(name = "headwater-torture")]
@@ -87,6 +97,9 @@ struct Arguments {
     /// Only this file system's power is cut.
     #[arg(long)]
     file_system: Option<FileSystem>,
+    /// Only this one works while the power goes.
+    #[arg(long)]
+    worker: Option<Worker>,
     /// Mount again what the power was cut of through the same loop device, of which the kernel may still have blocks that
     /// were never written, as after no power cut.
     #[arg(long)]
@@ -222,10 +235,17 @@ impl Rows<'_> {
         match row {
             Row::Kill => done(kills::row(world, orders, sizes.kill)?),
             Row::Power => {
+                let wanted = |worker| self.arguments.worker.is_none_or(|only| only == worker);
                 for system in self.systems() {
-                    done(self.power(&Careless, system, &control, sizes.careless, Expected::Loss)?);
-                    done(self.power(&Careful, system, orders, sizes.power, Expected::Right)?);
-                    done(self.power(&subject, system, orders, sizes.power, Expected::Right)?);
+                    if wanted(Worker::Careless) {
+                        done(self.power(&Careless, system, &control, sizes.careless, Expected::Loss)?);
+                    }
+                    if wanted(Worker::Careful) {
+                        done(self.power(&Careful, system, orders, sizes.power / 10, Expected::Right)?);
+                    }
+                    if wanted(Worker::Headwater) {
+                        done(self.power(&subject, system, orders, sizes.power, Expected::Right)?);
+                    }
                 }
             }
             Row::Flips => {
