@@ -1,47 +1,45 @@
 //! Row `edits`: files of a project are edited in all ways that hide an edit; a run must see every one of them.
 //!
-//! After each edit a run must give what a run in a fresh project gives. Same size and same times, clocks that go back,
-//! renames, hard links, modes, older files put in place, outs changed behind the back, edits while a run goes on.
+//! Same size and same times, clocks that go back, renames, hard links, modes, older files put in place, folders swapped,
+//! outs changed behind the back, edits while a run goes on. Most cases edit the inputs of [`Witness`]es, many between two
+//! runs: each is judged by itself, by what is known of its contents, and files that were only touched must make nothing run;
+//! some rounds also run in a fresh project. The other cases edit the pipeline of all rows, and every run must equal one in a
+//! fresh project.
 
-use std::fs::{self, File, FileTimes};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use crate::crew::{Case, Orders};
+use crate::crew::{Case, Orders, remove};
+use crate::headwater::ending;
 use crate::random::Random;
 use crate::score::{Score, Trouble};
 use crate::subject::{CONTENTS, FILES, Inputs, OUTS};
+use crate::traced::Ending;
+use crate::ways::{Way, rewrite, set_times, spoil, times};
+use crate::witnesses::{self, Edit, Editor, Frames, Witness};
 use crate::world::{Base, World};
 
-/// How many edits a case makes in its project, one after the other.
-const EDITS: u64 = 10;
+/// One case in so many edits the pipeline of all rows; the others, witnesses.
+const PIPELINES: u64 = 5;
+/// How many edits such a case makes in its project, one after the other.
+const PIPELINE_EDITS: u64 = 10;
+/// How many rounds a case of witnesses has; in each so many are edited and so many others touched, and then a run judges.
+const ROUNDS: u64 = 24;
+const EDITED: usize = 20;
+const TOUCHED: usize = 4;
+/// In one round in so many some edits are made while a run goes on, and in one a run in a fresh project is judged too.
+const DISTURBED: u64 = 6;
+const AFRESH: u64 = 8;
 
-/// How an edit is made.
+/// How the pipeline of all rows is edited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Written over, as an editor does.
-    Plain,
-    /// The times are set back to what they were.
-    SameTimes,
-    /// The times are long ago, or to come.
-    Back,
-    Ahead,
-    /// Another file is renamed over it, with the times of the old one.
-    Renamed,
-    /// An older file is moved in its place.
-    Older,
-    /// It is made a hard link to a file elsewhere.
-    Linked,
-    /// It is written by its other name, outside of the project, and the times are set back.
-    ByOtherName,
-    /// Removed and made anew at once, which may give it the same inode.
-    Anew,
+enum How {
+    Rewritten(Way),
     /// Nothing but the time changes.
     Touched,
     Mode,
-    /// The folder is renamed and another one put in its place.
-    FolderSwapped,
     /// An out is changed, times set back.
     OutChanged,
     OutRemoved,
@@ -51,23 +49,23 @@ enum Way {
     Param,
 }
 
-const WAYS: [Way; 16] = [
-    Way::Plain,
-    Way::SameTimes,
-    Way::Back,
-    Way::Ahead,
-    Way::Renamed,
-    Way::Older,
-    Way::Linked,
-    Way::ByOtherName,
-    Way::Anew,
-    Way::Touched,
-    Way::Mode,
-    Way::FolderSwapped,
-    Way::OutChanged,
-    Way::OutRemoved,
-    Way::WhileRunning,
-    Way::Param,
+const ALL: [How; 16] = [
+    How::Rewritten(Way::Plain),
+    How::Rewritten(Way::SameTimes),
+    How::Rewritten(Way::Back),
+    How::Rewritten(Way::Ahead),
+    How::Rewritten(Way::Renamed),
+    How::Rewritten(Way::Older),
+    How::Rewritten(Way::Linked),
+    How::Rewritten(Way::ByOtherName),
+    How::Rewritten(Way::Anew),
+    How::Rewritten(Way::FolderSwapped),
+    How::Touched,
+    How::Mode,
+    How::OutChanged,
+    How::OutRemoved,
+    How::WhileRunning,
+    How::Param,
 ];
 
 /// Runs the row; `count` is of edits.
@@ -77,26 +75,122 @@ const WAYS: [Way; 16] = [
 pub fn row(world: &World, orders: &Orders, default: u64) -> Result<Score, Trouble> {
     let count = orders.count.unwrap_or(default);
     let mut score = Score::new("edits", orders.command("edits", count));
-    for name in ["edits", "runs"] {
+    for name in ["edits", "with size and times kept", "touches", "runs", "runs in fresh projects"] {
         score.add(name, 0);
     }
-    Ok(orders.deal(score, count.div_ceil(EDITS), |_| Ok(()), |(), case| one(world, case)))
+    let frames = Frames::learn(&world.headwater, &orders.make_folder("contents")?)?;
+    let a_turn = (PIPELINES - 1) * ROUNDS * EDITED as u64 + PIPELINE_EDITS;
+    let cases = count.div_ceil(a_turn) * PIPELINES;
+    Ok(orders.deal(
+        score,
+        cases,
+        |_| Ok(()),
+        |(), case| match case.number % PIPELINES {
+            0 => pipeline(world, case),
+            _ => Game { world, frames: &frames, case }.play(),
+        },
+    ))
 }
 
-fn one(world: &World, case: &mut Case<'_>) -> Result<(), Trouble> {
+struct Game<'a, 'b> {
+    world: &'a World,
+    frames: &'a Frames,
+    case: &'a mut Case<'b>,
+}
+
+impl Game<'_, '_> {
+    fn play(mut self) -> Result<(), Trouble> {
+        let project = self.case.folder.join("project");
+        let mut inputs = witnesses::Inputs::any(&mut self.case.random);
+        inputs.write(&project)?;
+        let first = self.run(&project)?;
+        let new = |witness| Edit { witness, what: "new".into(), hidden: false };
+        let all: Vec<Edit> = Witness::shuffled(&mut self.case.random).into_iter().map(new).collect();
+        inputs.judge(self.frames, &project, &first, &all)?;
+        for round in 0..ROUNDS {
+            self.round(&project, &mut inputs, &all).map_err(|trouble| trouble.at(format!("round {round}")))?;
+        }
+        Ok(())
+    }
+
+    fn run(&self, project: &Path) -> Result<Ending, Trouble> {
+        self.case.add("runs", 1);
+        self.world.headwater.call(project, &["run", "--format", "json"])
+    }
+
+    fn round(&mut self, project: &Path, inputs: &mut witnesses::Inputs, all: &[Edit]) -> Result<(), Trouble> {
+        let witnesses = Witness::shuffled(&mut self.case.random);
+        let (edited, rest) = witnesses.split_at(EDITED);
+        let mut edits = Vec::new();
+        let late = if self.case.random.once_in(DISTURBED) { EDITED / 2 } else { 0 };
+        for witness in &edited[late..] {
+            edits.push(self.editor(project, inputs).edit(*witness, false)?);
+        }
+        if late > 0 {
+            edits.extend(self.disturb(project, inputs, &edited[..late])?);
+        }
+        for witness in &rest[..TOUCHED] {
+            self.editor(project, inputs).touch(*witness)?;
+        }
+        let run = self.run(project)?;
+        inputs.judge(self.frames, project, &run, &edits)?;
+        self.case.add("edits", edits.len() as u64);
+        self.case.add("with size and times kept", edits.iter().filter(|edit| edit.hidden).count() as u64);
+        self.case.add("touches", TOUCHED as u64);
+        if self.case.random.once_in(AFRESH) { self.afresh(inputs, all) } else { Ok(()) }
+    }
+
+    fn editor<'a>(&'a mut self, project: &'a Path, inputs: &'a mut witnesses::Inputs) -> Editor<'a> {
+        Editor { project, aside: &self.case.folder, inputs, random: &mut self.case.random }
+    }
+
+    /// Edits while a run goes on, which may fail of it.
+    fn disturb(
+        &mut self,
+        project: &Path,
+        inputs: &mut witnesses::Inputs,
+        edited: &[Witness],
+    ) -> Result<Vec<Edit>, Trouble> {
+        let mut command = self.world.headwater.command(project, &["run", "--format", "json"]);
+        let pause = Duration::from_micros(self.case.random.below(40_000));
+        let (run, edits) = thread::scope(|scope| {
+            let running = scope.spawn(|| ending(&mut command));
+            thread::sleep(pause);
+            let edit = |witness: &Witness| self.editor(project, inputs).edit(*witness, true);
+            let edits: Result<Vec<Edit>, Trouble> = edited.iter().map(edit).collect();
+            (running.join().unwrap_or_else(|_| Err(Trouble::harness("a thread panicked"))), edits)
+        });
+        let (run, edits) = (run?, edits?);
+        self.case.add("runs", 1);
+        inputs.judge_disturbed(self.frames, &run, &edits)?;
+        Ok(edits)
+    }
+
+    /// A run in a fresh project shows the same.
+    fn afresh(&self, inputs: &witnesses::Inputs, all: &[Edit]) -> Result<(), Trouble> {
+        let fresh = self.case.folder.join("fresh");
+        inputs.write(&fresh)?;
+        let run = self.world.headwater.call(&fresh, &["run", "--format", "json"])?;
+        inputs.judge(self.frames, &fresh, &run, all).map_err(|trouble| trouble.at("in a fresh project"))?;
+        self.case.add("runs in fresh projects", 1);
+        remove(&fresh)
+    }
+}
+
+fn pipeline(world: &World, case: &mut Case<'_>) -> Result<(), Trouble> {
     let project = case.folder.join("project");
     let mut inputs = Inputs::any(&mut case.random);
     world.begin(Base::Fresh, &project, &inputs)?;
     check(world, case, &project, &inputs)?;
-    let mut ways = Vec::new();
-    for _ in 0..EDITS {
-        let way = *case.random.pick(&WAYS);
-        ways.push(way);
+    let mut done = Vec::new();
+    for _ in 0..PIPELINE_EDITS {
+        let how = *case.random.pick(&ALL);
+        done.push(how);
         let before = inputs;
-        edit(world, case, &project, &mut inputs, way)?;
-        case.add("edits", 1);
+        edit(world, case, &project, &mut inputs, how)?;
         let checked = check(world, case, &project, &inputs);
-        checked.map_err(|trouble| trouble.at(format!("{ways:?}: {before:?} became {inputs:?}")))?;
+        checked.map_err(|trouble| trouble.at(format!("{done:?}: {before:?} became {inputs:?}")))?;
+        case.add(if how == How::Touched { "touches" } else { "edits" }, 1);
     }
     Ok(())
 }
@@ -107,23 +201,23 @@ fn check(world: &World, case: &Case<'_>, project: &Path, inputs: &Inputs) -> Res
     world.oracles.of_runs(inputs)?.judge_run(project, &run)
 }
 
-fn edit(world: &World, case: &mut Case<'_>, project: &Path, inputs: &mut Inputs, way: Way) -> Result<(), Trouble> {
+fn edit(world: &World, case: &mut Case<'_>, project: &Path, inputs: &mut Inputs, how: How) -> Result<(), Trouble> {
     let random = &mut case.random;
     let file = random.below(FILES.len() as u64) as usize;
-    let file = if way == Way::FolderSwapped { 1 } else { file };
+    let file = if how == How::Rewritten(Way::FolderSwapped) { 1 } else { file };
     let path = project.join(FILES[file]);
-    let keeps = matches!(way, Way::Touched | Way::Mode | Way::OutChanged | Way::OutRemoved | Way::Param);
-    if !keeps {
+    if matches!(how, How::Rewritten(_) | How::WhileRunning) {
         inputs.contents[file] = other(inputs.contents[file], random);
     }
     let text = inputs.text(file);
-    match way {
-        Way::OutChanged => return change_out(project, random),
-        Way::OutRemoved => return Ok(fs::remove_file(project.join(random.pick(&OUTS)))?),
-        Way::WhileRunning => return while_running(world, project, &path, &text, random),
-        Way::Mode => inputs.executable = !inputs.executable,
-        Way::Param => inputs.seed = (inputs.seed + 1) % 3,
-        _ => return rewrite(&path, &text, way, &case.folder),
+    match how {
+        How::OutChanged => return spoil(&project.join(random.pick(&OUTS))),
+        How::OutRemoved => return Ok(fs::remove_file(project.join(random.pick(&OUTS)))?),
+        How::WhileRunning => return while_running(world, project, &path, &text, random),
+        How::Mode => inputs.executable = !inputs.executable,
+        How::Param => inputs.seed = (inputs.seed + 1) % 3,
+        How::Touched => return rewrite(&path, &text, Way::Plain, &case.folder),
+        How::Rewritten(way) => return rewrite(&path, &text, way, &case.folder),
     }
     inputs.write(project)
 }
@@ -134,97 +228,16 @@ fn other(content: u64, random: &mut Random) -> u64 {
     *random.pick(&others)
 }
 
-/// Gives a file a new text by this way. `aside` is a folder outside of the project.
-fn rewrite(path: &Path, text: &str, way: Way, aside: &Path) -> Result<(), Trouble> {
-    let (times, mode) = (times(path)?, fs::metadata(path)?.permissions());
-    let far = Duration::from_secs(400 * 24 * 3600);
-    let new = aside.join("new");
-    match way {
-        Way::Renamed | Way::Older => {
-            fs::write(&new, text)?;
-            let times = if way == Way::Older { at(SystemTime::now() - far) } else { times };
-            set_times(&new, times)?;
-            fs::rename(&new, path)?;
-        }
-        Way::Linked | Way::ByOtherName => {
-            let _ = fs::remove_file(&new);
-            if way == Way::Linked {
-                fs::write(&new, text)?;
-                fs::remove_file(path)?;
-                fs::hard_link(&new, path)?;
-            } else {
-                fs::hard_link(path, &new)?;
-                fs::write(&new, text)?;
-            }
-            set_times(&new, times)?;
-            fs::remove_file(&new)?;
-        }
-        Way::Anew => {
-            fs::remove_file(path)?;
-            fs::write(path, text)?;
-            set_times(path, times)?;
-        }
-        Way::FolderSwapped => swap_folder(path, text, aside)?,
-        _ => fs::write(path, text)?,
-    }
-    if fs::metadata(path)?.permissions() != mode {
-        fs::set_permissions(path, mode)?;
-    }
-    match way {
-        Way::SameTimes => set_times(path, times),
-        Way::Back => set_times(path, at(SystemTime::now() - far)),
-        Way::Ahead => set_times(path, at(SystemTime::now() + far)),
-        _ => Ok(()),
-    }
-}
-
-/// Puts a copy of the file's folder, with the new text in it, in the folder's place.
-fn swap_folder(path: &Path, text: &str, aside: &Path) -> Result<(), Trouble> {
-    let (folder, copied, old) = (path.parent().unwrap_or(path), aside.join("folder"), aside.join("old"));
-    crate::world::copy(folder, &copied)?;
-    let twin: PathBuf = copied.join(path.file_name().unwrap_or_default());
-    fs::write(&twin, text)?;
-    set_times(&twin, times(path)?)?;
-    fs::rename(folder, &old)?;
-    fs::rename(&copied, folder)?;
-    crate::crew::remove(&old)
-}
-
-/// The same number of other bytes, and the same times.
-fn change_out(project: &Path, random: &mut Random) -> Result<(), Trouble> {
-    let out = project.join(random.pick(&OUTS));
-    let mut bytes = fs::read(&out)?;
-    let kept = times(&out)?;
-    if let Some(byte) = bytes.first_mut() {
-        *byte ^= 1;
-    }
-    fs::write(&out, bytes)?;
-    set_times(&out, kept)
-}
-
 /// The run that is disturbed may fail; the next one may not.
 fn while_running(world: &World, project: &Path, path: &Path, text: &str, random: &mut Random) -> Result<(), Trouble> {
     let kept = times(path)?;
     let mut command = world.headwater.command(project, &["run", "--format", "json", "--force", "joined"]);
     let running = thread::scope(|scope| {
-        let running = scope.spawn(|| crate::headwater::ending(&mut command));
+        let running = scope.spawn(|| ending(&mut command));
         thread::sleep(Duration::from_micros(random.below(40_000)));
         fs::write(path, text)?;
         set_times(path, kept)?;
         running.join().unwrap_or_else(|_| Err(Trouble::harness("a thread panicked")))
     })?;
     running.broke_down().map_or(Ok(()), |broken| Err(Trouble::violation(broken)))
-}
-
-fn at(time: SystemTime) -> FileTimes {
-    FileTimes::new().set_modified(time).set_accessed(time)
-}
-
-fn times(path: &Path) -> Result<FileTimes, Trouble> {
-    let about = fs::metadata(path)?;
-    Ok(FileTimes::new().set_modified(about.modified()?).set_accessed(about.accessed()?))
-}
-
-fn set_times(path: &Path, times: FileTimes) -> Result<(), Trouble> {
-    Ok(File::options().write(true).open(path)?.set_times(times)?)
 }

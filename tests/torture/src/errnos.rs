@@ -43,7 +43,7 @@ pub fn row(world: &World, orders: &Orders, default: Option<u64>) -> Result<Score
     let most = points[0].0.max(points[1].0);
     let count = orders.count.or(default).unwrap_or(most * FLAVORS * 2);
     let mut score = Score::new("errno", orders.command("errno", count));
-    for name in ["errors", "points", "went on and was right", "honest errors"] {
+    for name in ["errors", "points", "went on and was right", "honest errors", NAMED[0], NAMED[1], NAMED[2]] {
         score.add(name, 0);
     }
     score.add("points", points[0].0 + points[1].0);
@@ -132,18 +132,30 @@ fn judge(case: &Case<'_>, oracle: &Oracle, project: &Path, ended: &Ending, hit: 
         return oracle.judge_run(project, ended);
     }
     oracle.judge_reported(ended)?;
-    if !names(&ended.message(), hit, project) {
+    let Some(named) = named(&ended.message(), hit, project) else {
         return Err(Trouble::violation(format!("the message does not name the path: {}", ended.told())));
-    }
+    };
     case.add("honest errors", 1);
+    case.add(named, 1);
+    if named != NAMED[0] {
+        case.note(format!("{named}: {hit}: {}", ended.message().trim()));
+    }
     Ok(())
 }
 
-/// Whether a message names the file that failed, or a folder that it is in.
-fn names(message: &str, hit: &Hit, project: &Path) -> bool {
-    let Some(path) = &hit.path else { return true };
+/// How a message names a file: by its path; by its folder, as of a temp file; by a folder further up, or its bare name.
+const NAMED: [&str; 3] = ["of them with the path", "with its folder", "with less of it"];
+
+/// How a message names the file that failed, if it does.
+fn named(message: &str, hit: &Hit, project: &Path) -> Option<&'static str> {
+    let path = hit.path.as_ref()?;
     let relative = path.strip_prefix(project).unwrap_or(path);
-    let names = relative.ancestors().map(|part| part.to_string_lossy().into_owned()).filter(|part| !part.is_empty());
-    let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    names.chain(file).any(|name| message.contains(&name)) || message.contains(&*project.to_string_lossy())
+    let said = |part: &Path| !part.as_os_str().is_empty() && message.contains(&*part.to_string_lossy());
+    let bare = path.file_name().is_some_and(|name| message.contains(&*name.to_string_lossy()));
+    match relative {
+        _ if said(relative) || (relative.as_os_str().is_empty() && said(project)) => Some(NAMED[0]),
+        _ if relative.parent().is_some_and(said) => Some(NAMED[1]),
+        _ if bare || said(project) || relative.ancestors().any(said) => Some(NAMED[2]),
+        _ => None,
+    }
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -20,7 +21,7 @@ use crate::headwater::{PROGRAMS, ending};
 use crate::score::{Trouble, during};
 
 /// A file system of the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FileSystem {
     Ext4,
     Xfs,
@@ -29,6 +30,16 @@ pub enum FileSystem {
 /// After this many cuts a file system is made anew: its faults are not our subject.
 const CUTS: u64 = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What becomes of the kernel's memory of the device in a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// It is lost, as in any computer: the file gets a new loop device.
+    Lost,
+    /// Blocks that were never written may still be there when the file system is mounted again, as after no power cut: a
+    /// control for what comes of that. ext4 is damaged by it.
+    Kept,
+}
 
 /// A loop device, in use as long as it is open.
 struct Device {
@@ -39,6 +50,7 @@ struct Device {
 /// A mounted file system.
 pub struct Image {
     pub system: FileSystem,
+    memory: Memory,
     file: PathBuf,
     device: Option<Device>,
     /// Where it is mounted.
@@ -124,10 +136,11 @@ impl Image {
     ///
     /// # Errors
     /// If it cannot be.
-    pub fn new(system: FileSystem, folder: &Path) -> Result<Self, Trouble> {
+    pub fn new(system: FileSystem, memory: Memory, folder: &Path) -> Result<Self, Trouble> {
         let (file, at) = (folder.join("image"), folder.join("mounted"));
         fs::create_dir_all(&at)?;
-        let mut image = Self { system, file, device: None, at, mounted: false, cuts: 0, down: Cell::new(false) };
+        let down = Cell::new(false);
+        let mut image = Self { system, memory, file, device: None, at, mounted: false, cuts: 0, down };
         image.make()?;
         Ok(image)
     }
@@ -172,6 +185,10 @@ impl Image {
         self.unmount()?;
         self.cuts += 1;
         self.down.set(false);
+        if self.memory == Memory::Lost {
+            self.device = None;
+            self.device = Some(Device::attach(&self.file)?);
+        }
         self.mount()
     }
 
@@ -191,7 +208,7 @@ impl Image {
         self.make()
     }
 
-    /// Whether the file system's own check finds it damaged. It is made anew before the next case then or not.
+    /// Whether the file system's own check finds it damaged; it is made anew before the next case then.
     ///
     /// # Errors
     /// If it cannot be checked.
@@ -202,10 +219,12 @@ impl Image {
             FileSystem::Xfs => tool("xfs_repair"),
         };
         let flags: &[&str] = if matches!(self.system, FileSystem::Ext4) { &["-fn"] } else { &["-n", "-f"] };
-        let sound = check.args(flags).arg(&self.file).output()?.status.success();
-        self.cuts = CUTS;
+        let damaged = !check.args(flags).arg(&self.file).output()?.status.success();
+        if damaged {
+            self.cuts = CUTS;
+        }
         self.mount()?;
-        Ok(!sound)
+        Ok(damaged)
     }
 
     fn unmount(&mut self) -> Result<(), Trouble> {

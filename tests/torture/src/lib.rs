@@ -25,6 +25,7 @@
 #![warn(missing_docs)]
 
 mod calls;
+mod careful;
 mod careless;
 mod crew;
 mod crowd;
@@ -47,6 +48,8 @@ mod tool;
 mod traced;
 mod upkeep;
 mod watchdog;
+mod ways;
+mod witnesses;
 mod world;
 
 pub use rows::main;

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use crate::calls::Scope;
 use crate::crew::{Case, Orders, remove};
 use crate::headwater::ending;
-use crate::image::{FileSystem, Image, available};
+use crate::image::{FileSystem, Image, Memory, available};
 use crate::kills::spread;
 use crate::score::{Score, Trouble};
 use crate::tool::{Tool, Verdict};
@@ -59,22 +59,41 @@ struct Machine {
     takes: Duration,
 }
 
-/// Runs the row of a tool on a file system. `wait` passes between exit code 0 and the cut.
+/// Of what the power is cut, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    pub system: FileSystem,
+    pub memory: Memory,
+    /// What passes between exit code 0 and the cut.
+    pub wait: Duration,
+}
+
+impl Cut {
+    /// The arguments by which the command line has it so.
+    fn arguments(&self, tool: &dyn Tool, expected: Expected) -> String {
+        let mut text = format!(" --file-system {}", self.system.name());
+        if expected != Expected::Anything {
+            text += &format!(" --worker {}", tool.name());
+        }
+        if self.memory == Memory::Kept {
+            text += " --same-device";
+        }
+        if !self.wait.is_zero() {
+            text += &format!(" --wait {}", self.wait.as_secs());
+        }
+        text
+    }
+}
+
+/// Runs the row of a tool.
 ///
 /// # Errors
 /// If the machine cannot do it.
-pub fn row(
-    tool: &dyn Tool,
-    system: FileSystem,
-    orders: &Orders,
-    default: u64,
-    wait: Duration,
-    expected: Expected,
-) -> Result<Score, Trouble> {
+pub fn row(tool: &dyn Tool, cut: Cut, orders: &Orders, default: u64, expected: Expected) -> Result<Score, Trouble> {
+    let Cut { system, wait, .. } = cut;
     let name = format!("power {} {}", system.name(), tool.name());
     let count = orders.count.unwrap_or(default);
-    let waits = if wait.is_zero() { String::new() } else { format!(" --wait {}", wait.as_secs()) };
-    let mut score = Score::new(name.clone(), orders.command(expected.row("power"), count) + &waits);
+    let mut score = Score::new(name.clone(), orders.command(expected.row("power"), count) + &cut.arguments(tool, expected));
     if let Err(missing) = available(system) {
         score.take(0, missing);
         return Ok(score);
@@ -86,7 +105,7 @@ pub fn row(
     Ok(orders.deal(
         score,
         count,
-        |worker| Machine::new(tool, system, orders.make_folder(&format!("{name}-disk-{worker}").replace(' ', "-"))?),
+        |worker| Machine::new(tool, cut, orders.make_folder(&format!("{name}-disk-{worker}").replace(' ', "-"))?),
         |machine, case| {
             let number = case.number / moments;
             let moment = match case.number % moments {
@@ -101,12 +120,10 @@ pub fn row(
                 case.note(format!("{place}: {}: {text}", verdict.figure()));
             }
             case.add("cuts", 1);
+            let damaged = machine.image.is_damaged()?;
+            case.add("damaged file systems", u64::from(damaged));
             // Who keeps data on a damaged file system can do no more than say so.
-            if matches!(expected, Expected::Right)
-                && matches!(verdict, Verdict::Stuck(_))
-                && machine.image.is_damaged()?
-            {
-                case.add("damaged file systems", 1);
+            if damaged && matches!(verdict, Verdict::Stuck(_)) {
                 return Ok(());
             }
             match (expected, verdict.text()) {
@@ -121,8 +138,8 @@ pub fn row(
 }
 
 impl Machine {
-    fn new(tool: &dyn Tool, system: FileSystem, folder: PathBuf) -> Result<Self, Trouble> {
-        let image = Image::new(system, &folder)?;
+    fn new(tool: &dyn Tool, cut: Cut, folder: PathBuf) -> Result<Self, Trouble> {
+        let image = Image::new(cut.system, cut.memory, &folder)?;
         let mut this = Self { image, tracer: Tracer::default(), calls: 0, takes: Duration::ZERO };
         if tool.can_be_traced() {
             let project = this.project()?;

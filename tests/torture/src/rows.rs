@@ -7,12 +7,14 @@ use std::{env, fs, thread};
 
 use clap::{Parser, ValueEnum};
 
+use crate::careful::Careful;
 use crate::careless::Careless;
 use crate::crew::{Orders, remove};
+use crate::crowd::Crowd;
 use crate::headwater::Headwater;
-use crate::image::{FileSystem, isolate};
+use crate::image::{FileSystem, Memory, isolate};
 use crate::pipeline::Pipeline;
-use crate::power::Expected;
+use crate::power::{Cut, Expected};
 use crate::rivals::{Dvc, Git};
 use crate::score::{Score, Trouble};
 use crate::tool::Tool;
@@ -38,6 +40,16 @@ enum Row {
     Rivals,
     /// All but the rivals.
     All,
+}
+
+/// Who works while the power goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Worker {
+    /// The control that syncs nothing, and must lose data.
+    Careless,
+    /// The control that syncs everything, and must lose none.
+    Careful,
+    Headwater,
 }
 
 /// Faults on the real kernel, with the real headwater.
@@ -76,9 +88,22 @@ struct Arguments {
     /// How many processes play in the row `processes`.
     #[arg(long, default_value_t = 8)]
     processes: u64,
+    /// How many rounds each of them has in a game.
+    #[arg(long, default_value_t = 10)]
+    rounds: u64,
     /// Flip every bit, in order, instead of some.
     #[arg(long)]
     exhaustive: bool,
+    /// Only this file system's power is cut.
+    #[arg(long)]
+    file_system: Option<FileSystem>,
+    /// Only this one works while the power goes.
+    #[arg(long)]
+    worker: Option<Worker>,
+    /// Mount again what the power was cut of through the same loop device, of which the kernel may still have blocks that
+    /// were never written, as after no power cut.
+    #[arg(long)]
+    same_device: bool,
     /// Seconds between exit code 0 and the power cut.
     #[arg(long, default_value_t = 0)]
     wait: u64,
@@ -210,9 +235,17 @@ impl Rows<'_> {
         match row {
             Row::Kill => done(kills::row(world, orders, sizes.kill)?),
             Row::Power => {
-                for system in FileSystem::ALL {
-                    done(self.power(&Careless, system, &control, sizes.careless, Expected::Loss)?);
-                    done(self.power(&subject, system, orders, sizes.power, Expected::Right)?);
+                let wanted = |worker| self.arguments.worker.is_none_or(|only| only == worker);
+                for system in self.systems() {
+                    if wanted(Worker::Careless) {
+                        done(self.power(&Careless, system, &control, sizes.careless, Expected::Loss)?);
+                    }
+                    if wanted(Worker::Careful) {
+                        done(self.power(&Careful, system, orders, sizes.power / 10, Expected::Right)?);
+                    }
+                    if wanted(Worker::Headwater) {
+                        done(self.power(&subject, system, orders, sizes.power, Expected::Right)?);
+                    }
                 }
             }
             Row::Flips => {
@@ -221,13 +254,20 @@ impl Rows<'_> {
             }
             Row::Errno => done(errnos::row(world, orders, sizes.errno)?),
             Row::Edits => done(edits::row(world, orders, sizes.edits)?),
-            Row::Processes => done(crowd::row(world, orders, sizes.games, self.arguments.processes)?),
+            Row::Processes => {
+                let crowd = Crowd { processes: self.arguments.processes, rounds: self.arguments.rounds };
+                done(crowd::row(world, orders, sizes.games, crowd)?);
+            }
             Row::Verify => done(upkeep::verify(world, orders, sizes.upkeep)?),
             Row::Gc => done(upkeep::gc(world, orders, sizes.upkeep)?),
             Row::Rivals => self.rivals(sizes.rivals, done)?,
             Row::All => unreachable!("replaced by the rows that it means"),
         }
         Ok(())
+    }
+
+    fn systems(&self) -> Vec<FileSystem> {
+        self.arguments.file_system.map_or(FileSystem::ALL.to_vec(), |system| vec![system])
     }
 
     fn power(
@@ -238,7 +278,9 @@ impl Rows<'_> {
         default: u64,
         expected: Expected,
     ) -> Result<Score, Trouble> {
-        power::row(tool, system, orders, default, Duration::from_secs(self.arguments.wait), expected)
+        let memory = if self.arguments.same_device { Memory::Kept } else { Memory::Lost };
+        let cut = Cut { system, memory, wait: Duration::from_secs(self.arguments.wait) };
+        power::row(tool, cut, orders, default, expected)
     }
 
     fn rivals(&self, default: u64, done: &mut dyn FnMut(Score)) -> Result<(), Trouble> {
@@ -253,7 +295,7 @@ impl Rows<'_> {
         }
         for tool in &tools {
             eprintln!("headwater-torture: {}", tool.version()?);
-            for system in FileSystem::ALL {
+            for system in self.systems() {
                 done(self.power(&**tool, system, self.orders, default, Expected::Anything)?);
             }
             done(flips::row(&**tool, self.orders, default * 5, self.arguments.exhaustive, Expected::Anything)?);

@@ -12,7 +12,7 @@ use crate::kills::spread;
 use crate::pipeline::Pipeline;
 use crate::score::{Score, Trouble};
 use crate::subject::{Inputs, OUTS};
-use crate::traced::{Act, Tracer};
+use crate::traced::{Act, Ending, Tracer};
 use crate::world::{Base, World, copy};
 
 /// The exit code of a store that cannot be opened at all.
@@ -109,11 +109,11 @@ pub fn gc(world: &World, orders: &Orders, default: u64) -> Result<Score, Trouble
     if missing(world, "gc", &mut score) {
         return Ok(score);
     }
-    score.add("kills", 0);
+    ["kills", "ended before"].iter().for_each(|figure| score.add(figure, 0));
     let folder = orders.make_folder("points")?;
     let project = folder.join("project");
     littered(world, &project)?;
-    let calls = collect(world, &mut Tracer::default(), &project, &folder, u64::MAX)?;
+    let calls = collect(world, &mut Tracer::default(), &project, &folder, u64::MAX)?.calls;
     score.add("points", calls);
     Ok(orders.deal(
         score,
@@ -125,8 +125,7 @@ pub fn gc(world: &World, orders: &Orders, default: u64) -> Result<Score, Trouble
             let point = spread(case.number, count, calls, &mut case.random);
             let collected = collect(world, tracer, &project, &case.folder, point);
             tracer.release()?;
-            collected?;
-            case.add("kills", 1);
+            case.add(if collected?.hit.is_some() { "kills" } else { "ended before" }, 1);
             judge_collected(world, &project).map_err(|trouble| trouble.at(format!("killed at point {point}")))
         },
     ))
@@ -140,13 +139,13 @@ fn littered(world: &World, project: &Path) -> Result<(), Trouble> {
     world.oracles.of(&edited)?.judge_run(project, &run)
 }
 
-fn collect(world: &World, tracer: &mut Tracer, project: &Path, folder: &Path, point: u64) -> Result<u64, Trouble> {
+fn collect(world: &World, tracer: &mut Tracer, project: &Path, folder: &Path, point: u64) -> Result<Ending, Trouble> {
     let command = world.headwater.command(project, &COLLECT);
     let kill = |number| if number == point { Act::Kill } else { Act::Pass };
     let ended = tracer.run(&command, Scope::Changing, folder, |call| kill(call.number))?;
     match ended.hit.is_none() && ended.code != Some(0) {
         true => Err(Trouble::violation(format!("`store gc`: {}", ended.told()))),
-        false => Ok(ended.calls),
+        false => Ok(ended),
     }
 }
 
