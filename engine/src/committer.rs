@@ -9,6 +9,7 @@
 //! trusted; a claim is let go when its record is durable or has failed. It waits for nothing but items and the disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use headwater_cache::{Claim, Digest, Ledger, Record, Store};
 
-use crate::run::Message;
+use crate::coordinator::Message;
 
 /// A commit is due when so many records wait for it. Each holds a lock file open, of the thousand that a process may
 /// have.
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Something to be made durable: what was put or restored before it was handed in, and a record of it, if any.
 pub(crate) struct Item {
-    pub record: Option<(Digest, Record)>,
+    pub record: Option<(Digest, Arc<Record>)>,
     pub claim: Option<Claim>,
 }
 
@@ -88,7 +89,7 @@ impl Committer {
 #[derive(Default)]
 struct Batch {
     count: usize,
-    records: Vec<(Digest, Record)>,
+    records: Vec<(Digest, Arc<Record>)>,
     claims: Vec<Claim>,
     bytes: u64,
 }
@@ -137,10 +138,10 @@ impl Desk<'_> {
         (batch.count, self.failed.clone().map_or(Ok(()), Err))
     }
 
-    fn write(&self, records: &[(Digest, Record)]) -> Result<(), String> {
+    fn write(&self, records: &[(Digest, Arc<Record>)]) -> Result<(), String> {
         if records.is_empty() {
             return self.store.commit().map_err(|error| error.to_string());
         }
-        self.ledger.append(records).map_err(|error| error.to_string())
+        self.ledger.append_shared(records).map_err(|error| error.to_string())
     }
 }

@@ -13,8 +13,9 @@ use headwater_cache::{Artifact, Claims, Digest, Entry, Ledger, Shape, Store, Tre
 use headwater_engine::manifest::{Manifest, selects};
 use headwater_engine::run::SourceState;
 use headwater_engine::{
-    Bound, Event, Failure, Finish, Graph, InputPort, InputPorts, Job, Key, Node, NodeId, Options, Outcome, OutputPort,
-    Outs, Presence, Preview, Reason, Selection, Session, SourceError, Sources, Stage, Summary, Wire, WireFrom,
+    Bound, Clock, Event, Failure, Finish, Graph, InputPort, InputPorts, Job, Key, Node, NodeId, Options, Outcome,
+    OutputPort, Outs, Presence, Preview, Reason, Request, Selection, Session, SourceError, Sources, Stage, Summary,
+    Wire, WireFrom,
 };
 
 /// The project's files; a folder is all paths below it.
@@ -119,6 +120,20 @@ impl Work<'_> {
     }
 }
 
+/// A clock that stands still unless somebody waits for it: then it is at once as late as they wait for.
+pub struct Hands(pub Arc<AtomicU64>);
+
+impl Clock for Hands {
+    fn now(&self) -> f64 {
+        self.0.load(Ordering::SeqCst) as f64
+    }
+
+    fn after(&self, seconds: f64, alarm: Box<dyn FnOnce() + Send>) {
+        self.0.fetch_add(seconds.ceil() as u64, Ordering::SeqCst);
+        alarm();
+    }
+}
+
 type WorkFn = dyn Fn(&Work<'_>) -> Result<Vec<Artifact>, Failure> + Send + Sync;
 type ReadsFn = dyn Fn(&[Bound]) -> Result<Vec<Selection>, Failure> + Send + Sync;
 
@@ -134,6 +149,8 @@ pub struct Draft {
     reads: Arc<ReadsFn>,
     work: Arc<WorkFn>,
     outs: Option<Arc<dyn Outs>>,
+    request: Request,
+    retries: u32,
 }
 
 #[derive(Clone)]
@@ -159,6 +176,8 @@ pub fn stage(name: &str) -> Draft {
         }),
         kind,
         outs: None,
+        request: Request::default(),
+        retries: 0,
     }
 }
 
@@ -235,6 +254,16 @@ impl Draft {
 
     pub fn outs(self, outs: &Arc<Placed>) -> Self {
         self.placing(outs.clone())
+    }
+
+    pub fn asking(mut self, request: Request) -> Self {
+        self.request = request;
+        self
+    }
+
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
     }
 
     pub fn placing(mut self, outs: Arc<dyn Outs>) -> Self {
@@ -409,7 +438,8 @@ impl Bench {
             outs: draft.outs.clone(),
         };
         let wires = draft.wires.iter().map(wire).collect();
-        Node { name: draft.name.clone(), stage_name: draft.name.clone(), stage, wires }
+        let (request, retries) = (draft.request.clone(), draft.retries);
+        Node { name: draft.name.clone(), stage_name: draft.name.clone(), stage, wires, request, retries }
     }
 
     fn run_fn(&self, draft: &Draft) -> Arc<headwater_engine::stage::RunFn> {
@@ -461,7 +491,7 @@ impl Bench {
             claims: &self.claims,
             sources: &*self.files,
             last_keys: &self.last,
-            clock: &|| self.clock.load(Ordering::SeqCst) as f64,
+            clock: &Hands(self.clock.clone()),
         };
         let summary = session.run(&options, &mut |event| {
             watch(&event);
@@ -491,6 +521,9 @@ impl Bench {
                 Event::Started { node, reason } => {
                     lines.push(format!("started {}", name(node)));
                     reasons.push((name(node), reason));
+                }
+                Event::Retrying { node, attempt, error, seconds } => {
+                    lines.push(format!("{} failed {attempt} times ({error}), again in {seconds} s", name(node)));
                 }
                 Event::Finished(finish) => {
                     let word = if finish.restored { "restored".into() } else { format!("{:?}", finish.outcome) };

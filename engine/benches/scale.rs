@@ -1,0 +1,198 @@
+//! A million trivial nodes, beside a bare loop over the same graph: petgraph, a rayon pool, and counters.
+//!
+//! Layers of a thousand nodes, each of which reads two of the layer above. Printed are microseconds a node, and how much that
+//! is over the bare loop of the same run. `SCALE_NODES` sets another number of nodes.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark has a clock and a folder")]
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use headwater_cache::{Artifact, Claims, Digest, Ledger, Shape, Store};
+use headwater_engine::run::SourceState;
+use headwater_engine::{
+    Bound, Clock, Event, Graph, InputPort, InputPorts, Key, Manifest, Node, NodeId, Options, OutputPort, Presence,
+    Request, Selection, Session, SourceError, Sources, Stage, Summary, Wire, WireFrom,
+};
+use petgraph::graph::{DiGraph, NodeIndex};
+
+const WIDTH: usize = 1000;
+
+fn above(at: usize) -> Vec<usize> {
+    if at < WIDTH {
+        return Vec::new();
+    }
+    let (layer, column) = (at / WIDTH - 1, at % WIDTH);
+    vec![layer * WIDTH + column, layer * WIDTH + (column + 1) % WIDTH]
+}
+
+/// What a user would write without an engine: nothing is known of a node but what it waits for.
+fn bare(nodes: usize, threads: usize) {
+    let mut graph = DiGraph::<(), ()>::with_capacity(nodes, nodes * 2);
+    for _ in 0..nodes {
+        graph.add_node(());
+    }
+    for at in 0..nodes {
+        for producer in above(at) {
+            graph.add_edge(NodeIndex::new(producer), NodeIndex::new(at), ());
+        }
+    }
+    let incoming = |at| graph.neighbors_directed(NodeIndex::new(at), petgraph::Incoming).count() as u32;
+    let waiting: Vec<AtomicU32> = (0..nodes).map(|at| AtomicU32::new(incoming(at))).collect();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+    let done = AtomicU64::new(0);
+    pool.scope(|scope| {
+        for at in 0..nodes.min(WIDTH) {
+            visit(at, &graph, &waiting, &done, scope);
+        }
+    });
+    assert_eq!(done.into_inner(), nodes as u64);
+}
+
+fn visit<'s>(
+    at: usize,
+    graph: &'s DiGraph<(), ()>,
+    waiting: &'s [AtomicU32],
+    done: &'s AtomicU64,
+    scope: &rayon::Scope<'s>,
+) {
+    scope.spawn(move |scope| {
+        done.fetch_add(1, Ordering::Relaxed);
+        for consumer in graph.neighbors(NodeIndex::new(at)) {
+            if waiting[consumer.index()].fetch_sub(1, Ordering::AcqRel) == 1 {
+                visit(consumer.index(), graph, waiting, done, scope);
+            }
+        }
+    });
+}
+
+struct Watch(Instant);
+
+impl Clock for Watch {
+    fn now(&self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
+
+    fn after(&self, _seconds: f64, _alarm: Box<dyn FnOnce() + Send>) {}
+}
+
+struct NoSources;
+
+impl Sources for NoSources {
+    fn look(&self, path: &Path, _without: &[PathBuf]) -> Result<SourceState, SourceError> {
+        Err(SourceError(format!("there is no file {}", path.display())))
+    }
+}
+
+fn tiny() -> Artifact {
+    Artifact { type_name: "text".into(), shape: Shape::Blob, digest: Digest::of(b"x"), bytes: 1 }
+}
+
+fn node(at: usize) -> Node {
+    let port = |name: &str| InputPort { name: name.into(), type_name: None, presence: Presence::Required };
+    let producers = above(at);
+    let ports: Vec<InputPort> = ["left", "right"][..producers.len()].iter().map(|name| port(name)).collect();
+    let wire = |(port, producer): (&InputPort, usize)| Wire {
+        port: Some(port.name.clone()),
+        from: WireFrom::Node { node: NodeId(producer), output: None, entry: None },
+    };
+    let wires = ports.iter().zip(producers).map(wire).collect();
+    let stage = Stage {
+        kind: "trivial".into(),
+        version: 1,
+        // Else a layer would be one key.
+        config: vec![("number".into(), at.to_string())],
+        inputs: InputPorts::Fixed(ports),
+        outputs: vec![OutputPort { name: "out".into(), type_name: "text".into(), passes: None }],
+        reads: Arc::new(|bound: &[Bound]| Ok(vec![Selection::All; bound.len()])),
+        run: Arc::new(|job| {
+            job.store.put(b"x")?;
+            Ok(vec![tiny()])
+        }),
+        outs: None,
+    };
+    Node { name: format!("n{at}"), stage_name: "n".into(), stage, wires, request: Request::default(), retries: 0 }
+}
+
+fn run(graph: &Graph, root: &Path, jobs: usize, last: &mut BTreeMap<String, Key>) -> Summary {
+    let store = Arc::new(Store::open(root).expect("a store"));
+    let ledger = Ledger::of(&store);
+    let claims = Claims::new(store.root());
+    let mut keys = Vec::new();
+    let session = Session {
+        graph,
+        store: &store,
+        ledger: &ledger,
+        claims: &claims,
+        sources: &NoSources,
+        last_keys: last,
+        clock: &Watch(Instant::now()),
+    };
+    let options = Options { targets: graph.ids().collect(), jobs, ..Options::default() };
+    let summary = session.run(&options, &mut |event| {
+        if let Event::Finished(finish) = event {
+            keys.push((finish.node, finish.key));
+        }
+    });
+    let summary = summary.expect("threads");
+    *last = keys.into_iter().filter_map(|(id, key)| Some((graph.node(id).name.clone(), key?))).collect();
+    summary
+}
+
+struct Table {
+    nodes: usize,
+    bare: f64,
+}
+
+impl Table {
+    fn row<T>(&self, what: &str, work: impl FnOnce() -> T) -> (T, f64) {
+        let begun = Instant::now();
+        let value = work();
+        let each = begun.elapsed().as_secs_f64() * 1e6 / self.nodes as f64;
+        println!("{what:44} {each:9.3} {:9.3} {:8} MB", each - self.bare, peak_megabytes());
+        (value, each)
+    }
+}
+
+fn peak_megabytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.unwrap_or(0) / 1024
+}
+
+fn main() {
+    let nodes = std::env::var("SCALE_NODES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    println!("{nodes} nodes, {threads} threads: microseconds a node, the same less the bare loop, peak memory so far");
+    let (_, each) = Table { nodes, bare: 0.0 }.row("bare petgraph and rayon", || bare(nodes, threads));
+    let table = Table { nodes, bare: each };
+    let (graph, _) = table.row("graph: wired and ordered", || Graph::new((0..nodes).map(node).collect()));
+    let graph = graph.unwrap_or_else(|errors| panic!("{errors:?}"));
+    table.row("keys alone", || keys(&graph));
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("store");
+    let mut last = BTreeMap::new();
+    let (summary, _) = table.row("run: keys, claims, records, commits", || run(&graph, &root, threads, &mut last));
+    assert_eq!(summary.ran, nodes);
+    let (summary, _) = table.row("cached re-run in a fresh process", || run(&graph, &root, threads, &mut last));
+    assert_eq!(summary.cached, nodes);
+}
+
+fn keys(graph: &Graph) {
+    let bound = |port: &str| Bound {
+        port: port.into(),
+        label: BTreeMap::new(),
+        artifact: tiny(),
+        tree: None,
+        path: None,
+        selection: Selection::All,
+    };
+    for id in graph.ids() {
+        let bound: Vec<Bound> = graph.inputs(id).iter().map(|input| bound(&input.port)).collect();
+        black_box(Manifest::of(&graph.node(id).stage, &bound).key());
+    }
+}
