@@ -76,6 +76,10 @@ impl Run<'_, '_> {
 
     /// Looks again at the nodes that have paused until this moment.
     pub(crate) fn rang(&mut self, moment: u64) {
+        // They end with the run.
+        if self.stopping || self.options.cancel.is_raised() {
+            return;
+        }
         for node in self.pauses.ring(moment) {
             self.end_pause(node);
             self.plan.put_back(node);

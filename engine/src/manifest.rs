@@ -103,7 +103,7 @@ impl Manifest {
 }
 
 /// The text of [`Manifest::of`]: what a run makes for each node, so it is written at once and with few allocations.
-pub(crate) fn text_of(stage: &Stage, inputs: &[Bound]) -> String {
+pub fn text_of(stage: &Stage, inputs: &[Bound]) -> String {
     let mut text = Text(String::with_capacity(512));
     text.line(["headwater-key"], format_args!("{KEY_FORMAT}"));
     text.line(["kind"], format_args!("{} {}", stage.kind, stage.version));

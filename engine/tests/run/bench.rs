@@ -14,8 +14,8 @@ use headwater_engine::manifest::{Manifest, selects};
 use headwater_engine::run::SourceState;
 use headwater_engine::{
     Bound, Clock, Event, Failure, Finish, Graph, InputPort, InputPorts, Job, Key, Node, NodeId, Options, Outcome,
-    OutputPort, Outs, Presence, Preview, Reason, Request, Selection, Session, SourceError, Sources, Stage, Summary,
-    Wire, WireFrom,
+    OutputPort, Outs, Presence, Preview, Reason, Request, RunError, Selection, Session, SourceError, Sources, Stage,
+    Summary, Wire, WireFrom,
 };
 
 /// The project's files; a folder is all paths below it.
@@ -478,6 +478,27 @@ impl Bench {
     /// The same, and shows each event as it comes.
     pub fn watch(&mut self, drafts: &[Draft], options: &Options, watch: &mut dyn FnMut(&Event)) -> Told {
         let graph = self.graph(drafts);
+        let (summary, events) = self.drive(&graph, options, watch);
+        let told = self.tell(&graph, summary.unwrap(), events);
+        for (name, finish) in &told.finishes {
+            if matches!(finish.outcome, Outcome::Ran | Outcome::Cached) {
+                self.last.insert(name.clone(), finish.key.expect("it has a key"));
+            }
+        }
+        told
+    }
+
+    /// Why a run could not begin.
+    pub fn refused(&self, drafts: &[Draft], options: &Options) -> RunError {
+        self.drive(&self.graph(drafts), options, &mut |_| {}).0.unwrap_err()
+    }
+
+    fn drive(
+        &self,
+        graph: &Graph,
+        options: &Options,
+        watch: &mut dyn FnMut(&Event),
+    ) -> (Result<Summary, RunError>, Vec<Event>) {
         let mut options = options.clone();
         if options.targets.is_empty() {
             options.targets = graph.ids().collect();
@@ -485,7 +506,7 @@ impl Bench {
         self.calls.lock().unwrap().clear();
         let mut events = Vec::new();
         let session = Session {
-            graph: &graph,
+            graph,
             store: &self.store,
             ledger: &self.ledger,
             claims: &self.claims,
@@ -500,14 +521,7 @@ impl Bench {
             }
             events.push(event);
         });
-        let summary = summary.unwrap();
-        let told = self.tell(&graph, summary, events);
-        for (name, finish) in &told.finishes {
-            if matches!(finish.outcome, Outcome::Ran | Outcome::Cached) {
-                self.last.insert(name.clone(), finish.key.expect("it has a key"));
-            }
-        }
-        told
+        (summary, events)
     }
 
     fn tell(&self, graph: &Graph, summary: Summary, events: Vec<Event>) -> Told {
