@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalog;
+pub mod clock;
 pub mod commands;
 pub mod drawing;
 pub mod error;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use headwater_cache::{Artifact, Claims, Digest, Ledger, Shape, Store, UsedSet};
 use headwater_engine::{Event, Key, NodeId, Options, Preview, Session, Summary};
 
+use crate::clock::WallClock;
 use crate::error::CommandError;
 use crate::journal::{History, NodeLine, OutputLine};
 use crate::pipeline::Pipeline;
@@ -55,7 +56,6 @@ impl Workspace {
     pub fn drive(&self, options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary, CommandError> {
         let last_keys: BTreeMap<String, Key> =
             self.last.iter().filter_map(|(name, line)| Some((name.clone(), line.key()?))).collect();
-        let clock = || self.begun.elapsed().as_secs_f64();
         let keyed = self.pipeline.keyed_graph()?;
         let project = &*self.pipeline.project;
         let kept = KeptSources { project, store: &self.store, kept: &self.kept };
@@ -68,7 +68,7 @@ impl Workspace {
             claims: &self.claims,
             sources: if keeps { &kept } else { project },
             last_keys: &last_keys,
-            clock: &clock,
+            clock: &WallClock(self.begun),
         };
         let summary = session.run(options, emit).map_err(CommandError::failed)?;
         self.pipeline.project.index.save().map_err(CommandError::failed)?;

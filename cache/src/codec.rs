@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Length of the magic and the version.
-const HEADER: usize = 8;
+pub(crate) const HEADER: usize = 8;
 
 /// Why bytes are not the value that was asked for, or a value cannot be bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,8 +75,19 @@ pub(crate) fn decode<const LIMIT: usize, T: DeserializeOwned>(
     version: u32,
     bytes: &[u8],
 ) -> Result<T, CodecError> {
+    decode_after::<LIMIT, T>(magic, version, bytes, 0)
+}
+
+/// The same of a value before which so many bytes stand that the caller has read.
+pub(crate) fn decode_after<const LIMIT: usize, T: DeserializeOwned>(
+    magic: [u8; 4],
+    version: u32,
+    bytes: &[u8],
+    skipped: usize,
+) -> Result<T, CodecError> {
     within(bytes.len(), LIMIT)?;
     let body = body(magic, version, bytes)?;
+    let body = body.get(skipped..).unwrap_or_default();
     let config = bincode::config::standard().with_limit::<LIMIT>();
     let (value, consumed) = bincode::serde::decode_from_slice(body, config).map_err(malformed)?;
     match body.len() - consumed {

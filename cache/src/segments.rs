@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use rayon::prelude::*;
 
 use crate::contents::Contents;
-use crate::digest::{self, Digest};
+use crate::digest::{self, Digest, Uniform};
 use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Opened, Temp, failed};
 use crate::segment::{self, HEADER, Head, Header, Kind, MAX_PAYLOAD, Scan, VERSION};
 use crate::threads::aside;
@@ -137,7 +137,7 @@ struct Segment {
     is_whole: bool,
     indexed: Contents,
     /// The best of each name behind what is indexed.
-    fresh: HashMap<(Kind, Digest), Head>,
+    fresh: HashMap<(Kind, Digest), Head, Uniform>,
     /// End of the last good entry; 0 as long as there is no header.
     end: u64,
     /// Damaged bytes that good entries follow, or that were cut off.
@@ -213,17 +213,20 @@ impl Segments {
         names: &[Digest],
         take: impl Fn(&Digest, &[u8]) -> Option<T> + Sync,
     ) -> Vec<T> {
-        // Sorted, neighbours are looked for in the same places.
-        let names: BTreeSet<&Digest> = names.iter().collect();
-        let mut places: Vec<(usize, Head)> =
-            names.into_iter().filter_map(|name| self.places(kind, name).into_iter().next()).collect();
-        places.sort_unstable_by_key(|(number, head)| (*number, head.offset));
-        let apart = |(one, before): &(usize, Head), (other, after): &(usize, Head)| {
-            one == other && after.offset - before.end() <= GAP && after.offset / STRETCH == before.offset / STRETCH
-        };
-        let stretches: Vec<&[(usize, Head)]> = places.chunk_by(apart).collect();
-        let read = |stretch: &&[(usize, Head)]| self.read_stretch(stretch, &take);
-        aside(|| stretches.par_iter().flat_map_iter(read).collect())
+        aside(|| {
+            // Sorted, neighbours are looked for in the same places.
+            let mut names: Vec<&Digest> = names.iter().collect();
+            names.par_sort_unstable();
+            names.dedup();
+            let mut places: Vec<(usize, Head)> = names.into_iter().filter_map(|name| self.best(kind, name)).collect();
+            places.par_sort_unstable_by_key(|(number, head)| (*number, head.offset));
+            let together = |(one, before): &(usize, Head), (other, after): &(usize, Head)| {
+                one == other && after.offset - before.end() <= GAP && after.offset / STRETCH == before.offset / STRETCH
+            };
+            let stretches: Vec<&[(usize, Head)]> = places.chunk_by(together).collect();
+            let read = |stretch: &&[(usize, Head)]| self.read_stretch(stretch, &take);
+            stretches.par_iter().flat_map_iter(read).collect()
+        })
     }
 
     /// Reads entries of one segment that lie behind each other.
@@ -255,7 +258,7 @@ impl Segments {
 
     /// The length of the payload of an entry that has not been found damaged; it is not looked at.
     pub(crate) fn length(&self, kind: Kind, name: &Digest) -> Option<u64> {
-        self.places(kind, name).first().map(|(_, head)| u64::from(head.length))
+        self.best(kind, name).map(|(_, head)| u64::from(head.length))
     }
 
     /// Appends entries and makes them durable with one sync: all of them are found afterwards, or none.
@@ -392,6 +395,23 @@ impl Segments {
         let strange = self.lock_strange();
         let strange = strange.iter().map(|(path, kind)| format!("{} is a {kind}, not a segment", path.display()));
         damaged.map(skipped).chain(strange).collect()
+    }
+
+    /// The first of [`Segments::places`]: what is asked for of every output of every cached node.
+    fn best(&self, kind: Kind, name: &Digest) -> Option<(usize, Head)> {
+        let lost = self.lock_lost();
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let mut best: Option<(usize, Head)> = None;
+        for (number, segment) in loaded.iter().enumerate() {
+            let fresh = segment.fresh.get(&(kind, *name));
+            for head in fresh.into_iter().chain(segment.indexed.find(kind, name)) {
+                let better = best.is_none_or(|(_, best)| head.generation > best.generation);
+                if better && !lost.contains_key(&(number, head.offset)) {
+                    best = Some((number, *head));
+                }
+            }
+        }
+        best
     }
 
     /// Where entries of this name lie, best first.
@@ -650,7 +670,7 @@ impl Segments {
 
 impl Segment {
     fn unread(path: PathBuf, file: Arc<dyn Handle>) -> Segment {
-        let (indexed, fresh) = (Contents::default(), HashMap::new());
+        let (indexed, fresh) = (Contents::default(), HashMap::default());
         Segment { path, file, is_whole: true, indexed, fresh, end: 0, skipped: 0, tail: 0 }
     }
 

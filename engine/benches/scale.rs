@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use headwater_cache::{Artifact, Claims, Digest, Ledger, Shape, Store};
@@ -97,7 +97,8 @@ impl Sources for NoSources {
 }
 
 fn tiny() -> Artifact {
-    Artifact { type_name: "text".into(), shape: Shape::Blob, digest: Digest::of(b"x"), bytes: 1 }
+    static DIGEST: LazyLock<Digest> = LazyLock::new(|| Digest::of(b"x"));
+    Artifact { type_name: "text".into(), shape: Shape::Blob, digest: *DIGEST, bytes: 1 }
 }
 
 fn node(at: usize) -> Node {
@@ -126,11 +127,19 @@ fn node(at: usize) -> Node {
     Node { name: format!("n{at}"), stage_name: "n".into(), stage, wires, request: Request::default(), retries: 0 }
 }
 
-fn run(graph: &Graph, root: &Path, jobs: usize, last: &mut BTreeMap<String, Key>) -> Summary {
+/// What a process opens, and keeps until it ends.
+struct Opened {
+    store: Arc<Store>,
+    ledger: Ledger,
+    keys: Vec<(NodeId, Key)>,
+}
+
+/// Opens the store and runs all nodes.
+fn run(graph: &Graph, root: &Path, jobs: usize, last: &BTreeMap<String, Key>) -> (Summary, Opened) {
     let store = Arc::new(Store::open(root).expect("a store"));
     let ledger = Ledger::of(&store);
     let claims = Claims::new(store.root());
-    let mut keys = Vec::new();
+    let mut keys = Vec::with_capacity(graph.len());
     let session = Session {
         graph,
         store: &store,
@@ -143,12 +152,10 @@ fn run(graph: &Graph, root: &Path, jobs: usize, last: &mut BTreeMap<String, Key>
     let options = Options { targets: graph.ids().collect(), jobs, ..Options::default() };
     let summary = session.run(&options, &mut |event| {
         if let Event::Finished(finish) = event {
-            keys.push((finish.node, finish.key));
+            keys.extend(finish.key.map(|key| (finish.node, key)));
         }
     });
-    let summary = summary.expect("threads");
-    *last = keys.into_iter().filter_map(|(id, key)| Some((graph.node(id).name.clone(), key?))).collect();
-    summary
+    (summary.expect("threads"), Opened { store, ledger, keys })
 }
 
 struct Table {
@@ -191,17 +198,21 @@ fn main() {
     let graph = graph.unwrap_or_else(|errors| panic!("{errors:?}"));
     table.row("plan and its longest paths", || plan(&graph));
     table.row("(a) plan, room, crew: nodes that do nothing", || dispatch(&graph, threads, |_| ()));
-    table.row("(b) the same, and keys", || dispatch(&graph, threads, |id| drop(black_box(key(&graph, id)))));
-    table.row("keys alone", || graph.ids().for_each(|id| drop(black_box(key(&graph, id)))));
+    table.row("(b) the same, and keys", || dispatch(&graph, threads, |id| _ = black_box(key(&graph, id))));
+    table.row("keys alone", || graph.ids().for_each(|id| _ = black_box(key(&graph, id))));
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("store");
-    let mut last = BTreeMap::new();
-    let (summary, _) =
-        table.row("(c) a run: keys, claims, records, commits", || run(&graph, &root, threads, &mut last));
+    let ((summary, opened), _) =
+        table.row("(c) a run: keys, claims, records, commits", || run(&graph, &root, threads, &BTreeMap::new()));
     assert_eq!(summary.ran, nodes);
-    let (summary, _) =
-        table.row("(d) a cached re-run of it, store opened anew", || run(&graph, &root, threads, &mut last));
-    assert_eq!(summary.cached, nodes);
+    let last: BTreeMap<String, Key> =
+        opened.keys.iter().map(|(id, key)| (graph.node(*id).name.clone(), *key)).collect();
+    assert_eq!(opened.ledger.len(), nodes);
+    drop(opened);
+    for what in ["(d) cached, store opened anew", "(d) the same once more, its contents indexed"] {
+        let ((summary, opened), _) = table.row(what, || run(&graph, &root, threads, &last));
+        assert_eq!((summary.cached, opened.store.root()), (nodes, root.as_path()));
+    }
 }
 
 fn key(graph: &Graph, id: NodeId) -> Key {

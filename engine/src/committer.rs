@@ -35,7 +35,7 @@ pub(crate) struct Item {
 }
 
 enum Order {
-    Take(Item),
+    Take(Vec<Item>),
     /// Nothing else would come: commit what there is.
     Flush,
 }
@@ -43,6 +43,8 @@ enum Order {
 /// The coordinator's end of the committer. The thread ends when it is dropped.
 pub(crate) struct Committer {
     orders: Sender<Order>,
+    /// Items that were taken and not handed over.
+    taken: Vec<Item>,
     flushed: bool,
 }
 
@@ -58,23 +60,32 @@ impl Committer {
         let mut desk = Desk { store, ledger, failed: None };
         std::thread::Builder::new().name("committer".into()).spawn_scoped(threads, move || {
             while let Ok(order) = received.recv() {
-                let Order::Take(first) = order else { continue };
-                let (count, result) = desk.commit(Batch::gather(first, &received));
+                let Order::Take(items) = order else { continue };
+                let (count, result) = desk.commit(Batch::gather(items, &received));
                 // A run that has ended does not ask any more.
                 let _ = answers.send(Message::Committed { count, result });
             }
         })?;
-        Ok(Self { orders, flushed: true })
+        Ok(Self { orders, taken: Vec::new(), flushed: true })
     }
 
-    /// Hands in an item.
+    /// Takes an item, to be handed over with others.
     pub fn take(&mut self, item: Item) {
-        self.flushed = false;
-        self.order(Order::Take(item));
+        self.taken.push(item);
+    }
+
+    /// Hands what was taken over to the thread, which need not wake for each of many.
+    pub fn hand_over(&mut self) {
+        if !self.taken.is_empty() {
+            self.flushed = false;
+            let items = std::mem::take(&mut self.taken);
+            self.order(Order::Take(items));
+        }
     }
 
     /// Has all items committed that were handed in and wait for others.
     pub fn flush(&mut self) {
+        self.hand_over();
         if !std::mem::replace(&mut self.flushed, true) {
             self.order(Order::Flush);
         }
@@ -97,13 +108,13 @@ struct Batch {
 impl Batch {
     /// Takes items until a commit is due.
     #[allow(clippy::disallowed_types, reason = "see the import")]
-    fn gather(first: Item, orders: &Receiver<Order>) -> Self {
+    fn gather(first: Vec<Item>, orders: &Receiver<Order>) -> Self {
         let due = Instant::now() + PATIENCE;
         let mut batch = Self::default();
-        batch.add(first);
+        first.into_iter().for_each(|item| batch.add(item));
         while batch.records.len() < RECORDS && batch.bytes < BYTES {
             match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(Order::Take(item)) => batch.add(item),
+                Ok(Order::Take(items)) => items.into_iter().for_each(|item| batch.add(item)),
                 Ok(Order::Flush) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }

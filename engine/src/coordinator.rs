@@ -149,6 +149,7 @@ impl<'s, 'e> Run<'s, 'e> {
             if self.plan.is_done() && self.uncommitted.is_empty() {
                 return;
             }
+            self.committer.hand_over();
             if !visited {
                 let message = self.wait_for(messages);
                 self.receive(message);
@@ -191,8 +192,10 @@ impl<'s, 'e> Run<'s, 'e> {
             return true;
         }
         let Some(next) = self.plan.peek() else { return false };
-        let lead = self.paces.lead(&self.stage(next).kind);
-        let may = self.room.is_open() || (lead > 0 && self.room.is_open_ahead(lead));
+        let may = self.room.is_open() || {
+            let lead = self.paces.lead(&self.stage(next).kind);
+            lead > 0 && self.room.is_open_ahead(lead)
+        };
         if may && let Some(node) = self.plan.take() {
             self.visit(node, None, None);
         }
@@ -365,7 +368,7 @@ impl<'s, 'e> Run<'s, 'e> {
         self.known[node].reason = Some(reason.clone());
         (self.emit)(Event::Started { node: NodeId(node), reason });
         let options = self.options;
-        Some(self.job(node, false, move |session| session.execute(NodeId(node), &inputs, &options.cancel)))
+        Some(self.job(node, false, move |session| session.execute(NodeId(node), inputs, &options.cancel)))
     }
 
     /// Has a node wait for another process that computes its key, or one that shares its lock file.

@@ -2,8 +2,6 @@
 //!
 //! It decides nothing.
 
-use std::sync::Arc;
-
 use headwater_cache::{Artifact, Claim, Digest};
 
 use crate::event::{Outcome, Reason};
@@ -49,11 +47,10 @@ pub(crate) struct Unsettled {
     pub restored: bool,
 }
 
-/// What a node reads now, and the manifest that makes; both are shared with the worker.
-#[derive(Clone)]
+/// What a node reads now, and the manifest that makes.
 pub(crate) struct Inputs {
-    pub bound: Arc<[Bound]>,
-    pub manifest: Arc<str>,
+    pub bound: Vec<Bound>,
+    pub manifest: String,
     pub key: Key,
 }
 

@@ -30,7 +30,7 @@ impl<'s> Run<'s, '_> {
         }
         let manifest = text_of(stage, &bound);
         let key = Key(Digest::of(manifest.as_bytes()));
-        Ok(Inputs { bound: bound.into(), manifest: manifest.into(), key })
+        Ok(Inputs { bound, manifest, key })
     }
 
     fn bind_one(&mut self, input: &Input) -> Result<Bound, Failure> {

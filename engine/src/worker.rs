@@ -49,7 +49,7 @@ impl From<Failure> for Ending {
 
 impl Session<'_> {
     /// Runs a node; gives what consumers see, and a record of what its stage gave.
-    pub(crate) fn execute(&self, id: NodeId, inputs: &Inputs, cancel: &Cancel) -> Work {
+    pub(crate) fn execute(&self, id: NodeId, inputs: Inputs, cancel: &Cancel) -> Work {
         match guarded(|| self.compute(id, inputs, cancel)) {
             // Last: what took hours is not to be done again because a file could not be put in place.
             Ok((record, outputs)) => Work { record: Some(record), ..self.restore(&self.graph.node(id).stage, outputs) },
@@ -57,7 +57,7 @@ impl Session<'_> {
         }
     }
 
-    fn compute(&self, id: NodeId, inputs: &Inputs, cancel: &Cancel) -> Result<(Record, Vec<Artifact>), Ending> {
+    fn compute(&self, id: NodeId, inputs: Inputs, cancel: &Cancel) -> Result<(Record, Vec<Artifact>), Ending> {
         // It may have been handed out before this thread was free.
         if cancel.is_raised() {
             return Err(Ending::Cancelled);
@@ -73,7 +73,7 @@ impl Session<'_> {
         let outputs = compose(&mut Trees::new(self.store), &node.stage, bound, given.clone())?;
         let names = node.stage.outputs.iter().map(|port| port.name.clone());
         let seconds = self.clock.now() - begun;
-        let record = Record { outputs: names.zip(given).collect(), manifest: inputs.manifest.to_string(), seconds };
+        let record = Record { outputs: names.zip(given).collect(), manifest: inputs.manifest, seconds };
         Ok((record, outputs))
     }
 

@@ -4,7 +4,7 @@
 //! A watch-dog ends a test that would wait for ever; no other time is looked at.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
@@ -51,7 +51,12 @@ fn a_rayon_worker_that_waits_for_another_pool_takes_up_a_stage() {
         let (ended, end) = channel();
         let tell = |ended: &Sender<()>| ended.send(()).unwrap();
         // Keeps the second thread: the stage that is handed out next has but one thread to go to.
-        engine.spawn(move || drop(held.recv()));
+        let kept = begun.clone();
+        engine.spawn(move || {
+            kept.wait();
+            let_go_of(&held);
+        });
+        begun.wait();
         let (first, before, ended_first) = (stacked.clone(), begun.clone(), ended.clone());
         engine.spawn(move || {
             stage(&first, || {
@@ -73,6 +78,11 @@ fn a_rayon_worker_that_waits_for_another_pool_takes_up_a_stage() {
         stacked.load(Ordering::SeqCst)
     });
     assert_eq!(stacked, 1);
+}
+
+/// Waits until the other end is dropped.
+fn let_go_of(held: &Receiver<()>) {
+    assert!(held.recv().is_err());
 }
 
 /// A stage that uses its own rayon iterators, joins, and another pool within these, some levels deep.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use headwater_engine::{Graph, InputPorts, Node, NodeId, Wire, WireFrom};
+use headwater_engine::{Graph, InputPorts, Node, NodeId, Request, Wire, WireFrom};
 
 use crate::catalog::{self, Built};
 use crate::error::Diagnostic;
@@ -516,7 +516,8 @@ impl Expansion<'_> {
             };
             let stage_name = declared.name.name.clone();
             let (wires, spans): (Vec<Wire>, Vec<Place>) = wires.into_iter().unzip();
-            nodes.push(Node { name: draft.name.clone(), stage_name, stage, wires });
+            let (request, retries) = (Request::default(), 0);
+            nodes.push(Node { name: draft.name.clone(), stage_name, stage, wires, request, retries });
             places.push(spans);
         }
         (nodes, places)
