@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalog;
+pub mod clock;
 pub mod commands;
 pub mod drawing;
 pub mod error;

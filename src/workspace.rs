@@ -8,6 +8,7 @@ use std::time::Instant;
 use headwater_cache::{Artifact, Claims, Digest, Ledger, Shape, Store, UsedSet};
 use headwater_engine::{Event, Key, NodeId, Options, Preview, Session, Summary};
 
+use crate::clock::WallClock;
 use crate::error::CommandError;
 use crate::journal::{History, NodeLine, OutputLine};
 use crate::pipeline::Pipeline;
@@ -62,7 +63,6 @@ impl Workspace {
     pub fn drive(&self, options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary, CommandError> {
         let last_keys: BTreeMap<String, Key> =
             self.last.iter().filter_map(|(name, line)| Some((name.clone(), line.key()?))).collect();
-        let clock = || self.begun.elapsed().as_secs_f64();
         let answers = self.pipeline.answers()?;
         let keyed = answers.as_ref().map(|answers| self.pipeline.keyed_graph(answers));
         let project = &*self.pipeline.project;
@@ -77,7 +77,7 @@ impl Workspace {
             claims: &self.claims,
             sources: &watched,
             last_keys: &last_keys,
-            clock: &clock,
+            clock: &WallClock(self.begun),
         };
         let summary = session.run(options, emit).map_err(CommandError::failed)?;
         self.pipeline.project.index.save().map_err(CommandError::failed)?;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Length of the magic and the version.
-const HEADER: usize = 8;
+pub(crate) const HEADER: usize = 8;
 
 /// What a value takes in bincode's count of memory, at most, for each byte of it: an integer of 8 bytes may be one.
 const CLAIM: usize = 8;
@@ -84,8 +84,19 @@ pub(crate) fn decode<const LIMIT: usize, T: DeserializeOwned>(
     version: u32,
     bytes: &[u8],
 ) -> Result<T, CodecError> {
+    decode_after::<LIMIT, T>(magic, version, bytes, 0)
+}
+
+/// The same of a value before which so many bytes stand that the caller has read.
+pub(crate) fn decode_after<const LIMIT: usize, T: DeserializeOwned>(
+    magic: [u8; 4],
+    version: u32,
+    bytes: &[u8],
+    skipped: usize,
+) -> Result<T, CodecError> {
     within(bytes.len(), LIMIT)?;
     let body = body(magic, version, bytes)?;
+    let body = body.get(skipped..).unwrap_or_default();
     let decoded = match body.len().saturating_mul(CLAIM).min(LIMIT) {
         claimed if claimed <= SHORT => decode_within::<SHORT, T>(body),
         claimed if claimed <= MIDDLE => decode_within::<MIDDLE, T>(body),

@@ -6,13 +6,14 @@
 //! hexadecimal digits, so a digest has one spelling. Order is the order of the bytes and of the text alike.
 
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Length of a digest in bytes.
-const LENGTH: usize = 32;
+pub(crate) const LENGTH: usize = 32;
 /// Length of the text form.
 const TEXT_LENGTH: usize = LENGTH * 2;
 /// Length of the short text form, for people to read.
@@ -63,6 +64,28 @@ impl fmt::Display for Digest {
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Digest({self})")
+    }
+}
+
+/// How maps hash digests: their first bytes are as good as the hash of all of them.
+pub(crate) type Uniform = BuildHasherDefault<FirstBytes>;
+
+/// See [`Uniform`].
+#[derive(Default)]
+pub(crate) struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn write(&mut self, bytes: &[u8]) {
+        let first = bytes.first_chunk().map_or(bytes.len() as u64, |first| u64::from_le_bytes(*first));
+        self.0 = self.0.rotate_left(1) ^ first;
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.0 ^= length as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -191,10 +191,16 @@ pub(crate) fn read(file: &dyn Handle, path: &Path, head: &Head) -> Result<Option
     if disk::fill(file, &mut bytes, head.offset).map_err(failed("read", path))? < size {
         return Ok(None);
     }
-    let payload = bytes.split_off(PREFIX);
-    let prefix: &[u8; PREFIX] = bytes.as_slice().try_into().expect("what is left has the length of a prefix");
+    let checked = payload_in(&bytes, head).is_some();
+    Ok(checked.then(|| bytes.split_off(PREFIX)))
+}
+
+/// The payload of an entry whose bytes begin these; `None` if they are not it any more.
+pub(crate) fn payload_in<'a>(bytes: &'a [u8], head: &Head) -> Option<&'a [u8]> {
+    let (prefix, rest) = bytes.split_first_chunk::<PREFIX>()?;
+    let payload = rest.get(..head.length as usize)?;
     let same = claimed(prefix, head.offset).is_some_and(|found| found == *head);
-    Ok((same && checks(head, prefix, &payload)).then_some(payload))
+    (same && checks(head, prefix, payload)).then_some(payload)
 }
 
 /// Whether there is what claims to be this entry; its payload is not looked at.

@@ -17,10 +17,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use rayon::prelude::*;
+
 use crate::contents::Contents;
-use crate::digest::{self, Digest};
+use crate::digest::{self, Digest, Uniform};
 use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Opened, Syncs, Temp, failed};
 use crate::segment::{self, HEADER, Head, Header, Kind, MAX_PAYLOAD, Scan, VERSION};
+use crate::threads::aside;
 
 /// What the name of a segment ends in.
 const SUFFIX: &str = ".seg";
@@ -32,6 +35,10 @@ const DIGITS: usize = 32;
 const ROLL_AFTER: u64 = 256 << 20;
 /// Entries are written anew in groups of about so many bytes.
 const COPIED_AT_ONCE: usize = 16 << 20;
+/// Entries with no more bytes between them than this are read together.
+const GAP: u64 = 16 << 10;
+/// And so many bytes at once, but for an entry that begins within them and ends behind.
+const STRETCH: u64 = 1 << 20;
 /// The number of no segment.
 const NONE: usize = usize::MAX;
 /// How often a name for a new segment is tried that another process takes over at once.
@@ -132,7 +139,7 @@ struct Segment {
     may_grow: bool,
     indexed: Contents,
     /// The best of each name behind what is indexed.
-    fresh: HashMap<(Kind, Digest), Head>,
+    fresh: HashMap<(Kind, Digest), Head, Uniform>,
     /// End of the last good entry; 0 as long as there is no header.
     end: u64,
     /// Damaged bytes that good entries follow, or that were cut off.
@@ -167,23 +174,26 @@ impl Segments {
         Ok(segments)
     }
 
-    /// Reads what other processes have appended since the last look.
-    pub(crate) fn refresh(&self) -> Result<(), SegmentError> {
+    /// Reads what other processes have appended since the last look; gives whether that was anything.
+    pub(crate) fn refresh(&self) -> Result<bool, SegmentError> {
         self.check_synced()?;
         let own = self.own.load(Ordering::Acquire);
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        let mut news = false;
         for (number, segment) in loaded.iter_mut().enumerate() {
             if own != number {
-                self.catch_up(segment)?;
+                news |= self.catch_up(segment)?;
             }
         }
         for name in disk::names(&*self.disk, &self.folder)? {
             let path = self.folder.join(&name);
             if is_segment(&name) && !loaded.iter().any(|segment| segment.path == path) {
-                loaded.extend(self.load(path)?);
+                let found = self.load(path)?;
+                news |= found.is_some();
+                loaded.extend(found);
             }
         }
-        Ok(())
+        Ok(news)
     }
 
     /// The payload of an entry, checked; of several records of a name the one of the highest generation.
@@ -198,6 +208,50 @@ impl Segments {
         Ok(self.lost_place(kind, name).map_or(Found::Nothing, Found::Damaged))
     }
 
+    /// What `take` makes of the payloads of many entries, checked, in no order. They are read as they lie, many with one
+    /// call. What cannot be read, or is not what it was, is left out: [`Segments::read`] tells what is wrong with it.
+    pub(crate) fn read_together<T: Send>(
+        &self,
+        kind: Kind,
+        names: &[Digest],
+        take: impl Fn(&Digest, &[u8]) -> Option<T> + Sync,
+    ) -> Vec<T> {
+        aside(|| {
+            // Sorted, neighbours are looked for in the same places.
+            let mut names: Vec<&Digest> = names.iter().collect();
+            names.par_sort_unstable();
+            names.dedup();
+            let mut places: Vec<(usize, Head)> = names.into_iter().filter_map(|name| self.best(kind, name)).collect();
+            places.par_sort_unstable_by_key(|(number, head)| (*number, head.offset));
+            let together = |(one, before): &(usize, Head), (other, after): &(usize, Head)| {
+                one == other && after.offset - before.end() <= GAP && after.offset / STRETCH == before.offset / STRETCH
+            };
+            let stretches: Vec<&[(usize, Head)]> = places.chunk_by(together).collect();
+            let read = |stretch: &&[(usize, Head)]| self.read_stretch(stretch, &take);
+            stretches.par_iter().flat_map_iter(read).collect()
+        })
+    }
+
+    /// Reads entries of one segment that lie behind each other.
+    fn read_stretch<T>(&self, stretch: &[(usize, Head)], take: &impl Fn(&Digest, &[u8]) -> Option<T>) -> Vec<T> {
+        let [(number, first), .., (_, last)] = stretch else {
+            return stretch.iter().filter_map(|(number, head)| self.read_one(*number, head, take)).collect();
+        };
+        let (file, _) = self.file(*number);
+        let mut bytes = vec![0; usize::try_from(last.end() - first.offset).unwrap_or(0)];
+        let read = disk::fill(&*file, &mut bytes, first.offset).unwrap_or(0);
+        let payload = |head: &Head| {
+            let begin = usize::try_from(head.offset - first.offset).ok()?;
+            segment::payload_in(bytes[..read].get(begin..)?, head)
+        };
+        stretch.iter().filter_map(|(_, head)| take(&head.name, payload(head)?)).collect()
+    }
+
+    fn read_one<T>(&self, number: usize, head: &Head, take: &impl Fn(&Digest, &[u8]) -> Option<T>) -> Option<T> {
+        let (file, path) = self.file(number);
+        take(&head.name, &segment::read(&*file, &path, head).ok()??)
+    }
+
     /// The segment in which this process found an entry of this name damaged.
     fn lost_place(&self, kind: Kind, name: &Digest) -> Option<PathBuf> {
         let lost = self.lock_lost();
@@ -207,7 +261,7 @@ impl Segments {
 
     /// The length of the payload of an entry that has not been found damaged; it is not looked at.
     pub(crate) fn length(&self, kind: Kind, name: &Digest) -> Option<u64> {
-        self.places(kind, name).first().map(|(_, head)| u64::from(head.length))
+        self.best(kind, name).map(|(_, head)| u64::from(head.length))
     }
 
     /// Appends entries and makes them durable with one sync: all of them are found afterwards, or none.
@@ -363,6 +417,23 @@ impl Segments {
         damaged.map(skipped).chain(strange).collect()
     }
 
+    /// The first of [`Segments::places`]: what is asked for of every output of every cached node.
+    fn best(&self, kind: Kind, name: &Digest) -> Option<(usize, Head)> {
+        let lost = self.lock_lost();
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let mut best: Option<(usize, Head)> = None;
+        for (number, segment) in loaded.iter().enumerate() {
+            let fresh = segment.fresh.get(&(kind, *name));
+            for head in fresh.into_iter().chain(segment.indexed.find(kind, name)) {
+                let better = best.is_none_or(|(_, best)| head.generation > best.generation);
+                if better && !lost.contains_key(&(number, head.offset)) {
+                    best = Some((number, *head));
+                }
+            }
+        }
+        best
+    }
+
     /// Where entries of this name lie, best first.
     fn places(&self, kind: Kind, name: &Digest) -> Vec<(usize, Head)> {
         let lost = self.lock_lost();
@@ -411,15 +482,16 @@ impl Segments {
         Ok(Some(segment))
     }
 
-    /// Reads what lies behind the last good entry that is known.
-    fn catch_up(&self, segment: &mut Segment) -> Result<(), SegmentError> {
+    /// Reads what lies behind the last good entry that is known; gives whether what is known has changed.
+    fn catch_up(&self, segment: &mut Segment) -> Result<bool, SegmentError> {
         let length = disk::look_at(&*segment.file, &segment.path)?.bytes;
-        if length < segment.end {
+        let cut = length < segment.end;
+        if cut {
             // Somebody has cut off what was read: what is left is looked through from the beginning.
             segment.forget();
         }
         if !segment.has_header()? || length <= segment.end {
-            return Ok(());
+            return Ok(cut);
         }
         let scan = scan_twice(&*segment.file, &segment.path, segment.end, length)?;
         if !scan.heads.is_empty() {
@@ -430,7 +502,7 @@ impl Segments {
         }
         let tail = length.saturating_sub(segment.end);
         segment.tail = if tail > 0 && self.is_abandoned(segment) { tail } else { 0 };
-        Ok(())
+        Ok(cut || !scan.heads.is_empty())
     }
 
     /// Whether nobody is writing to the segment, so that what follows its last good entry is what somebody left.
@@ -618,7 +690,7 @@ impl Segments {
 
 impl Segment {
     fn unread(path: PathBuf, file: Arc<dyn Handle>) -> Segment {
-        let (indexed, fresh) = (Contents::default(), HashMap::new());
+        let (indexed, fresh) = (Contents::default(), HashMap::default());
         Segment { path, file, may_grow: true, indexed, fresh, end: 0, skipped: 0, tail: 0 }
     }
 

@@ -9,6 +9,7 @@
 //! trusted; a claim is let go when its record is durable or has failed. It waits for nothing but items and the disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use headwater_cache::{Claim, Digest, Ledger, Record, Store};
 
-use crate::run::Message;
+use crate::coordinator::Message;
 
 /// A commit is due when so many records wait for it. Each holds a lock file open, of the thousand that a process may
 /// have.
@@ -29,12 +30,12 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Something to be made durable: what was put or restored before it was handed in, and a record of it, if any.
 pub(crate) struct Item {
-    pub record: Option<(Digest, Record)>,
+    pub record: Option<(Digest, Arc<Record>)>,
     pub claim: Option<Claim>,
 }
 
 enum Order {
-    Take(Item),
+    Take(Vec<Item>),
     /// Nothing else would come: commit what there is.
     Flush,
 }
@@ -42,6 +43,8 @@ enum Order {
 /// The coordinator's end of the committer. The thread ends when it is dropped.
 pub(crate) struct Committer {
     orders: Sender<Order>,
+    /// Items that were taken and not handed over.
+    taken: Vec<Item>,
     flushed: bool,
 }
 
@@ -57,23 +60,32 @@ impl Committer {
         let mut desk = Desk { store, ledger, failed: None };
         std::thread::Builder::new().name("committer".into()).spawn_scoped(threads, move || {
             while let Ok(order) = received.recv() {
-                let Order::Take(first) = order else { continue };
-                let (count, result) = desk.commit(Batch::gather(first, &received));
+                let Order::Take(items) = order else { continue };
+                let (count, result) = desk.commit(Batch::gather(items, &received));
                 // A run that has ended does not ask any more.
                 let _ = answers.send(Message::Committed { count, result });
             }
         })?;
-        Ok(Self { orders, flushed: true })
+        Ok(Self { orders, taken: Vec::new(), flushed: true })
     }
 
-    /// Hands in an item.
+    /// Takes an item, to be handed over with others.
     pub fn take(&mut self, item: Item) {
-        self.flushed = false;
-        self.order(Order::Take(item));
+        self.taken.push(item);
+    }
+
+    /// Hands what was taken over to the thread, which need not wake for each of many.
+    pub fn hand_over(&mut self) {
+        if !self.taken.is_empty() {
+            self.flushed = false;
+            let items = std::mem::take(&mut self.taken);
+            self.order(Order::Take(items));
+        }
     }
 
     /// Has all items committed that were handed in and wait for others.
     pub fn flush(&mut self) {
+        self.hand_over();
         if !std::mem::replace(&mut self.flushed, true) {
             self.order(Order::Flush);
         }
@@ -88,7 +100,7 @@ impl Committer {
 #[derive(Default)]
 struct Batch {
     count: usize,
-    records: Vec<(Digest, Record)>,
+    records: Vec<(Digest, Arc<Record>)>,
     claims: Vec<Claim>,
     bytes: u64,
 }
@@ -96,13 +108,13 @@ struct Batch {
 impl Batch {
     /// Takes items until a commit is due.
     #[allow(clippy::disallowed_types, reason = "see the import")]
-    fn gather(first: Item, orders: &Receiver<Order>) -> Self {
+    fn gather(first: Vec<Item>, orders: &Receiver<Order>) -> Self {
         let due = Instant::now() + PATIENCE;
         let mut batch = Self::default();
-        batch.add(first);
+        first.into_iter().for_each(|item| batch.add(item));
         while batch.records.len() < RECORDS && batch.bytes < BYTES {
             match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(Order::Take(item)) => batch.add(item),
+                Ok(Order::Take(items)) => items.into_iter().for_each(|item| batch.add(item)),
                 Ok(Order::Flush) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -137,10 +149,10 @@ impl Desk<'_> {
         (batch.count, self.failed.clone().map_or(Ok(()), Err))
     }
 
-    fn write(&self, records: &[(Digest, Record)]) -> Result<(), String> {
+    fn write(&self, records: &[(Digest, Arc<Record>)]) -> Result<(), String> {
         if records.is_empty() {
             return self.store.commit().map_err(|error| error.to_string());
         }
-        self.ledger.append(records).map_err(|error| error.to_string())
+        self.ledger.append_shared(records).map_err(|error| error.to_string())
     }
 }

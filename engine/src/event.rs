@@ -31,7 +31,7 @@ pub enum Outcome {
     Failed,
     /// Something that it needs failed.
     Skipped,
-    /// The run ended before it began.
+    /// The run ended before it began, or it gave up as it was told to.
     Cancelled,
 }
 
@@ -64,6 +64,15 @@ pub enum Event {
     Started {
         node: NodeId,
         reason: Reason,
+    },
+    /// Its stage's function has failed and will be tried again, after so many seconds in which it takes up nothing. It
+    /// starts again then, unless the run ends before: then that was its failure.
+    Retrying {
+        node: NodeId,
+        /// How often it has failed by now.
+        attempt: u32,
+        error: String,
+        seconds: f64,
     },
     /// Success is told once it is durable, and after that of all that the node reads.
     Finished(Finish),

@@ -8,12 +8,14 @@
 //! Invariants: a [`Graph`] that exists is acyclic and fully wired; [`NodeId`]s are dense and in the order given.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::path::PathBuf;
 
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
+use crate::plan::Lists;
+use crate::room::Request;
 use crate::stage::{InputPort, InputPorts, OutputPort, Presence, Stage};
 
 /// A node's dense index.
@@ -29,6 +31,10 @@ pub struct Node {
     pub stage_name: String,
     pub stage: Stage,
     pub wires: Vec<Wire>,
+    /// What it takes up while it runs; not in the key.
+    pub request: Request,
+    /// How often its stage's function is tried again after it failed; not in the key.
+    pub retries: u32,
 }
 
 /// A declared connection.
@@ -96,6 +102,7 @@ pub enum WiringError {
 pub struct Graph {
     inner: DiGraph<Node, ()>,
     inputs: Vec<Vec<Input>>,
+    producers: Lists,
     order: Vec<NodeId>,
 }
 
@@ -113,9 +120,10 @@ impl Graph {
         for node in nodes {
             inner.add_node(node);
         }
-        for (at, inputs) in inputs.iter().enumerate() {
-            for producer in distinct_producers(inputs) {
-                inner.add_edge(NodeIndex::new(producer), NodeIndex::new(at), ());
+        let producers: Lists = inputs.iter().map(|inputs| distinct_producers(inputs)).collect();
+        for (at, producers) in producers.iter().enumerate() {
+            for producer in producers {
+                inner.add_edge(NodeIndex::new(*producer), NodeIndex::new(at), ());
             }
         }
         let order = order(&inner);
@@ -125,7 +133,7 @@ impl Graph {
         if !errors.is_empty() {
             return Err(errors);
         }
-        Ok(Self { inner, inputs, order })
+        Ok(Self { inner, inputs, producers, order })
     }
 
     /// The number of nodes.
@@ -165,18 +173,18 @@ impl Graph {
 
     /// The nodes that a node reads from, without repeats.
     pub fn producers(&self, id: NodeId) -> Vec<NodeId> {
-        self.neighbours(id, petgraph::Incoming)
+        self.producers.get(id.0).iter().map(|producer| NodeId(*producer)).collect()
+    }
+
+    /// The nodes that each node reads from, without repeats and in order.
+    pub fn all_producers(&self) -> &Lists {
+        &self.producers
     }
 
     /// The nodes that read from a node, without repeats.
     pub fn consumers(&self, id: NodeId) -> Vec<NodeId> {
-        self.neighbours(id, petgraph::Outgoing)
-    }
-
-    fn neighbours(&self, id: NodeId, direction: petgraph::Direction) -> Vec<NodeId> {
-        let index = NodeIndex::new(id.0);
-        let mut found: Vec<NodeId> =
-            self.inner.neighbors_directed(index, direction).map(|index| NodeId(index.index())).collect();
+        let neighbours = self.inner.neighbors(NodeIndex::new(id.0));
+        let mut found: Vec<NodeId> = neighbours.map(|index| NodeId(index.index())).collect();
         found.sort_unstable();
         found
     }
@@ -187,19 +195,22 @@ impl Graph {
         let mut open = targets.to_vec();
         while let Some(id) = open.pop() {
             if !std::mem::replace(&mut within[id.0], true) {
-                open.extend(self.producers(id));
+                open.extend(self.producers.get(id.0).iter().map(|producer| NodeId(*producer)));
             }
         }
         within
     }
 }
 
-fn distinct_producers(inputs: &[Input]) -> BTreeSet<usize> {
+fn distinct_producers(inputs: &[Input]) -> Vec<usize> {
     let producer = |input: &Input| match input.source {
         Source::Output { node, .. } => Some(node.0),
         Source::File { .. } => None,
     };
-    inputs.iter().filter_map(producer).collect()
+    let mut producers: Vec<usize> = inputs.iter().filter_map(producer).collect();
+    producers.sort_unstable();
+    producers.dedup();
+    producers
 }
 
 /// Producers before consumers, the lowest index first (Kahn 1962); nodes on a cycle, and below one, are left out.

@@ -32,7 +32,14 @@ fn ports(ports: &[(&str, &str, Presence)]) -> InputPorts {
 }
 
 fn node(stage: Stage, wires: Vec<Wire>) -> Node {
-    Node { name: stage.kind.clone(), stage_name: stage.kind.clone(), stage, wires }
+    Node {
+        name: stage.kind.clone(),
+        stage_name: stage.kind.clone(),
+        stage,
+        wires,
+        request: Request::default(),
+        retries: 0,
+    }
 }
 
 fn none() -> InputPorts {

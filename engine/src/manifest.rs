@@ -6,10 +6,11 @@
 //! Invariants: the encoding of lines is unambiguous (label, tab, value, newline; all three escaped inside). No absolute
 //! path, no time and no node name is in a manifest.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use headwater_cache::{Artifact, Digest, Entry, Tree};
+use headwater_cache::{Digest, Entry, Tree};
 
 use crate::stage::{Bound, Selection, Stage};
 
@@ -47,51 +48,7 @@ pub struct Change {
 impl Manifest {
     /// All that a node reads: its stage's identity, its configuration, and the selected entries of its inputs.
     pub fn of(stage: &Stage, inputs: &[Bound]) -> Self {
-        let mut manifest = Self::default();
-        manifest.push("headwater-key", KEY_FORMAT.to_string());
-        manifest.push("kind", format!("{} {}", stage.kind, stage.version));
-        for (label, value) in &stage.config {
-            manifest.push(format!("config.{label}"), value.clone());
-        }
-        for input in inputs {
-            manifest.push_input(input);
-        }
-        manifest
-    }
-
-    fn push(&mut self, label: impl Into<String>, value: impl Into<String>) {
-        self.lines.push((label.into(), value.into()));
-    }
-
-    fn push_input(&mut self, input: &Bound) {
-        let label = port_label(&input.port, &input.label);
-        match (&input.tree, &input.selection) {
-            (Some(tree), selection) => {
-                self.push(&label, format!("{} {}", input.artifact.type_name, tree.header).trim_end());
-                self.push_entries(&label, tree, selection);
-            }
-            (None, _) => self.push(&label, blob_value(&input.artifact)),
-        }
-    }
-
-    fn push_entries(&mut self, label: &str, tree: &Tree, selection: &Selection) {
-        // As a set, as a frame may have many thousand columns.
-        let only: Option<BTreeSet<&str>> = match selection {
-            Selection::All => None,
-            Selection::Only(names) => Some(names.iter().map(String::as_str).collect()),
-        };
-        let selected = |entry: &&Entry| only.as_ref().is_none_or(|only| only.contains(entry.name.as_str()));
-        let selected: Vec<&Entry> = tree.entries.iter().filter(selected).collect();
-        let mut lines = Self::default();
-        for entry in &selected {
-            lines.push(format!("{label}/{}", entry.name), format!("{} {}", entry.type_name, entry.digest));
-        }
-        if selected.len() <= MAX_LISTED {
-            self.lines.append(&mut lines.lines);
-        } else {
-            let digest = Digest::of(lines.text().as_bytes());
-            self.push(format!("{label}/*"), format!("{} entries {digest}", selected.len()));
-        }
+        Self::parse(&text_of(stage, inputs))
     }
 
     /// The lines, in order.
@@ -148,6 +105,85 @@ impl Manifest {
     }
 }
 
+/// The text of [`Manifest::of`]: what a run makes for each node, so it is written at once and with few allocations.
+pub fn text_of(stage: &Stage, inputs: &[Bound]) -> String {
+    let mut text = Text(String::with_capacity(512));
+    text.line(["headwater-key"], format_args!("{KEY_FORMAT}"));
+    text.line(["kind"], format_args!("{} {}", stage.kind, stage.version));
+    for (label, value) in &stage.config {
+        text.plain_line(["config.", label], value);
+    }
+    for input in inputs {
+        text.push_input(input);
+    }
+    text.0
+}
+
+/// A manifest's text under way.
+struct Text(String);
+
+impl Text {
+    fn plain_line<const N: usize>(&mut self, label: [&str; N], value: &str) {
+        label.into_iter().for_each(|part| escape(part, &mut self.0));
+        self.0.push('\t');
+        escape(value, &mut self.0);
+        self.0.push('\n');
+    }
+
+    fn line<const N: usize>(&mut self, label: [&str; N], value: fmt::Arguments<'_>) {
+        label.into_iter().for_each(|part| escape(part, &mut self.0));
+        self.0.push('\t');
+        let begin = self.0.len();
+        fmt::Write::write_fmt(&mut self.0, value).expect("a string takes all text");
+        if self.0[begin..].bytes().any(is_special) {
+            let value = self.0.split_off(begin);
+            escape(&value, &mut self.0);
+        }
+        self.0.push('\n');
+    }
+
+    fn push_input(&mut self, input: &Bound) {
+        let label = port_label(&input.port, &input.label);
+        match &input.tree {
+            Some(tree) => {
+                let value = format!("{} {}", input.artifact.type_name, tree.header);
+                self.plain_line(["input.", &label], value.trim_end());
+                self.push_entries(&label, tree, &input.selection);
+            }
+            None => self.digest_line(["input.", &label], &input.artifact.type_name, &input.artifact.digest),
+        }
+    }
+
+    fn digest_line<const N: usize>(&mut self, label: [&str; N], type_name: &str, digest: &Digest) {
+        label.into_iter().for_each(|part| escape(part, &mut self.0));
+        self.0.push('\t');
+        escape(type_name, &mut self.0);
+        self.0.push(' ');
+        fmt::Write::write_fmt(&mut self.0, format_args!("{digest}")).expect("a string takes all text");
+        self.0.push('\n');
+    }
+
+    fn push_entries(&mut self, label: &str, tree: &Tree, selection: &Selection) {
+        // As a set, as a frame may have many thousand columns.
+        let only: Option<BTreeSet<&str>> = match selection {
+            Selection::All => None,
+            Selection::Only(names) => Some(names.iter().map(String::as_str).collect()),
+        };
+        let selected = |entry: &&Entry| only.as_ref().is_none_or(|only| only.contains(entry.name.as_str()));
+        let begin = self.0.len();
+        let mut count = 0;
+        for entry in tree.entries.iter().filter(selected) {
+            self.digest_line(["input.", label, "/", &entry.name], &entry.type_name, &entry.digest);
+            count += 1;
+        }
+        if count > MAX_LISTED {
+            let digest = Digest::of(&self.0.as_bytes()[begin..]);
+            self.0.truncate(begin);
+            self.line(["input.", label, "/*"], format_args!("{count} entries {digest}"));
+        }
+    }
+}
+
 /// Whether an entry is within a selection.
 pub fn selects(selection: &Selection, name: &str) -> bool {
     match selection {
@@ -156,15 +192,15 @@ pub fn selects(selection: &Selection, name: &str) -> bool {
     }
 }
 
-/// `input.PORT` or `input.PORT[axis=label,…]`, what separates these escaped inside them: two gathers that differ in their
+/// `PORT` or `PORT[axis=label,…]`, what separates these escaped inside them: two gathers that differ in their
 /// labels differ here.
-fn port_label(port: &str, label: &BTreeMap<String, String>) -> String {
+fn port_label<'a>(port: &'a str, label: &BTreeMap<String, String>) -> Cow<'a, str> {
     if label.is_empty() {
-        return format!("input.{port}");
+        return port.into();
     }
     let labels: Vec<String> =
         label.iter().map(|(axis, value)| format!("{}={}", separable(axis), separable(value))).collect();
-    format!("input.{port}[{}]", labels.join(","))
+    format!("{port}[{}]", labels.join(",")).into()
 }
 
 fn separable(text: &str) -> String {
@@ -172,11 +208,14 @@ fn separable(text: &str) -> String {
     text.chars().flat_map(escaped).collect()
 }
 
-fn blob_value(artifact: &Artifact) -> String {
-    format!("{} {}", artifact.type_name, artifact.digest)
+fn is_special(byte: u8) -> bool {
+    matches!(byte, b'\\' | b'\n' | b'\r' | b'\t')
 }
 
 fn escape(text: &str, into: &mut String) {
+    if !text.bytes().any(is_special) {
+        return into.push_str(text);
+    }
     for char in text.chars() {
         match char {
             '\\' => into.push_str("\\\\"),
@@ -257,9 +296,9 @@ mod tests {
             bytes: 0,
         };
         let tree = Tree { header: String::new(), entries: (0..files).map(entry).collect() };
-        let mut manifest = Manifest::default();
-        manifest.push_entries("input.in", &tree, &Selection::All);
-        manifest
+        let mut text = Text(String::new());
+        text.push_entries("in", &tree, &Selection::All);
+        Manifest::parse(&text.0)
     }
 
     #[test]
@@ -275,9 +314,9 @@ mod tests {
     #[test]
     fn labels_that_hold_separators_stay_distinct() {
         let label = |pairs: &[(&str, &str)]| {
-            port_label("in", &pairs.iter().map(|(a, v)| ((*a).to_owned(), (*v).to_owned())).collect())
+            port_label("in", &pairs.iter().map(|(a, v)| ((*a).to_owned(), (*v).to_owned())).collect()).into_owned()
         };
-        assert_eq!(label(&[("fold", "1"), ("model", "forest")]), "input.in[fold=1,model=forest]");
+        assert_eq!(label(&[("fold", "1"), ("model", "forest")]), "in[fold=1,model=forest]");
         assert_ne!(label(&[("a", "1,b=2")]), label(&[("a", "1"), ("b", "2")]));
         assert_ne!(label(&[("a=b", "c")]), label(&[("a", "b=c")]));
     }

@@ -1,9 +1,11 @@
 //! `Plan`: which nodes wait, are ready, run or are done. Pure: no I/O, no clock, nodes are integers.
 //!
-//! It says which node comes next and what follows from the end of one. It does not know keys, stores or threads.
+//! It says which node comes next and what follows from the end of one. It does not know keys, stores, threads or what a
+//! node takes up while it runs.
 //!
 //! Invariants: a waiting node counts exactly those of its producers that are not done, so it becomes ready once all of
-//! them are; each wanted node ends exactly once, unless it is opened again.
+//! them are; each wanted node ends exactly once, unless it is opened again. All that it does for a node and its edges
+//! in a run is a bounded number of steps, but for the heap of ready nodes.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,37 +25,129 @@ pub enum State {
     Done(Outcome),
 }
 
+/// A list of nodes for each node, all in one piece of memory: a graph of a million nodes is two allocations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lists {
+    /// Where each list begins; one more than there are lists.
+    begins: Vec<usize>,
+    items: Vec<usize>,
+}
+
+impl Default for Lists {
+    fn default() -> Self {
+        Self { begins: vec![0], items: Vec::new() }
+    }
+}
+
+impl Lists {
+    /// No lists, with room for so many and their items.
+    pub fn with_capacity(lists: usize, items: usize) -> Self {
+        let mut begins = Vec::with_capacity(lists + 1);
+        begins.push(0);
+        Self { begins, items: Vec::with_capacity(items) }
+    }
+
+    /// Adds the next node's list.
+    pub fn push(&mut self, list: impl IntoIterator<Item = usize>) {
+        self.items.extend(list);
+        self.begins.push(self.items.len());
+    }
+
+    /// A node's list.
+    pub fn get(&self, node: usize) -> &[usize] {
+        &self.items[self.begins[node]..self.begins[node + 1]]
+    }
+
+    /// The number of lists.
+    pub fn len(&self) -> usize {
+        self.begins.len() - 1
+    }
+
+    /// Whether there is no list.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The lists in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[usize]> {
+        self.begins.windows(2).map(|ends| &self.items[ends[0]..ends[1]])
+    }
+
+    /// For each node, those whose lists it is in and that are `wanted`, in order.
+    fn turned(&self, wanted: &[bool]) -> Self {
+        let within = || self.iter().enumerate().filter(|(node, _)| wanted[*node]);
+        let mut begins = vec![0; self.len() + 1];
+        for item in within().flat_map(|(_, list)| list) {
+            begins[item + 1] += 1;
+        }
+        for at in 1..begins.len() {
+            begins[at] += begins[at - 1];
+        }
+        let (mut next, mut items) = (begins.clone(), vec![0; begins[self.len()]]);
+        for (node, list) in within() {
+            for item in list {
+                items[next[*item]] = node;
+                next[*item] += 1;
+            }
+        }
+        Self { begins, items }
+    }
+}
+
+impl<L: IntoIterator<Item = usize>> FromIterator<L> for Lists {
+    fn from_iter<T: IntoIterator<Item = L>>(lists: T) -> Self {
+        let mut all = Self::default();
+        lists.into_iter().for_each(|list| all.push(list));
+        all
+    }
+}
+
 /// The state of all nodes.
 pub struct Plan {
     states: Vec<State>,
-    producers: Vec<Vec<usize>>,
-    consumers: Vec<Vec<usize>>,
+    producers: Lists,
+    consumers: Lists,
     priorities: Vec<u64>,
     /// All ready nodes, and perhaps some that were ready once: what is taken from it is looked at again.
     ready: BinaryHeap<(u64, Reverse<usize>)>,
+    /// Wanted nodes that have not ended.
     open: usize,
+    /// Nodes that are handed out.
+    running: usize,
 }
 
 impl Plan {
-    /// A plan over the wanted nodes and all that they read. `producers[n]` are the nodes that `n` reads, without
-    /// repeats; among ready nodes the one with the highest priority comes first, then the lowest index.
-    pub fn new(producers: &[Vec<usize>], wanted: &[bool], priorities: Vec<u64>) -> Self {
-        let mut consumers = vec![Vec::new(); producers.len()];
-        for (node, reads) in producers.iter().enumerate().filter(|(node, _)| wanted[*node]) {
-            for producer in reads {
-                consumers[*producer].push(node);
-            }
-        }
-        let states = producers.iter().zip(wanted).map(|(reads, wanted)| match (wanted, reads.len()) {
+    /// A plan over the wanted nodes and all that they read. `producers` has the nodes that each reads, without
+    /// repeats. Among ready nodes the one with the lowest index comes first, unless [`Plan::rank`] says otherwise.
+    pub fn new(producers: &Lists, wanted: &[bool]) -> Self {
+        let state = |(node, reads): (usize, &[usize])| match (wanted[node], reads.len()) {
             (false, _) => State::Unwanted,
             (true, 0) => State::Ready,
             (true, count) => State::Waiting(count),
-        });
-        let states: Vec<State> = states.collect();
-        let ready = (0..states.len()).filter(|node| states[*node] == State::Ready);
-        let ready = ready.map(|node| (priorities[node], Reverse(node))).collect();
+        };
+        let states: Vec<State> = producers.iter().enumerate().map(state).collect();
         let open = wanted.iter().filter(|wanted| **wanted).count();
-        Self { states, producers: producers.to_vec(), consumers, priorities, ready, open }
+        let (producers, consumers) = (producers.clone(), producers.turned(wanted));
+        let priorities = vec![0; states.len()];
+        let mut plan = Self { states, producers, consumers, priorities, ready: BinaryHeap::new(), open, running: 0 };
+        plan.heap();
+        plan
+    }
+
+    /// From now on the ready node with the highest priority comes first, then the lowest index.
+    pub fn rank(&mut self, priorities: Vec<u64>) {
+        self.priorities = priorities;
+        self.heap();
+    }
+
+    fn heap(&mut self) {
+        let ready = (0..self.states.len()).filter(|node| self.states[*node] == State::Ready);
+        self.ready = ready.map(|node| (self.priorities[node], Reverse(node))).collect();
+    }
+
+    /// The priority of a node.
+    pub fn priority(&self, node: usize) -> u64 {
+        self.priorities[node]
     }
 
     /// The state of a node.
@@ -61,20 +155,50 @@ impl Plan {
         self.states[node]
     }
 
-    /// Takes the next ready node; it counts as running from now on.
-    pub fn take(&mut self) -> Option<usize> {
-        while let Some((_, Reverse(node))) = self.ready.pop() {
-            if self.states[node] == State::Ready {
-                self.states[node] = State::Running;
-                return Some(node);
+    /// The nodes that a node reads.
+    pub fn producers(&self, node: usize) -> &[usize] {
+        self.producers.get(node)
+    }
+
+    /// The wanted nodes that read a node.
+    pub fn consumers(&self, node: usize) -> &[usize] {
+        self.consumers.get(node)
+    }
+
+    /// Whether all that a node reads has ended.
+    pub fn is_fed(&self, node: usize) -> bool {
+        self.producers(node).iter().all(|producer| matches!(self.states[*producer], State::Done(_)))
+    }
+
+    /// The next ready node.
+    pub fn peek(&mut self) -> Option<usize> {
+        while let Some((_, Reverse(node))) = self.ready.peek() {
+            if self.states[*node] == State::Ready {
+                return Some(*node);
             }
+            self.ready.pop();
         }
         None
     }
 
+    /// Takes the next ready node; it counts as running from now on.
+    pub fn take(&mut self) -> Option<usize> {
+        let node = self.peek()?;
+        self.ready.pop();
+        self.states[node] = State::Running;
+        self.running += 1;
+        Some(node)
+    }
+
     /// Puts a running node back: it is to be looked at again, once all that it reads is done.
     pub fn put_back(&mut self, node: usize) {
-        let reads = self.producers[node].iter();
+        self.leave(node);
+        self.wait(node);
+    }
+
+    /// A node waits for those of its producers that are not done, or is ready.
+    fn wait(&mut self, node: usize) {
+        let reads = self.producers.get(node).iter();
         match reads.filter(|producer| !matches!(self.states[**producer], State::Done(_))).count() {
             0 => self.make_ready(node),
             count => self.states[node] = State::Waiting(count),
@@ -89,12 +213,11 @@ impl Plan {
     /// Ends a running node. Gives the nodes that are skipped because of it, in order.
     pub fn finish(&mut self, node: usize, outcome: Outcome) -> Vec<usize> {
         self.end(node, outcome);
-        let consumers = self.consumers[node].clone();
         if !matches!(outcome, Outcome::Ran | Outcome::Cached) {
-            return self.skip(consumers);
+            return self.skip(node);
         }
-        for consumer in consumers {
-            self.release(consumer);
+        for at in self.consumers.begins[node]..self.consumers.begins[node + 1] {
+            self.release(self.consumers.items[at]);
         }
         Vec::new()
     }
@@ -106,25 +229,29 @@ impl Plan {
             return;
         }
         self.open += 1;
-        for consumer in &self.consumers[node] {
+        for consumer in self.consumers.get(node) {
             match &mut self.states[*consumer] {
                 State::Waiting(count) => *count += 1,
                 state @ State::Ready => *state = State::Waiting(1),
                 State::Unwanted | State::Running | State::Done(_) => {}
             }
         }
-        self.put_back(node);
+        self.wait(node);
     }
 
     /// Fails a node that is done with outputs. Gives the nodes that are skipped because of it, in order; those that run
     /// or are done stay as they are.
     pub fn revoke(&mut self, node: usize) -> Vec<usize> {
         self.states[node] = State::Done(Outcome::Failed);
-        self.skip(self.consumers[node].clone())
+        self.skip(node)
     }
 
     /// Ends all nodes that have not begun. Gives them, in order.
     pub fn cancel(&mut self) -> Vec<usize> {
+        // A run that ends asks after each message.
+        if self.open == self.running {
+            return Vec::new();
+        }
         self.ready.clear();
         let unbegun = |state: &State| matches!(state, State::Ready | State::Waiting(_));
         let nodes: Vec<usize> = (0..self.states.len()).filter(|node| unbegun(&self.states[*node])).collect();
@@ -148,18 +275,24 @@ impl Plan {
     }
 
     fn end(&mut self, node: usize, outcome: Outcome) {
+        self.leave(node);
         self.states[node] = State::Done(outcome);
         self.open -= 1;
     }
 
-    fn skip(&mut self, first: Vec<usize>) -> Vec<usize> {
+    fn leave(&mut self, node: usize) {
+        self.running -= usize::from(self.states[node] == State::Running);
+    }
+
+    /// Skips all that needs a node and has not begun.
+    fn skip(&mut self, node: usize) -> Vec<usize> {
         let mut skipped = Vec::new();
-        let mut open = first;
+        let mut open = self.consumers.get(node).to_vec();
         while let Some(node) = open.pop() {
             if matches!(self.states[node], State::Waiting(_) | State::Ready) {
                 self.end(node, Outcome::Skipped);
                 skipped.push(node);
-                open.extend(self.consumers[node].iter().copied());
+                open.extend(self.consumers.get(node));
             }
         }
         skipped.sort_unstable();
@@ -169,11 +302,11 @@ impl Plan {
 
 /// The length of the longest path from each node to the end, itself included: `costs` summed along edges.
 /// `order` has producers before consumers.
-pub fn remaining_paths(order: &[usize], producers: &[Vec<usize>], costs: &[u64]) -> Vec<u64> {
+pub fn remaining_paths(order: impl DoubleEndedIterator<Item = usize>, producers: &Lists, costs: &[u64]) -> Vec<u64> {
     let mut remaining = costs.to_vec();
-    for node in order.iter().rev() {
-        for producer in &producers[*node] {
-            let through = remaining[*node].saturating_add(costs[*producer]);
+    for node in order.rev() {
+        for producer in producers.get(node) {
+            let through = remaining[node].saturating_add(costs[*producer]);
             remaining[*producer] = remaining[*producer].max(through);
         }
     }
@@ -181,196 +314,5 @@ pub fn remaining_paths(order: &[usize], producers: &[Vec<usize>], costs: &[u64])
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn plan(producers: &[Vec<usize>]) -> Plan {
-        Plan::new(producers, &vec![true; producers.len()], vec![0; producers.len()])
-    }
-
-    #[test]
-    fn a_node_is_ready_once_all_that_it_reads_is_done() {
-        let mut plan = plan(&[vec![], vec![], vec![0, 1]]);
-        assert_eq!((plan.take(), plan.take(), plan.take()), (Some(0), Some(1), None));
-        assert!(plan.finish(1, Outcome::Cached).is_empty());
-        assert_eq!(plan.take(), None);
-        assert!(plan.finish(0, Outcome::Ran).is_empty());
-        assert_eq!(plan.take(), Some(2));
-        plan.finish(2, Outcome::Ran);
-        assert!(plan.is_done());
-    }
-
-    #[test]
-    fn the_longest_remaining_path_comes_first() {
-        let producers = [vec![], vec![], vec![1]];
-        let remaining = remaining_paths(&[0, 1, 2], &producers, &[5, 1, 9]);
-        assert_eq!(remaining, [5, 10, 9]);
-        let mut plan = Plan::new(&producers, &[true; 3], remaining);
-        assert_eq!(plan.take(), Some(1));
-    }
-
-    #[test]
-    fn a_failure_skips_what_needs_it_and_nothing_else() {
-        let mut plan = plan(&[vec![], vec![], vec![0], vec![2], vec![1]]);
-        let (a, b) = (plan.take().expect("ready"), plan.take().expect("ready"));
-        assert_eq!(plan.finish(a, Outcome::Failed), [2, 3]);
-        plan.finish(b, Outcome::Ran);
-        assert_eq!(plan.take(), Some(4));
-    }
-
-    #[test]
-    fn a_node_put_back_waits_for_a_producer_that_was_opened_again() {
-        let mut plan = plan(&[vec![], vec![0], vec![0]]);
-        plan.take();
-        plan.finish(0, Outcome::Cached);
-        let (finder, other) = (plan.take().expect("ready"), plan.take().expect("ready"));
-        plan.reopen(0);
-        plan.put_back(finder);
-        assert_eq!((plan.take(), plan.take()), (Some(0), None));
-        plan.finish(other, Outcome::Ran);
-        plan.finish(0, Outcome::Ran);
-        assert_eq!(plan.take(), Some(finder));
-        plan.finish(finder, Outcome::Ran);
-        assert!(plan.is_done());
-    }
-
-    #[test]
-    fn consumers_that_have_not_begun_wait_for_a_producer_that_was_opened_again() {
-        let mut plan = plan(&[vec![], vec![], vec![0], vec![0], vec![0, 1]]);
-        plan.take();
-        plan.finish(0, Outcome::Cached);
-        assert_eq!((plan.take(), plan.take()), (Some(1), Some(2)));
-        plan.reopen(0);
-        plan.put_back(2);
-        assert_eq!((plan.state(3), plan.state(4)), (State::Waiting(1), State::Waiting(2)));
-        assert_eq!((plan.take(), plan.take()), (Some(0), None));
-        plan.finish(0, Outcome::Ran);
-        plan.finish(1, Outcome::Ran);
-        assert_eq!((plan.take(), plan.take(), plan.take(), plan.take()), (Some(2), Some(3), Some(4), None));
-    }
-
-    #[test]
-    fn two_finders_of_one_loss_open_its_producer_once() {
-        let mut plan = plan(&[vec![], vec![0], vec![0]]);
-        plan.take();
-        plan.finish(0, Outcome::Cached);
-        for finder in [plan.take().expect("ready"), plan.take().expect("ready")] {
-            plan.reopen(0);
-            plan.put_back(finder);
-        }
-        assert_eq!((plan.take(), plan.take()), (Some(0), None));
-        plan.finish(0, Outcome::Ran);
-        assert_eq!((plan.take(), plan.take(), plan.take()), (Some(1), Some(2), None));
-    }
-
-    #[test]
-    fn nodes_opened_again_from_the_top_run_in_order() {
-        let mut plan = plan(&[vec![], vec![0], vec![1]]);
-        for node in 0..2 {
-            assert_eq!(plan.take(), Some(node));
-            plan.finish(node, Outcome::Cached);
-        }
-        assert_eq!(plan.take(), Some(2));
-        plan.reopen(0);
-        plan.reopen(1);
-        plan.put_back(2);
-        for node in 0..3 {
-            assert_eq!((plan.take(), plan.is_done()), (Some(node), false));
-            plan.finish(node, Outcome::Ran);
-        }
-        assert!(plan.is_done());
-    }
-
-    #[test]
-    fn a_failed_node_is_not_opened_again() {
-        let mut plan = plan(&[vec![], vec![0]]);
-        plan.take();
-        plan.finish(0, Outcome::Cached);
-        assert_eq!(plan.take(), Some(1));
-        plan.reopen(0);
-        assert_eq!(plan.take(), Some(0));
-        assert!(plan.finish(0, Outcome::Failed).is_empty());
-        plan.reopen(0);
-        assert_eq!(plan.state(0), State::Done(Outcome::Failed));
-        plan.put_back(1);
-        assert_eq!(plan.take(), Some(1));
-        plan.finish(1, Outcome::Skipped);
-        assert!(plan.is_done());
-    }
-
-    #[test]
-    fn a_node_revoked_skips_what_has_not_begun_and_nothing_else() {
-        let mut plan = plan(&[vec![], vec![0], vec![0], vec![0, 2], vec![1]]);
-        plan.take();
-        plan.finish(0, Outcome::Ran);
-        let (done, running) = (plan.take().expect("ready"), plan.take().expect("ready"));
-        plan.finish(done, Outcome::Ran);
-        assert_eq!(plan.revoke(0), [3]);
-        assert_eq!((plan.state(0), plan.state(done)), (State::Done(Outcome::Failed), State::Done(Outcome::Ran)));
-        plan.reopen(0);
-        assert_eq!((plan.take(), plan.take()), (Some(4), None));
-        plan.finish(4, Outcome::Ran);
-        assert!(!plan.is_done());
-        plan.finish(running, Outcome::Ran);
-        assert!(plan.is_done());
-    }
-
-    #[test]
-    fn cancelling_ends_what_has_not_begun() {
-        let mut plan = plan(&[vec![], vec![], vec![0]]);
-        let running = plan.take().expect("ready");
-        assert_eq!(plan.cancel(), [1, 2]);
-        assert!(!plan.is_done());
-        plan.finish(running, Outcome::Ran);
-        assert!(plan.is_done());
-        assert_eq!(plan.take(), None);
-    }
-
-    /// Producers with lower indices only: acyclic by construction.
-    fn any_graph() -> impl Strategy<Value = Vec<Vec<usize>>> {
-        proptest::collection::vec(proptest::collection::vec(any::<proptest::sample::Index>(), 0..4), 1..30).prop_map(
-            |picks| {
-                let reads = |(node, picks): (usize, &Vec<proptest::sample::Index>)| {
-                    let mut reads: Vec<usize> =
-                        if node == 0 { vec![] } else { picks.iter().map(|pick| pick.index(node)).collect() };
-                    reads.sort_unstable();
-                    reads.dedup();
-                    reads
-                };
-                picks.iter().enumerate().map(reads).collect()
-            },
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn every_node_ends_once_and_after_what_it_reads(
-            producers in any_graph(),
-            choices in proptest::collection::vec((any::<bool>(), 0u8..20), 200),
-        ) {
-            let mut plan = plan(&producers);
-            let mut ended = vec![None; producers.len()];
-            let mut running = Vec::new();
-            let mut choices = choices.into_iter().cycle();
-            while !plan.is_done() {
-                let (start, fate) = choices.next().expect("endless");
-                if start || running.is_empty() {
-                    if let Some(node) = plan.take() {
-                        for producer in &producers[node] {
-                            prop_assert_eq!(ended[*producer], Some(Outcome::Ran));
-                        }
-                        running.push(node);
-                    }
-                } else if let Some(node) = running.pop() {
-                    let outcome = if fate == 0 { Outcome::Failed } else { Outcome::Ran };
-                    prop_assert_eq!(ended[node].replace(outcome), None);
-                    for skipped in plan.finish(node, outcome) {
-                        prop_assert_eq!(ended[skipped].replace(Outcome::Skipped), None);
-                    }
-                }
-            }
-            prop_assert!(ended.iter().all(Option::is_some));
-        }
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -22,8 +22,8 @@ use std::sync::mpsc::Sender;
 
 use headwater_cache::{Claim, Claims, DiskError};
 
+use crate::coordinator::Message;
 use crate::manifest::Key;
-use crate::run::Message;
 
 /// How many nodes wait at once.
 pub(crate) const WAITERS: usize = 64;

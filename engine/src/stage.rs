@@ -4,10 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use headwater_cache::{Artifact, Digest, Store, StoreError, Tree};
+
+use crate::cancel::Cancel;
 
 /// What a node does.
 #[derive(Clone)]
@@ -99,6 +102,9 @@ pub struct Job<'a> {
     pub node: &'a str,
     pub store: &'a Arc<Store>,
     pub inputs: &'a [Bound],
+    /// Tells that the run is to end: a function that may take long looks at it, or watches it, and then gives
+    /// [`Failure::Cancelled`]. One that does not is waited for.
+    pub cancel: &'a Cancel,
 }
 
 /// Outputs that stand as files in the project.
@@ -120,8 +126,20 @@ pub trait Outs: Send + Sync {
 pub enum Failure {
     /// An input's bytes are gone or damaged: its producer is to run again.
     Lost(Digest),
+    /// It gave up as the run is to end; of a run that is not, a failure like others.
+    Cancelled,
     /// Anything else; shown to the user.
     Error(Box<dyn Error + Send + Sync>),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost(digest) => write!(f, "the bytes {digest} are missing or damaged"),
+            Self::Cancelled => f.write_str("it gave up, and nobody had told it to"),
+            Self::Error(error) => error.fmt(f),
+        }
+    }
 }
 
 impl Failure {

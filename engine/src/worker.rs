@@ -9,19 +9,25 @@
 //! the store; a panic is a failure with its text.
 
 use std::any::Any;
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use headwater_cache::{Artifact, Record};
+use headwater_cache::{Artifact, LedgerError, Record, StoreError};
 
+use crate::cancel::Cancel;
 use crate::compose::{Trees, compose};
 use crate::graph::{NodeId, Source};
-use crate::manifest::Manifest;
+use crate::known::Inputs;
 use crate::run::{Look, Session, SourceId};
 use crate::stage::{Bound, Failure, Job, Stage};
 
 /// Why a worker has no outputs.
 pub(crate) enum Ending {
     Failure(Failure),
+    /// The stage's function failed, and neither the store nor its bytes were the reason.
+    Function(Failure),
+    /// The run is to end: the function did not begin, or gave up.
+    Cancelled,
     /// These sources are not what the key was made from; this is how they look now.
     SourcesChanged(Vec<(SourceId, Look)>),
     /// The bytes of the node's own outputs are gone or damaged.
@@ -43,27 +49,31 @@ impl From<Failure> for Ending {
 
 impl Session<'_> {
     /// Runs a node; gives what consumers see, and a record of what its stage gave.
-    pub(crate) fn execute(&self, id: NodeId, bound: &[Bound], manifest: &Manifest) -> Work {
-        match guarded(|| self.compute(id, bound, manifest)) {
+    pub(crate) fn execute(&self, id: NodeId, inputs: Inputs, cancel: &Cancel) -> Work {
+        match guarded(|| self.compute(id, inputs, cancel)) {
             // Last: what took hours is not to be done again because a file could not be put in place.
             Ok((record, outputs)) => Work { record: Some(record), ..self.restore(&self.graph.node(id).stage, outputs) },
             Err(ending) => Work { record: None, result: Err(ending) },
         }
     }
 
-    fn compute(&self, id: NodeId, bound: &[Bound], manifest: &Manifest) -> Result<(Record, Vec<Artifact>), Ending> {
-        let begun = (self.clock)();
+    fn compute(&self, id: NodeId, inputs: Inputs, cancel: &Cancel) -> Result<(Record, Vec<Artifact>), Ending> {
+        // It may have been handed out before this thread was free.
+        if cancel.is_raised() {
+            return Err(Ending::Cancelled);
+        }
+        let (begun, bound) = (self.clock.now(), &*inputs.bound);
         let node = self.graph.node(id);
-        let job = Job { node: &node.name, store: self.store, inputs: bound };
-        let given = guarded(|| (node.stage.run)(&job));
+        let job = Job { node: &node.name, store: self.store, inputs: bound, cancel };
+        let given: Result<Vec<Artifact>, Failure> = guarded(|| (node.stage.run)(&job));
         // A torn read may have been the cause of a failure as well as of a result.
         self.check_sources(id, bound)?;
-        let given = given?;
+        let given = given.map_err(|failure| ending_of(failure, cancel))?;
         self.check_outputs(&node.stage, &given)?;
         let outputs = compose(&mut Trees::new(self.store), &node.stage, bound, given.clone())?;
         let names = node.stage.outputs.iter().map(|port| port.name.clone());
-        let record =
-            Record { outputs: names.zip(given).collect(), manifest: manifest.text(), seconds: (self.clock)() - begun };
+        let seconds = self.clock.now() - begun;
+        let record = Record { outputs: names.zip(given).collect(), manifest: inputs.manifest, seconds };
         Ok((record, outputs))
     }
 
@@ -98,6 +108,20 @@ impl Session<'_> {
         // A put takes a blob that is there for good; a tree is read here, and may turn out to be damaged.
         if given.iter().all(|artifact| self.store.holds(artifact)) { Ok(()) } else { Err(Ending::OutputsLost) }
     }
+}
+
+/// What it means that a stage's function failed.
+fn ending_of(failure: Failure, cancel: &Cancel) -> Ending {
+    match failure {
+        Failure::Cancelled if cancel.is_raised() => Ending::Cancelled,
+        Failure::Error(error) if !is_of_the_store(&*error) => Ending::Function(Failure::Error(error)),
+        other => Ending::Failure(other),
+    }
+}
+
+/// Whether the store failed, below whatever others made of it. To try again would ask the same of the same disk.
+fn is_of_the_store(error: &(dyn Error + 'static)) -> bool {
+    error.is::<StoreError>() || error.is::<LedgerError>() || error.source().is_some_and(is_of_the_store)
 }
 
 /// Calls code that is not the engine's.

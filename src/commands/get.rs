@@ -94,6 +94,7 @@ impl Get {
 fn failure(failure: headwater_engine::Failure) -> CommandError {
     match failure {
         headwater_engine::Failure::Error(error) => CommandError::failed(error),
+        cancelled @ headwater_engine::Failure::Cancelled => CommandError::failed(cancelled.to_string()),
         headwater_engine::Failure::Lost(digest) => {
             let text = format!("the bytes {digest} are missing or damaged");
             CommandError::Failed(text, vec!["`headwater run` makes them again".into()])

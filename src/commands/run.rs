@@ -58,8 +58,8 @@ impl Run {
         let forced = if self.force.is_empty() { Vec::new() } else { workspace.pipeline.targets(&self.force)? };
         let mut targets = workspace.pipeline.targets(&self.targets)?;
         targets.extend(&forced);
-        let options =
-            Options { targets, forced, jobs: self.jobs(), keep_going: self.keep_going, preview: self.dry_run };
+        let (jobs, keep_going, preview) = (self.jobs(), self.keep_going, self.dry_run);
+        let options = Options { targets, forced, jobs, keep_going, preview, ..Options::default() };
         if self.dry_run {
             return status::preview(&workspace, &options, globals);
         }

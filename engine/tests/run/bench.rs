@@ -13,8 +13,9 @@ use headwater_cache::{Artifact, Claims, Digest, Entry, Ledger, Shape, Store, Tre
 use headwater_engine::manifest::{Manifest, selects};
 use headwater_engine::run::SourceState;
 use headwater_engine::{
-    Bound, Event, Failure, Finish, Graph, InputPort, InputPorts, Job, Key, Node, NodeId, Options, Outcome, OutputPort,
-    Outs, Presence, Preview, Reason, Selection, Session, SourceError, Sources, Stage, Summary, Wire, WireFrom,
+    Bound, Clock, Event, Failure, Finish, Graph, InputPort, InputPorts, Job, Key, Node, NodeId, Options, Outcome,
+    OutputPort, Outs, Presence, Preview, Reason, Request, RunError, Selection, Session, SourceError, Sources, Stage,
+    Summary, Wire, WireFrom,
 };
 
 /// The project's files; a folder is all paths below it.
@@ -119,6 +120,20 @@ impl Work<'_> {
     }
 }
 
+/// A clock that stands still unless somebody waits for it: then it is at once as late as they wait for.
+pub struct Hands(pub Arc<AtomicU64>);
+
+impl Clock for Hands {
+    fn now(&self) -> f64 {
+        self.0.load(Ordering::SeqCst) as f64
+    }
+
+    fn after(&self, seconds: f64, alarm: Box<dyn FnOnce() + Send>) {
+        self.0.fetch_add(seconds.ceil() as u64, Ordering::SeqCst);
+        alarm();
+    }
+}
+
 type WorkFn = dyn Fn(&Work<'_>) -> Result<Vec<Artifact>, Failure> + Send + Sync;
 type ReadsFn = dyn Fn(&[Bound]) -> Result<Vec<Selection>, Failure> + Send + Sync;
 
@@ -134,6 +149,8 @@ pub struct Draft {
     reads: Arc<ReadsFn>,
     work: Arc<WorkFn>,
     outs: Option<Arc<dyn Outs>>,
+    request: Request,
+    retries: u32,
 }
 
 #[derive(Clone)]
@@ -159,6 +176,8 @@ pub fn stage(name: &str) -> Draft {
         }),
         kind,
         outs: None,
+        request: Request::default(),
+        retries: 0,
     }
 }
 
@@ -235,6 +254,16 @@ impl Draft {
 
     pub fn outs(self, outs: &Arc<Placed>) -> Self {
         self.placing(outs.clone())
+    }
+
+    pub fn asking(mut self, request: Request) -> Self {
+        self.request = request;
+        self
+    }
+
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
     }
 
     pub fn placing(mut self, outs: Arc<dyn Outs>) -> Self {
@@ -409,7 +438,8 @@ impl Bench {
             outs: draft.outs.clone(),
         };
         let wires = draft.wires.iter().map(wire).collect();
-        Node { name: draft.name.clone(), stage_name: draft.name.clone(), stage, wires }
+        let (request, retries) = (draft.request.clone(), draft.retries);
+        Node { name: draft.name.clone(), stage_name: draft.name.clone(), stage, wires, request, retries }
     }
 
     fn run_fn(&self, draft: &Draft) -> Arc<headwater_engine::stage::RunFn> {
@@ -448,6 +478,27 @@ impl Bench {
     /// The same, and shows each event as it comes.
     pub fn watch(&mut self, drafts: &[Draft], options: &Options, watch: &mut dyn FnMut(&Event)) -> Told {
         let graph = self.graph(drafts);
+        let (summary, events) = self.drive(&graph, options, watch);
+        let told = self.tell(&graph, summary.unwrap(), events);
+        for (name, finish) in &told.finishes {
+            if matches!(finish.outcome, Outcome::Ran | Outcome::Cached) {
+                self.last.insert(name.clone(), finish.key.expect("it has a key"));
+            }
+        }
+        told
+    }
+
+    /// Why a run could not begin.
+    pub fn refused(&self, drafts: &[Draft], options: &Options) -> RunError {
+        self.drive(&self.graph(drafts), options, &mut |_| {}).0.unwrap_err()
+    }
+
+    fn drive(
+        &self,
+        graph: &Graph,
+        options: &Options,
+        watch: &mut dyn FnMut(&Event),
+    ) -> (Result<Summary, RunError>, Vec<Event>) {
         let mut options = options.clone();
         if options.targets.is_empty() {
             options.targets = graph.ids().collect();
@@ -455,13 +506,13 @@ impl Bench {
         self.calls.lock().unwrap().clear();
         let mut events = Vec::new();
         let session = Session {
-            graph: &graph,
+            graph,
             store: &self.store,
             ledger: &self.ledger,
             claims: &self.claims,
             sources: &*self.files,
             last_keys: &self.last,
-            clock: &|| self.clock.load(Ordering::SeqCst) as f64,
+            clock: &Hands(self.clock.clone()),
         };
         let summary = session.run(&options, &mut |event| {
             watch(&event);
@@ -470,14 +521,7 @@ impl Bench {
             }
             events.push(event);
         });
-        let summary = summary.unwrap();
-        let told = self.tell(&graph, summary, events);
-        for (name, finish) in &told.finishes {
-            if matches!(finish.outcome, Outcome::Ran | Outcome::Cached) {
-                self.last.insert(name.clone(), finish.key.expect("it has a key"));
-            }
-        }
-        told
+        (summary, events)
     }
 
     fn tell(&self, graph: &Graph, summary: Summary, events: Vec<Event>) -> Told {
@@ -491,6 +535,9 @@ impl Bench {
                 Event::Started { node, reason } => {
                     lines.push(format!("started {}", name(node)));
                     reasons.push((name(node), reason));
+                }
+                Event::Retrying { node, attempt, error, seconds } => {
+                    lines.push(format!("{} failed {attempt} times ({error}), again in {seconds} s", name(node)));
                 }
                 Event::Finished(finish) => {
                     let word = if finish.restored { "restored".into() } else { format!("{:?}", finish.outcome) };

@@ -3,12 +3,15 @@
 
 mod bench;
 mod cached;
+mod cancelled;
 mod durable;
 mod failures;
 mod lost;
 mod oracle;
 mod passed;
 mod preview;
+mod retries;
+mod rooms;
 mod several;
 mod shared;
 mod sources;

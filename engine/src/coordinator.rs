@@ -1,0 +1,498 @@
+//! The coordinator: the one place where plan, store and workers meet.
+//!
+//! It owns the plan and all that is known of the nodes. It takes ready nodes, makes their keys and looks their records
+//! up; what is not cached takes up its room, is claimed, so that no other process computes it too, and goes to the crew,
+//! which sends one message back. What it made goes to the committer. A run that starts nothing is the same loop told so.
+//!
+//! Nodes are claimed some at a time, and the ledger is read again once for all of them. What comes first is reckoned when
+//! the first node turns out to need a worker: as long as all is cached, any order will do.
+//!
+//! Invariants: a node is visited only while all that it reads is done with outputs, and ends as what follows from
+//! these; of nodes with one key one runs at a time, in all processes that share the store; a node whose sources changed
+//! while it ran is run again once from the new content and then fails; what runs takes up no more than there is.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+use headwater_cache::{Claim, DiskError, Record};
+
+use crate::clock::Pauses;
+use crate::committer::Committer;
+use crate::compose::Trees;
+use crate::crew::{Crew, Work as Job};
+use crate::event::{Event, Outcome, Preview};
+use crate::graph::NodeId;
+use crate::known::{Flight, Found, Hit, Inputs, Known, Prepared, Uncommitted};
+use crate::manifest::Key;
+use crate::pace::Paces;
+use crate::plan::{Plan, State};
+use crate::queue::{Claimed, Queue};
+use crate::room::{Room, Seat};
+use crate::run::{Look, Options, Session, SourceId, Summary};
+use crate::stage::{Failure, Stage};
+use crate::worker::{Work, guarded};
+
+/// How many claims are held at once before nothing more begins: each may hold a file open, and a process often may have
+/// no more than a thousand.
+const CLAIMS: usize = 512;
+/// How many nodes are visited before those of them that need a worker begin.
+const BATCH: usize = 64;
+
+/// What reaches the coordinator.
+pub(crate) enum Message {
+    /// From a worker.
+    Worked {
+        node: usize,
+        seconds: f64,
+        work: Work,
+        /// It only put outs back in place.
+        restored: bool,
+    },
+    /// From a thread that waited for a claim.
+    Claimed { node: usize, key: Key, claim: Result<Claim, DiskError> },
+    /// From the committer: what became of the next so many items.
+    Committed { count: usize, result: Result<(), String> },
+    /// From the clock: nodes have paused until this microsecond.
+    Rang { moment: u64 },
+    /// The run is told to end.
+    Raised,
+}
+
+/// A run under way; owned by the coordinator.
+pub(crate) struct Run<'s, 'e> {
+    pub(crate) session: &'s Session<'s>,
+    pub(crate) options: &'s Options,
+    pub(crate) plan: Plan,
+    /// Whether the plan knows what comes first.
+    ranked: bool,
+    pub(crate) room: Room,
+    paces: Paces<'s>,
+    pub(crate) looked: BTreeMap<SourceId, Look>,
+    pub(crate) known: Vec<Known>,
+    /// Whether each node runs whatever its record says.
+    pub(crate) forced: Vec<bool>,
+    pub(crate) in_flight: BTreeMap<Key, Flight>,
+    prepared: Vec<Prepared>,
+    /// Keys that this run has computed.
+    pub(crate) computed: BTreeSet<Key>,
+    /// Records that the committer has, by the number of their item.
+    pub(crate) unrecorded: BTreeMap<Key, (u64, Arc<Record>)>,
+    /// In the order in which they will be answered.
+    pub(crate) uncommitted: VecDeque<Uncommitted>,
+    pub(crate) committer: Committer,
+    /// How many items there were.
+    pub(crate) items: u64,
+    pub(crate) queue: Queue,
+    pub(crate) pauses: Pauses,
+    pub(crate) trees: Trees<'s>,
+    crew: Crew<'s>,
+    running: usize,
+    pub(crate) stopping: bool,
+    pub(crate) sender: Sender<Message>,
+    pub(crate) emit: &'e mut dyn FnMut(Event),
+}
+
+impl<'s, 'e> Run<'s, 'e> {
+    #[allow(clippy::too_many_arguments, reason = "what a session makes for its run, and no two of it belong together")]
+    pub(crate) fn new(
+        session: &'s Session<'s>,
+        options: &'s Options,
+        plan: Plan,
+        room: Room,
+        looked: BTreeMap<SourceId, Look>,
+        committer: Committer,
+        crew: Crew<'s>,
+        sender: Sender<Message>,
+        emit: &'e mut dyn FnMut(Event),
+    ) -> Self {
+        let nodes = session.graph.len();
+        let mut forced = vec![false; nodes];
+        options.forced.iter().for_each(|id| forced[id.0] = true);
+        Self {
+            session,
+            options,
+            plan,
+            ranked: options.preview,
+            room,
+            paces: Paces::default(),
+            looked,
+            known: std::iter::repeat_with(Known::default).take(nodes).collect(),
+            forced,
+            in_flight: BTreeMap::new(),
+            prepared: Vec::new(),
+            computed: BTreeSet::new(),
+            unrecorded: BTreeMap::new(),
+            uncommitted: VecDeque::new(),
+            committer,
+            items: 0,
+            queue: Queue::new(session.claims.clone(), sender.clone()),
+            pauses: Pauses::default(),
+            trees: if options.preview { Trees::preview(session.store) } else { Trees::new(session.store) },
+            crew,
+            running: 0,
+            stopping: false,
+            sender,
+            emit,
+        }
+    }
+
+    /// Goes on until all has ended.
+    pub(crate) fn drive(&mut self, messages: &Receiver<Message>) {
+        loop {
+            self.stopping |= self.options.cancel.is_raised();
+            let visited = self.visit_some();
+            self.begin_prepared();
+            if self.stopping {
+                self.cancel();
+            }
+            if self.plan.is_done() && self.uncommitted.is_empty() {
+                return;
+            }
+            self.committer.hand_over();
+            if !visited {
+                let message = self.wait_for(messages);
+                self.receive(message);
+            }
+            while let Ok(message) = messages.try_recv() {
+                self.receive(message);
+            }
+        }
+    }
+
+    fn wait_for(&mut self, messages: &Receiver<Message>) -> Message {
+        if self.running == 0 {
+            self.committer.flush();
+        }
+        // Else the next line would wait for ever.
+        let waits =
+            self.running > 0 || !self.queue.is_empty() || !self.uncommitted.is_empty() || !self.pauses.is_empty();
+        assert!(waits, "a node is ready or runs until all are done");
+        messages.recv().expect("the coordinator holds a sender")
+    }
+
+    fn visit_some(&mut self) -> bool {
+        (0..BATCH).take_while(|_| !self.stopping && self.visit_next()).count() > 0
+    }
+
+    /// Goes on with a node whose claim has come, else with one whose turn it is to take up room, else with a ready one.
+    fn visit_next(&mut self) -> bool {
+        if self.room.is_open()
+            && let Some(claimed) = self.queue.next()
+        {
+            self.resume(claimed);
+            return true;
+        }
+        let claims = self.running + self.prepared.len() + self.unrecorded.len();
+        if !self.queue.has_room() || claims >= CLAIMS {
+            return false;
+        }
+        if let Some((node, seat)) = self.room.next() {
+            self.recall(node, seat);
+            return true;
+        }
+        let Some(next) = self.plan.peek() else { return false };
+        let may = self.room.is_open() || {
+            let lead = self.paces.lead(&self.stage(next).kind);
+            lead > 0 && self.room.is_open_ahead(lead)
+        };
+        if may && let Some(node) = self.plan.take() {
+            self.visit(node, None, None);
+        }
+        may
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        let mut summary = Summary::default();
+        if self.options.preview {
+            return summary;
+        }
+        for (node, known) in self.known.iter().enumerate() {
+            match self.plan.state(node) {
+                State::Done(Outcome::Ran) => summary.ran += 1,
+                State::Done(Outcome::Cached) => {
+                    summary.cached += 1;
+                    summary.saved += known.saved;
+                }
+                State::Done(Outcome::Failed) => summary.failed += 1,
+                State::Done(Outcome::Skipped) => summary.skipped += 1,
+                State::Done(Outcome::Cancelled) => summary.cancelled += 1,
+                State::Unwanted | State::Waiting(_) | State::Ready | State::Running => {}
+            }
+        }
+        summary
+    }
+
+    /// Decides about a ready node: cached, prepared, skipped, failed, or it waits: for room, or behind an equal key.
+    fn visit(&mut self, node: usize, claimed: Option<(Key, Claim)>, seat: Option<Seat>) {
+        self.known[node].seat = seat;
+        self.look_at(node, claimed);
+        self.unseat(node);
+    }
+
+    /// A node that runs no more, or will not now, takes up nothing.
+    fn unseat(&mut self, node: usize) {
+        if !self.known[node].handed
+            && let Some(seat) = self.known[node].seat.take()
+        {
+            self.room.leave(seat);
+        }
+    }
+
+    fn look_at(&mut self, node: usize, claimed: Option<(Key, Claim)>) {
+        self.known[node].outdated = false;
+        self.known[node].key = None;
+        if let Some(failed) = self.failed_producer(node) {
+            return self.skip(node, failed);
+        }
+        if self.options.preview && self.preview_below_stale(node) {
+            return;
+        }
+        match self.bind(node) {
+            Ok(inputs) => {
+                // What it waited for may not be what it needs any more.
+                let claim = claimed.filter(|(key, _)| *key == inputs.key).map(|(_, claim)| claim);
+                self.decide(node, inputs, claim);
+            }
+            Err(Failure::Lost(digest)) if !self.options.preview => self.lost(node, digest),
+            Err(failure) => self.fail(node, failure),
+        }
+    }
+
+    fn decide(&mut self, node: usize, inputs: Inputs, claim: Option<Claim>) {
+        let key = inputs.key;
+        self.known[node].key = Some(key);
+        if let Some(flight) = self.in_flight.get_mut(&key) {
+            flight.parked.push(node);
+            return;
+        }
+        let forced = self.forced[node] && !self.computed.contains(&key);
+        let lost = match self.look_up(node, key, &inputs.bound, forced) {
+            Ok(Found::Hit(hit)) => return self.hit(node, key, hit),
+            Ok(Found::Miss(lost)) => lost,
+            Err(failure) => return self.fail(node, failure),
+        };
+        if self.options.preview {
+            let reason = self.reason(node, &inputs, forced, lost);
+            return self.preview(node, Preview::Stale(reason));
+        }
+        if self.is_ranked_now() {
+            return self.plan.put_back(node);
+        }
+        if self.seat(node) {
+            self.prepare(Prepared { node, inputs, forced, lost }, claim);
+        }
+    }
+
+    /// Tells the plan what comes first, if it does not know yet.
+    fn is_ranked_now(&mut self) -> bool {
+        if std::mem::replace(&mut self.ranked, true) {
+            return false;
+        }
+        self.plan.rank(self.session.priorities(self.options, &self.plan));
+        true
+    }
+
+    /// Has a node take up its room, or wait for it. Whoever waits holds no claim.
+    fn seat(&mut self, node: usize) -> bool {
+        if self.known[node].seat.is_none() {
+            let lead = self.paces.lead(&self.stage(node).kind);
+            self.known[node].seat = self.room.enter_ahead(node, lead);
+        }
+        let seated = self.known[node].seat.is_some();
+        if !seated {
+            self.room.wait(node, self.plan.priority(node));
+        }
+        seated
+    }
+
+    fn prepare(&mut self, prepared: Prepared, claim: Option<Claim>) {
+        let (node, key) = (prepared.node, prepared.inputs.key);
+        match claim.map_or_else(|| self.session.claims.try_claim(&key.0), |claim| Ok(Some(claim))) {
+            Ok(Some(claim)) => {
+                self.in_flight.insert(key, Flight { claim: Some(claim), ..Flight::default() });
+                self.known[node].handed = true;
+                self.prepared.push(prepared);
+            }
+            Ok(None) => self.wait(node, key),
+            Err(error) => self.fail(node, Failure::new(error)),
+        }
+    }
+
+    /// Begins the nodes that are prepared.
+    fn begin_prepared(&mut self) {
+        let prepared = std::mem::take(&mut self.prepared);
+        if prepared.is_empty() {
+            return;
+        }
+        let news = if self.stopping { Ok(false) } else { self.session.ledger.refresh() };
+        let mut jobs = Vec::with_capacity(prepared.len());
+        for prepared in prepared {
+            let (node, key) = (prepared.node, prepared.inputs.key);
+            self.known[node].handed = false;
+            match &news {
+                _ if self.stopping => {
+                    self.plan.put_back(node);
+                    self.land(key);
+                }
+                Ok(news) => jobs.extend(self.begin(prepared, *news)),
+                Err(error) => {
+                    let error = error.to_string();
+                    self.fail_with(node, error);
+                    self.land(key);
+                }
+            }
+            self.unseat(node);
+        }
+        self.crew.hand(jobs);
+    }
+
+    /// Starts a node whose key is claimed, unless another process computed that before it could be claimed.
+    fn begin(&mut self, prepared: Prepared, news: bool) -> Option<Job<'s>> {
+        let Prepared { node, inputs, forced, mut lost } = prepared;
+        if news {
+            match self.look_up(node, inputs.key, &inputs.bound, forced) {
+                Ok(Found::Miss(now)) => lost = now,
+                found => {
+                    self.land(inputs.key);
+                    match found {
+                        Ok(Found::Hit(hit)) => self.hit(node, inputs.key, hit),
+                        Ok(Found::Miss(_)) => {}
+                        Err(failure) => self.fail(node, failure),
+                    }
+                    return None;
+                }
+            }
+        }
+        let reason = self.reason(node, &inputs, forced, lost);
+        self.known[node].reason = Some(reason.clone());
+        (self.emit)(Event::Started { node: NodeId(node), reason });
+        let options = self.options;
+        Some(self.job(node, false, move |session| session.execute(NodeId(node), inputs, &options.cancel)))
+    }
+
+    /// Has a node wait for another process that computes its key, or one that shares its lock file.
+    fn wait(&mut self, node: usize, key: Key) {
+        if let Err(error) = self.queue.wait(node, key) {
+            return self.fail(node, Failure::new(error));
+        }
+        self.in_flight.insert(key, Flight::default());
+        (self.emit)(Event::Waiting { node: NodeId(node) });
+    }
+
+    /// Looks again at a node that holds the claim it waited for.
+    fn resume(&mut self, Claimed { node, key, claim }: Claimed) {
+        self.land(key);
+        if self.plan.is_fed(node) {
+            return self.visit(node, Some((key, claim)), None);
+        }
+        // What it reads was opened again meanwhile, and may need claims itself.
+        drop(claim);
+        self.plan.put_back(node);
+    }
+
+    /// Looks again at a node that has the room it waited for.
+    fn recall(&mut self, node: usize, seat: Seat) {
+        if self.plan.is_fed(node) {
+            return self.visit(node, None, Some(seat));
+        }
+        self.room.leave(seat);
+        self.plan.put_back(node);
+    }
+
+    /// A key is computed or waited for no more: whoever waits for the same looks again. Gives its claim.
+    pub(crate) fn land(&mut self, key: Key) -> Option<Claim> {
+        let flight = self.in_flight.remove(&key).unwrap_or_default();
+        for parked in flight.parked {
+            self.plan.put_back(parked);
+        }
+        flight.claim
+    }
+
+    /// A node that was put back may find that what it reads was opened again and has failed.
+    fn failed_producer(&self, node: usize) -> Option<&'s str> {
+        let failed = |id: &&usize| {
+            matches!(self.plan.state(**id), State::Done(Outcome::Failed | Outcome::Skipped | Outcome::Cancelled))
+        };
+        let found = self.plan.producers(node).iter().find(failed);
+        found.map(|id| self.session.graph.node(NodeId(*id)).name.as_str())
+    }
+
+    pub(crate) fn stage(&self, node: usize) -> &'s Stage {
+        &self.session.graph.node(NodeId(node)).stage
+    }
+
+    fn hit(&mut self, node: usize, key: Key, hit: Hit) {
+        let Hit { outputs, seconds, durable } = hit;
+        self.known[node].saved = seconds;
+        let stage = self.stage(node);
+        let in_place = match &stage.outs {
+            Some(outs) => guarded(|| outs.in_place(&outputs)),
+            None => Ok(true),
+        };
+        let in_place = match in_place {
+            Ok(in_place) => in_place,
+            Err(failure) => return self.fail(node, failure),
+        };
+        if self.options.preview {
+            self.known[node].outputs = outputs;
+            return self.preview(node, if in_place { Preview::Cached } else { Preview::Restore });
+        }
+        if in_place {
+            let item = if durable { None } else { Some(self.commit(node, None)) };
+            return self.succeed(node, outputs, false, item);
+        }
+        self.restore(node, key, outputs);
+    }
+
+    /// Has a worker put outs back in place; that takes one cpu, whatever the stage takes.
+    fn restore(&mut self, node: usize, key: Key, outputs: Vec<headwater_cache::Artifact>) {
+        if self.known[node].seat.is_none() {
+            self.known[node].seat = self.room.enter_simply();
+        }
+        if self.known[node].seat.is_none() {
+            return self.room.wait(node, self.plan.priority(node));
+        }
+        self.in_flight.insert(key, Flight::default());
+        let stage = self.stage(node);
+        let job = self.job(node, true, move |session| session.restore(stage, outputs));
+        self.crew.hand([job]);
+    }
+
+    fn job(&mut self, node: usize, restored: bool, work: impl FnOnce(&'s Session<'s>) -> Work + Send + 's) -> Job<'s> {
+        self.running += 1;
+        self.known[node].handed = true;
+        let (session, sender) = (self.session, self.sender.clone());
+        Box::new(move || {
+            let begun = session.clock.now();
+            let work = work(session);
+            let seconds = session.clock.now() - begun;
+            // The receiver outlives the crew.
+            let _ = sender.send(Message::Worked { node, seconds, work, restored });
+        })
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Worked { node, seconds, work, restored } => {
+                self.running -= 1;
+                self.known[node].handed = false;
+                self.unseat(node);
+                self.known[node].seconds += seconds;
+                if !restored {
+                    self.paces.saw(&self.stage(node).kind, seconds);
+                }
+                self.worked(node, work, restored);
+            }
+            Message::Claimed { node, key, claim } => {
+                if let Err(error) = self.queue.receive(node, key, claim) {
+                    self.fail(node, Failure::new(error));
+                    self.land(key);
+                }
+            }
+            Message::Committed { count, result } => self.committed(count, &result),
+            Message::Rang { moment } => self.rang(moment),
+            Message::Raised => self.stopping = true,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What nodes take up while they run.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use headwater_engine::{Capacities, Options, Request, RunError};
+
+use crate::bench::{Bench, Draft, options, stage};
+
+fn cpus(count: u32) -> Request {
+    Request { cpus: NonZeroU32::new(count).unwrap(), ..Request::default() }
+}
+
+fn tagged(tag: &str) -> Request {
+    Request { tags: [(tag.to_owned(), 1)].into(), ..Request::default() }
+}
+
+/// Counts what runs at once.
+#[derive(Clone, Default)]
+struct Gauge(Arc<(AtomicU64, AtomicU64)>);
+
+impl Gauge {
+    fn measured(&self, draft: Draft, amount: u64) -> Draft {
+        let gauge = self.clone();
+        draft.work(move |work| {
+            let (now, most) = &*gauge.0;
+            most.fetch_max(now.fetch_add(amount, Ordering::SeqCst) + amount, Ordering::SeqCst);
+            std::thread::yield_now();
+            now.fetch_sub(amount, Ordering::SeqCst);
+            work.put(work.config)
+        })
+    }
+
+    fn most(&self) -> u64 {
+        self.0.1.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn nodes_never_take_up_more_cpus_than_there_are_jobs() {
+    let (mut bench, gauge) = (Bench::new(&[]), Gauge::default());
+    let draft = |at: u32| {
+        let count = at % 4 + 1;
+        gauge.measured(stage(&format!("n{at}")).kind("node").config(&at.to_string()).asking(cpus(count)), count.into())
+    };
+    let drafts: Vec<Draft> = (0..60).map(draft).collect();
+    let told = bench.run_with(&drafts, &Options { jobs: 4, ..options() });
+    assert_eq!(told.counts(), [60, 0, 0, 0, 0]);
+    assert!(gauge.most() <= 4, "{}", gauge.most());
+}
+
+#[test]
+fn quick_nodes_that_are_handed_out_ahead_are_not_beside_a_big_one() {
+    let (mut bench, gauge) = (Bench::new(&[]), Gauge::default());
+    let draft = |at: u32| {
+        let count = if at > 40 && at.is_multiple_of(9) { 3 } else { 1 };
+        gauge.measured(stage(&format!("n{at}")).kind("node").config(&at.to_string()).asking(cpus(count)), count.into())
+    };
+    let drafts: Vec<Draft> = (0..200).map(draft).collect();
+    let told = bench.run_with(&drafts, &Options { jobs: 3, ..options() });
+    assert_eq!(told.counts(), [200, 0, 0, 0, 0]);
+    assert!(gauge.most() <= 3, "{}", gauge.most());
+}
+
+#[test]
+fn nodes_that_share_a_tag_run_one_at_a_time_unless_there_is_more_of_it() {
+    for (count, most) in [(None, 1), (Some(2), 2)] {
+        let (mut bench, gauge) = (Bench::new(&[]), Gauge::default());
+        let draft = |at: u32| {
+            gauge.measured(stage(&format!("n{at}")).kind("node").config(&at.to_string()).asking(tagged("database")), 1)
+        };
+        let drafts: Vec<Draft> = (0..30).map(draft).collect();
+        let tags: BTreeMap<String, u32> = count.into_iter().map(|count| ("database".to_owned(), count)).collect();
+        let capacities = Capacities { tags, ..Capacities::default() };
+        let told = bench.run_with(&drafts, &Options { jobs: 4, capacities, ..options() });
+        assert_eq!(told.counts(), [30, 0, 0, 0, 0]);
+        assert!(gauge.most() <= most, "{}", gauge.most());
+    }
+}
+
+#[test]
+fn a_request_beyond_the_capacity_is_an_error_before_anything_runs() {
+    let mut bench = Bench::new(&[]);
+    let drafts = [
+        stage("small"),
+        stage("wide").asking(cpus(3)),
+        stage("large").asking(Request { memory: 20, ..Request::default() }),
+        stage("drawn").asking(Request { gpus: 1, ..Request::default() }),
+    ];
+    let capacities = Capacities { memory: Some(10), ..Capacities::default() };
+    let error = bench.refused(&drafts, &Options { jobs: 2, capacities, ..options() });
+    assert!(matches!(error, RunError::TooMuch(_)));
+    assert_eq!(
+        error.to_string(),
+        "`wide` asks for 3 cpus, and there are 2\n`large` asks for 20 memory, and there are 10\n\
+         `drawn` asks for 1 gpus, and there are 0"
+    );
+    assert!(bench.calls.lock().unwrap().is_empty());
+    assert_eq!(bench.run_with(&drafts, &Options { preview: true, ..options() }).previews.len(), 4);
+}
+
+#[test]
+fn what_a_node_takes_up_is_not_in_its_key() {
+    let mut bench = Bench::new(&[]);
+    bench.run(&[stage("node")]);
+    let told = bench.run_with(&[stage("node").asking(cpus(2)).retries(3)], &Options { jobs: 2, ..options() });
+    assert_eq!(told.counts(), [0, 1, 0, 0, 0]);
+}
+
+#[test]
+fn what_is_expected_to_take_longest_begins_first() {
+    let mut bench = Bench::new(&[]);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let draft = |name: &'static str| {
+        let order = order.clone();
+        stage(name).work(move |work| {
+            order.lock().unwrap().push(name);
+            work.put(name)
+        })
+    };
+    let drafts = [draft("quick"), draft("slow"), draft("slowest")];
+    let graph = bench.graph(&drafts);
+    let seconds = |name: &str| if name == "quick" { 0.5 } else { 100.0 };
+    let expected = ["quick", "slowest"].map(|name| (graph.find(name).unwrap(), seconds(name))).into();
+    bench.run_with(&drafts, &Options { expected, ..options() });
+    assert_eq!(*order.lock().unwrap(), ["slowest", "slow", "quick"]);
+}
