@@ -9,6 +9,7 @@
 //! | [`process`] | command stages |
 //! | [`project`], [`workspace`] | the folder of a pipeline, and all that a command opens of it |
 //! | [`sources`] | files that stages read, kept in the store |
+//! | [`interrupt`] | Ctrl-C and its like |
 //! | [`journal`] | what each run did |
 //! | [`report`], [`reason`], [`error`] | events, reasons and errors as text |
 //! | [`drawing`] | the graph as text, dot, mermaid and svg |
@@ -19,6 +20,7 @@ pub mod catalog;
 pub mod commands;
 pub mod drawing;
 pub mod error;
+pub mod interrupt;
 pub mod journal;
 pub mod pipeline;
 pub mod process;

@@ -8,6 +8,7 @@ use headwater_engine::{Event, Finish, Options, Outcome};
 
 use crate::commands::{Globals, status};
 use crate::error::CommandError;
+use crate::interrupt;
 use crate::journal::Journal;
 use crate::report::Reporter;
 use crate::workspace::Workspace;
@@ -47,6 +48,8 @@ impl Run {
         if self.dry_run {
             return status::preview(&workspace, &options, globals);
         }
+        let project = &workspace.pipeline.project;
+        interrupt::listen(project).map_err(CommandError::failed)?;
         let arguments = std::env::args().skip(1).collect();
         let pipeline = &workspace.pipeline;
         let journal = Journal::begin(&pipeline.project.state, &pipeline.file.name, arguments);
@@ -63,6 +66,9 @@ impl Run {
         })?;
         workspace.remember_use(&finished)?;
         reporter.end(&summary)?;
+        if interrupt::is_interrupted(project) {
+            return Err(CommandError::Interrupted);
+        }
         if summary.failed > 0 { Err(CommandError::RunFailed) } else { Ok(()) }
     }
 

@@ -19,6 +19,7 @@ use crate::pipeline::value::{Datum, Span, Value};
 use crate::pipeline::variants::{Variant, Variants};
 use crate::pipeline::wiring::{self, Place};
 use crate::process::command::{Command, Dep, LateKey};
+use crate::process::workshop::Hermetic;
 use crate::project::Project;
 
 /// What is known of a node beside what the engine needs.
@@ -32,6 +33,8 @@ pub struct NodeInfo {
     pub params: Vec<(String, String)>,
     /// What of its key is found when keys are needed.
     pub late: LateKey,
+    /// Of a command, whether it is held to what it declares.
+    pub hermetic: Option<Hermetic>,
 }
 
 /// The graph of a pipeline.
@@ -383,7 +386,11 @@ impl Expansion<'_> {
             Work::Command(command) => command.late_key(self.project),
             Work::Kind(_) | Work::Broken => LateKey::default(),
         };
-        self.nodes.push(DraftNode { name, info: NodeInfo { stage: at, assignment, params, late }, work });
+        let hermetic = match &work {
+            Work::Command(command) => Some(command.hermetic()),
+            Work::Kind(_) | Work::Broken => None,
+        };
+        self.nodes.push(DraftNode { name, info: NodeInfo { stage: at, assignment, params, late, hermetic }, work });
     }
 
     fn build(&self, stage: &StageDeclaration, choices: &Choices) -> Result<Work, Vec<Diagnostic>> {
@@ -396,7 +403,7 @@ impl Expansion<'_> {
                 let run = substitute(run, choices, style, self.source).map_err(|error| vec![error])?;
                 let config =
                     substitute(&stage.config, choices, Style::Text, self.source).map_err(|error| vec![error])?;
-                Command::read(&run, &config, self.project).map(Work::Command)
+                Command::read(&run, &config, self.file.hermetic, self.project).map(Work::Command)
             }
         }
     }
