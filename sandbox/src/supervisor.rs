@@ -3,6 +3,8 @@
 //! Its standard input is a socket: orders and orders to stop come in, a report goes back for each program. It is single
 //! but for a thread per program, which binds itself and starts it. It does not know who its parent is.
 //!
+//! Invariant of files: a program inherits nothing open but its three standard streams.
+//!
 //! A program gets a process group of its own in the supervisor's session, no standard input, and one pipe for all that it
 //! prints. When it is to end, its group and the supervisor's other children get `SIGTERM`, and `SIGKILL` after [`GRACE`].
 //!
@@ -41,6 +43,7 @@ const CHUNK: usize = 64 * 1024;
 /// # Errors
 /// If this process cannot be a supervisor.
 pub fn serve() -> io::Result<()> {
+    close_inherited();
     let _ = rustix::thread::set_name(c"hw-supervisor");
     setsid()?;
     set_child_subreaper(Some(getpid()))?;
@@ -57,6 +60,17 @@ pub fn serve() -> io::Result<()> {
             Ok(Message::Stop | Message::Kill) => {}
             Err(_) => return Ok(()),
         }
+    }
+}
+
+/// What the parent was given open by whoever started it, and so this process, is no business of programs. Nothing else is
+/// open yet but the standard streams.
+fn close_inherited() {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().filter_map(Result::ok);
+    let open: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        // That of the listing is closed already.
+        let _ = nix::unistd::close(descriptor);
     }
 }
 

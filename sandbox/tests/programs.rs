@@ -248,6 +248,18 @@ fn bounded_programs_have_no_network_unless_they_are_given_it() {
 }
 
 #[test]
+fn a_program_inherits_nothing_open_but_its_standard_streams() {
+    let place = Place::new();
+    // As of whoever started the parent: open, and inherited.
+    let inherited = fs::File::open("/dev/null").expect("a file");
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).expect("set");
+    place.run(&place.order("ls -l /proc/self/fd"));
+    // The listing itself is one.
+    let open = place.printed().lines().filter(|line| line.contains("->")).count();
+    assert_eq!(open, 4, "{}", place.printed());
+}
+
+#[test]
 fn bounds_of_one_program_are_not_those_of_the_next() {
     let place = Place::new();
     fs::write(place.path("outside"), "text").expect("a file");

@@ -201,7 +201,8 @@ impl Staging {
 
     /// What may be missing in the pipeline file, from the last words of the command.
     fn hints(&self, command: &Command, text: &str, project: &Project) -> String {
-        let missing = Places { project: &project.root, staging: &self.project }.missing(text);
+        let mut missing = Places { project: &project.root, staging: &self.project }.missing(text);
+        missing.retain(|path| !command.makes(path));
         let Some(first) = missing.first() else { return String::new() };
         let shown = |path: &Path| printable(&format!("{:?}", path.display().to_string()));
         let declared = command.deps.iter().map(|(dep, _)| match dep {
