@@ -554,7 +554,7 @@ outs = ["a.txt"]
 hermetic = 0
 "#,
         r#"
-error: `hermetic` is a number, expected true or false
+error: `hermetic` is an integer, expected true or false
  --> pipeline.toml:4:12
   |
 4 | hermetic = 0
@@ -592,7 +592,7 @@ outs = ["a.txt"]
 timeout = 600
 "#,
         r#"
-error: `timeout` is a number, expected a duration
+error: `timeout` is an integer, expected a duration
  --> pipeline.toml:4:11
   |
 4 | timeout = 600
