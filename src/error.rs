@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use headwater_stages::StageError;
 
+use crate::interrupt::EXIT_CODE;
+
 /// One thing wrong with the pipeline file or the command line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Diagnostic {
@@ -74,6 +76,9 @@ pub enum CommandError {
     /// Damage was found, which has been reported already.
     #[error("the store is damaged")]
     Damaged,
+    /// A run was interrupted, which has been reported already.
+    #[error("interrupted")]
+    Interrupted,
     /// Standard output was closed by its reader; nothing is wrong.
     #[error("standard output is closed")]
     OutputClosed,
@@ -105,6 +110,7 @@ impl CommandError {
             Self::Pipeline { .. } | Self::Usage(..) => 2,
             Self::Failed(..) | Self::RunFailed => 1,
             Self::Damaged => 3,
+            Self::Interrupted => EXIT_CODE,
             Self::OutputClosed => 0,
         }
     }
@@ -123,7 +129,7 @@ impl CommandError {
                 }
                 text
             }
-            Self::RunFailed | Self::Damaged | Self::OutputClosed => String::new(),
+            Self::RunFailed | Self::Damaged | Self::Interrupted | Self::OutputClosed => String::new(),
         }
     }
 }

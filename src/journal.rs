@@ -49,6 +49,9 @@ pub struct NodeLine {
     pub inputs: BTreeMap<String, String>,
     /// The params that the stage mentions.
     pub params: BTreeMap<String, String>,
+    /// Of a command: whether it was held to what it declares, see [`crate::process::workshop::Hermetic`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hermetic: Option<String>,
     pub error: Option<String>,
 }
 

@@ -10,6 +10,7 @@
 //! | [`project`], [`workspace`] | the folder of a pipeline, and all that a command opens of it |
 //! | [`unchanged`] | a run that found everything cached, kept to know the next one at a glance |
 //! | [`sources`] | files that stages read, kept in the store |
+//! | [`interrupt`] | Ctrl-C and its like |
 //! | [`journal`] | what each run did |
 //! | [`report`], [`reason`], [`error`] | events, reasons and errors as text |
 //! | [`trace`] | a run as a file for a trace viewer |
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod commands;
 pub mod drawing;
 pub mod error;
+pub mod interrupt;
 pub mod journal;
 pub mod pipeline;
 pub mod process;

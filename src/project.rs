@@ -21,6 +21,7 @@ use headwater_cache::{Artifact, Digest, Entry, FileError, FileIndex, FolderError
 use headwater_engine::{SourceError, Sources, run::SourceState};
 
 use crate::error::nearest;
+use crate::process::workshop::Workshop;
 
 /// The name of the state folder.
 pub const STATE: &str = ".headwater";
@@ -35,6 +36,7 @@ pub struct Project {
     pub file: PathBuf,
     pub state: PathBuf,
     pub index: FileIndex,
+    pub workshop: Workshop,
 }
 
 impl Project {
@@ -51,7 +53,7 @@ impl Project {
         let state = root.join(STATE);
         let index = FileIndex::open(&state.join("files"));
         let file = pipeline.file_name().map(PathBuf::from).unwrap_or_default();
-        Ok(Self { root, file, state, index })
+        Ok(Self { root, file, state, index, workshop: Workshop::new() })
     }
 
     /// Where the store is: the environment, then the pipeline file, then the state folder decide.

@@ -13,10 +13,16 @@ use serde::Serialize;
 
 use crate::commands::{Format, Globals};
 use crate::error::CommandError;
+use crate::interrupt::Interrupted;
 use crate::journal::{EndLine, Journal, Line, NodeLine, OutputLine};
 use crate::process::staging::printable;
+use crate::process::workshop::Hermetic;
 use crate::reason::sentence;
 use crate::workspace::Workspace;
+
+/// Said once a run.
+const UNVERIFIED: &str = "warning: this system cannot hold commands to what they declare (Landlock, seccomp): a file that a command \
+                          reads undeclared is not in its key, and what commands make is marked as such";
 
 /// What a run tells, while it goes on.
 pub struct Reporter<'a> {
@@ -25,6 +31,8 @@ pub struct Reporter<'a> {
     journal: Journal,
     bar: ProgressBar,
     running: Vec<NodeId>,
+    /// Nodes that did not start or end because of an interrupt.
+    interrupted: usize,
     /// The first thing that went wrong with telling; it must not end the run.
     trouble: Option<CommandError>,
 }
@@ -40,7 +48,18 @@ struct NodeFinished<'a> {
     seconds: f64,
     outputs: BTreeMap<&'a str, OutputJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    hermetic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct NodeRetrying<'a> {
+    event: &'static str,
+    node: &'a str,
+    attempt: u32,
+    error: &'a str,
+    seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -79,7 +98,11 @@ impl<'a> Reporter<'a> {
     pub fn new(workspace: &'a Workspace, globals: &'a Globals, journal: Journal) -> Self {
         let shown = globals.format == Format::Human && !globals.quiet && io::stderr().is_terminal();
         let bar = if shown { live_bar() } else { ProgressBar::hidden() };
-        Self { workspace, globals, journal, bar, running: Vec::new(), trouble: None }
+        let commands = workspace.pipeline.nodes.iter().filter_map(|node| node.hermetic);
+        if commands.into_iter().any(|hermetic| hermetic == Hermetic::Unavailable) {
+            tell(UNVERIFIED);
+        }
+        Self { workspace, globals, journal, bar, running: Vec::new(), interrupted: 0, trouble: None }
     }
 
     /// Takes in an event.
@@ -91,9 +114,25 @@ impl<'a> Reporter<'a> {
                 self.running.push(node);
                 self.show_running();
             }
-            Event::Finished(finish) => self.finished(&finish),
+            Event::Finished(finish) => {
+                let finish = self.as_told(finish);
+                self.finished(&finish);
+            }
+            Event::Retrying { node, attempt, error, seconds } => self.retrying(node, attempt, &error, seconds),
             Event::Previewed { .. } => {}
         }
+    }
+
+    /// A stage that an interrupt ended has not failed.
+    fn as_told(&mut self, mut finish: Finish) -> Finish {
+        if finish.outcome == Outcome::Failed
+            && finish.error.as_ref().is_some_and(|text| *text == Interrupted.to_string())
+        {
+            finish.outcome = Outcome::Cancelled;
+            finish.error = None;
+            self.interrupted += 1;
+        }
+        finish
     }
 
     fn finished(&mut self, finish: &Finish) {
@@ -134,6 +173,7 @@ impl<'a> Reporter<'a> {
             outputs: ports.map(|(port, artifact)| OutputLine::new(port, artifact)).collect(),
             inputs: producers(&pipeline.graph, finish.node),
             params: pipeline.nodes[finish.node.0].params.iter().cloned().collect(),
+            hermetic: pipeline.nodes[finish.node.0].hermetic.map(|hermetic| hermetic.word().to_owned()),
             error: finish.error.clone(),
         }
     }
@@ -157,8 +197,27 @@ impl<'a> Reporter<'a> {
                     (port.as_str(), OutputJson { r#type: type_name, digest, bytes: *bytes })
                 })
                 .collect(),
+            hermetic: line.hermetic.as_deref(),
             error: line.error.as_deref(),
         })
+    }
+
+    fn retrying(&mut self, node: NodeId, attempt: u32, error: &str, seconds: f64) {
+        self.running.retain(|other| *other != node);
+        self.show_running();
+        let name = &self.workspace.pipeline.graph.node(node).name;
+        match self.globals.format {
+            Format::Json => {
+                let event = "node_retrying";
+                let told = print_json(&NodeRetrying { event, node: name, attempt, error, seconds });
+                self.note(told.map_err(CommandError::from));
+            }
+            Format::Human if self.globals.quiet => {}
+            Format::Human => {
+                let text = format!("{:>9} {name}  again in {}, failure {attempt}:", "retrying", duration(seconds));
+                self.bar.suspend(|| tell(&format!("{text}\n{}", indented(error))));
+            }
+        }
     }
 
     fn print_waiting(&self, node: NodeId) {
@@ -200,6 +259,8 @@ impl<'a> Reporter<'a> {
     /// If output or journal could not be written.
     pub fn end(mut self, summary: &Summary) -> Result<(), CommandError> {
         self.bar.finish_and_clear();
+        let failed = summary.failed.saturating_sub(self.interrupted);
+        let summary = &Summary { failed, cancelled: summary.cancelled + summary.failed - failed, ..*summary };
         let seconds = self.workspace.elapsed();
         self.journal.write(&Line::End(EndLine::new(summary, seconds)), true).map_err(CommandError::failed)?;
         match self.globals.format {

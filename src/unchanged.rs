@@ -25,6 +25,7 @@ use crate::pipeline::Pipeline;
 use crate::process::command::Answers;
 use crate::process::outs::PlacedOuts;
 use crate::process::tools;
+use crate::process::workshop::Hermetic;
 use crate::project::{Project, STATE};
 
 const FILE: &str = "unchanged";
@@ -145,8 +146,10 @@ impl CachedRun<'_> {
     fn facts(&self) -> Option<Facts> {
         let (pipeline, project) = (self.pipeline, &self.pipeline.project);
         let has_secrets = pipeline.nodes.iter().any(|node| !node.late.secrets.is_empty());
-        // Neither is compared: the one is found by searching folders, the other must not be written down.
-        if pipeline.has_globs() || has_secrets {
+        let is_unbound = pipeline.nodes.iter().any(|node| node.hermetic == Some(Hermetic::Unavailable));
+        // Globs are found by searching folders, secrets must not be written down, and that nobody holds a command to what
+        // it declares is said in each run.
+        if pipeline.has_globs() || has_secrets || is_unbound {
             return None;
         }
         let places: io::Result<Vec<(PathBuf, Place)>> =

@@ -25,6 +25,11 @@ fn stage(run: &str, deps: &str, outs: &str) -> String {
     format!("[pipeline]\nname = \"p\"\n\n[stages.make]\nrun = '''{run}'''\ndeps = {deps}\nouts = {outs}\n")
 }
 
+/// The same, not held to what it declares: it changes what it is not given, as these tests need.
+fn free_stage(run: &str, deps: &str, outs: &str) -> String {
+    stage(run, deps, outs) + "hermetic = false\n"
+}
+
 fn with(pipeline: &str, files: &[(&str, &str)]) -> Project {
     let project = Project::with(pipeline);
     for (path, text) in files {
@@ -384,7 +389,7 @@ fn a_script_given_by_its_absolute_path_is_not_started_to_ask_for_its_version() {
     let tool = project.root().canonicalize().expect("a path").join("tool");
     project.write("tool", format!("#!/bin/sh\necho \"$@\" >> {}/calls\necho made > out\n", project.root().display()));
     make_executable(&tool);
-    project.write("pipeline.toml", stage(&tool.to_string_lossy(), "[]", r#"["out"]"#));
+    project.write("pipeline.toml", free_stage(&tool.to_string_lossy(), "[]", r#"["out"]"#));
     run(&project);
     project.status(&[]);
     assert_eq!(project.read("calls"), "\n");
@@ -609,7 +614,7 @@ fn changing(times: usize) -> Project {
     let change = format!(
         "echo run >> {root}/runs; test $(wc -l < {root}/runs) -gt {times} || echo $$ >> {root}/in.txt; cp in.txt out.txt"
     );
-    project.write("pipeline.toml", stage(&change, r#"["in.txt"]"#, r#"["out.txt"]"#));
+    project.write("pipeline.toml", free_stage(&change, r#"["in.txt"]"#, r#"["out.txt"]"#));
     project.write("in.txt", "one\n");
     project
 }
@@ -640,7 +645,7 @@ fn changing_folder(change: &str) -> Project {
         "echo run >> {root}/runs; test $(wc -l < {root}/runs) -gt 1 || {{ cd {root}/data; {change}; cd -; }}; find data \
          -type f | sort > out"
     );
-    project.write("pipeline.toml", stage(&line, r#"["data"]"#, r#"["out"]"#));
+    project.write("pipeline.toml", free_stage(&line, r#"["data"]"#, r#"["out"]"#));
     for name in ["data/a", "data/sub/b"] {
         project.write(name, name);
     }
@@ -668,7 +673,7 @@ fn a_folder_dep_that_changes_each_time_is_a_failure_that_names_it() {
     let project = changing_folder("true");
     let root = project.root().display().to_string();
     let line = format!("echo run >> {root}/runs; echo $$ > {root}/data/$$; find data -type f > out");
-    project.write("pipeline.toml", stage(&line, r#"["data"]"#, r#"["out"]"#));
+    project.write("pipeline.toml", free_stage(&line, r#"["data"]"#, r#"["out"]"#));
     let error = fails(&project);
     assert!(error.contains("data changed while it was read, twice; let it come to rest and run again"), "{error}");
     assert_eq!(project.read("runs"), "run\nrun\n");
@@ -1042,7 +1047,7 @@ fn every_program_of_a_shell_line_is_in_the_key_by_its_version() {
 fn a_program_is_asked_for_its_version_by_commands_that_need_keys_alone() {
     let (folder, path) = programs(&["noted"], "");
     folder.write("noted", format!("#!/bin/sh\necho called \"$HIDDEN\" >> {}/calls\n", folder.root().display()));
-    let project = Project::with(&stage("noted; echo made > out", "[]", r#"["out"]"#));
+    let project = Project::with(&free_stage("noted; echo made > out", "[]", r#"["out"]"#));
     let calls = || fs::read_to_string(folder.path("calls")).unwrap_or_default();
     call_with(&project, &["graph"], &path);
     assert_eq!(calls(), "");

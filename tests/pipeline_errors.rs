@@ -218,7 +218,7 @@ error: unknown key `nam` in [pipeline]
   | ^^^
   |
   = help: did you mean `name`?
-  = help: the keys are: name
+  = help: the keys are: name, hermetic
 
 "#,
     );
@@ -510,7 +510,7 @@ error: unknown key `outputs` of a command stage
   | ^^^^^^^
   |
   = help: did you mean `outs`?
-  = help: the keys are: run, deps, outs, env, secrets, tools, environment
+  = help: the keys are: run, deps, outs, env, secrets, tools, environment, hermetic, network, timeout, idle_timeout
 
 error: unknown key `out` of a command stage
  --> pipeline.toml:4:1
@@ -519,7 +519,128 @@ error: unknown key `out` of a command stage
   | ^^^
   |
   = help: did you mean `outs`?
-  = help: the keys are: run, deps, outs, env, secrets, tools, environment
+  = help: the keys are: run, deps, outs, env, secrets, tools, environment, hermetic, network, timeout, idle_timeout
+
+"#,
+    );
+}
+
+#[test]
+fn hermetic_of_the_pipeline_that_is_no_boolean() {
+    check(
+        r#"[pipeline]
+hermetic = "no"
+[stages.a]
+uses = "read"
+path = "a.csv"
+"#,
+        r#"
+error: `hermetic` is a string, expected true or false
+ --> pipeline.toml:2:12
+  |
+2 | hermetic = "no"
+  |            ^^^^
+
+"#,
+    );
+}
+
+#[test]
+fn hermetic_of_a_command_that_is_no_boolean() {
+    check(
+        r#"[stages.a]
+run = "true"
+outs = ["a.txt"]
+hermetic = 0
+"#,
+        r#"
+error: `hermetic` is an integer, expected true or false
+ --> pipeline.toml:4:12
+  |
+4 | hermetic = 0
+  |            ^
+
+"#,
+    );
+}
+
+#[test]
+fn network_of_a_command_that_is_no_boolean() {
+    check(
+        r#"[stages.a]
+run = "true"
+outs = ["a.txt"]
+network = ["github.com"]
+"#,
+        r#"
+error: `network` is an array, expected true or false
+ --> pipeline.toml:4:11
+  |
+4 | network = ["github.com"]
+  |           ^^^^^^^^^^^^^^
+
+"#,
+    );
+}
+
+#[test]
+fn a_timeout_that_is_a_number_lacks_its_unit() {
+    check(
+        r#"[stages.a]
+run = "true"
+outs = ["a.txt"]
+timeout = 600
+"#,
+        r#"
+error: `timeout` is an integer, expected a duration
+ --> pipeline.toml:4:11
+  |
+4 | timeout = 600
+  |           ^^^
+  |
+  = help: write: timeout = "10m", or "1h30m"; the units are ms, s, m, h, d
+
+"#,
+    );
+}
+
+#[test]
+fn a_timeout_of_an_unknown_unit() {
+    check(
+        r#"[stages.a]
+run = "true"
+outs = ["a.txt"]
+timeout = "10 minutes"
+"#,
+        r#"
+error: `10 minutes` is no duration
+ --> pipeline.toml:4:11
+  |
+4 | timeout = "10 minutes"
+  |           ^^^^^^^^^^^^
+  |
+  = help: write: timeout = "10m", or "1h30m"; the units are ms, s, m, h, d
+
+"#,
+    );
+}
+
+#[test]
+fn an_idle_timeout_of_nothing() {
+    check(
+        r#"[stages.a]
+run = "true"
+outs = ["a.txt"]
+idle_timeout = "0s"
+"#,
+        r#"
+error: `0s` is no time at all
+ --> pipeline.toml:4:16
+  |
+4 | idle_timeout = "0s"
+  |                ^^^^
+  |
+  = help: write: idle_timeout = "10m", or "1h30m"; the units are ms, s, m, h, d
 
 "#,
     );

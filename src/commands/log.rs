@@ -10,7 +10,7 @@ use crate::commands::Globals;
 use crate::error::CommandError;
 use crate::journal::{EndLine, History, PastRun};
 use crate::pipeline::Pipeline;
-use crate::process::staging::printable;
+use crate::process::staging::{printable, states};
 use crate::project::Project;
 use crate::report::{duration, print_json};
 
@@ -112,7 +112,9 @@ fn print(file: File) -> Result<(), CommandError> {
         return Ok(());
     }
     for line in BufReader::new(file).split(b'\n') {
-        writeln!(out, "{}", printable(&String::from_utf8_lossy(&line?)))?;
+        for shown in states(&String::from_utf8_lossy(&line?)) {
+            writeln!(out, "{}", printable(shown))?;
+        }
     }
     Ok(())
 }

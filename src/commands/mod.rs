@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CommandError;
+use crate::process::workshop::SUPERVISE;
 use crate::unchanged;
 
 /// Machine-learning pipelines built the way a build system builds software.
@@ -104,6 +105,9 @@ impl Globals {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == SUPERVISE) {
+        return headwater_sandbox::supervisor::serve().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

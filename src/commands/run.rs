@@ -11,6 +11,7 @@ use headwater_engine::{Event, Finish, Options, Outcome, Summary};
 
 use crate::commands::{Globals, status};
 use crate::error::CommandError;
+use crate::interrupt;
 use crate::journal::{EndLine, Journal, Line, SameLine};
 use crate::pipeline::Pipeline;
 use crate::project::Project;
@@ -64,6 +65,7 @@ impl Run {
             return status::preview(&workspace, &options, globals);
         }
         unchanged::forget(&globals.pipeline);
+        interrupt::listen(&workspace.pipeline.project).map_err(CommandError::failed)?;
         let pipeline = &workspace.pipeline;
         let journal = Journal::begin(&pipeline.project.state, &pipeline.file.name, arguments());
         let journal = journal.map_err(CommandError::failed)?;
@@ -90,6 +92,9 @@ impl Run {
         reporter.end(&summary)?;
         if let (Some(trace), Some(path)) = (&trace, &self.trace) {
             trace.write(path)?;
+        }
+        if interrupt::is_interrupted(&pipeline.project) {
+            return Err(CommandError::Interrupted);
         }
         let Summary { ran, failed, skipped, cancelled, .. } = summary;
         if ran + failed + skipped + cancelled == 0 && !restored && self.asks_for_what_is_new() {

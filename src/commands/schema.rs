@@ -157,7 +157,7 @@ pub fn schema() -> Json {
         "additionalProperties": false,
         "required": ["stages"],
         "properties": {
-            "pipeline": { "type": "object", "additionalProperties": false, "properties": { "name": { "type": "string" } } },
+            "pipeline": { "type": "object", "additionalProperties": false, "properties": { "name": { "type": "string" }, "hermetic": { "type": "boolean" } } },
             "store": {
                 "type": "object",
                 "additionalProperties": false,
@@ -278,6 +278,24 @@ fn command_schema() -> Json {
     ];
     for (key, about) in keys {
         properties.insert(key.into(), texts(about));
+    }
+    let flags = [
+        (
+            "hermetic",
+            true,
+            "Whether the kernel keeps the command from all that is not declared; its default may be set in [pipeline].",
+        ),
+        ("network", false, "Whether a hermetic command may use the network."),
+    ];
+    for (key, default, about) in flags {
+        properties.insert(key.into(), or_param(json!({ "type": "boolean", "default": default, "description": about })));
+    }
+    let limits = [
+        ("timeout", "How long the command may take, such as \"10m\" or \"1h30m\"."),
+        ("idle_timeout", "How long the command may print nothing."),
+    ];
+    for (key, about) in limits {
+        properties.insert(key.into(), json!({ "type": "string", "description": about }));
     }
     json!({
         "type": "object", "description": "Runs a command in a folder of its own. An output for each out, named by its path.",

@@ -18,6 +18,7 @@ use crate::pipeline::value::{Datum, Span, Value};
 use crate::pipeline::variants::{Variant, Variants};
 use crate::pipeline::wiring;
 use crate::process::command::{Command, LateKey};
+use crate::process::workshop::Hermetic;
 use crate::project::Project;
 
 /// What is known of a node beside what the engine needs.
@@ -33,6 +34,8 @@ pub struct NodeInfo {
     pub late: LateKey,
     /// Programs of the project that its command starts and that are not there.
     pub absent: Vec<PathBuf>,
+    /// Of a command, whether it is held to what it declares.
+    pub hermetic: Option<Hermetic>,
 }
 
 /// The graph of a pipeline.
@@ -195,7 +198,11 @@ impl Expansion<'_> {
             Work::Command(command) => command.late_key(self.project),
             Work::Kind(_) | Work::Broken => LateKey::default(),
         };
-        let info = NodeInfo { stage: at, assignment, params, late, absent: Vec::new() };
+        let hermetic = match &work {
+            Work::Command(command) => Some(command.hermetic()),
+            Work::Kind(_) | Work::Broken => None,
+        };
+        let info = NodeInfo { stage: at, assignment, params, late, absent: Vec::new(), hermetic };
         self.nodes.push(DraftNode { name, info, work });
     }
 
@@ -209,7 +216,7 @@ impl Expansion<'_> {
                 let run = substitute(run, choices, style, self.source).map_err(|error| vec![error])?;
                 let config =
                     substitute(&stage.config, choices, Style::Text, self.source).map_err(|error| vec![error])?;
-                Command::read(&run, &config, self.project).map(Work::Command)
+                Command::read(&run, &config, self.file.hermetic, self.project).map(Work::Command)
             }
         }
     }

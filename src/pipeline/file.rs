@@ -11,6 +11,8 @@ use crate::pipeline::value::{Datum, Key, Span, Value};
 #[derive(Debug, Clone)]
 pub struct PipelineFile {
     pub name: String,
+    /// Whether commands are hermetic that do not say it themselves.
+    pub hermetic: bool,
     pub params: Vec<(Key, Value)>,
     /// The axes as written: a list, a range, a glob, or labelled tables.
     pub matrix: Vec<(Key, Value)>,
@@ -87,14 +89,14 @@ impl PipelineFile {
         let (variants, stages) = (section("variants"), section("stages"));
         let (pipeline, store) = (section("pipeline"), section("store"));
         let (exclude, matrix): (Vec<_>, Vec<_>) = matrix.into_iter().partition(|(key, _)| key.name == "exclude");
-        let name = text_of(&pipeline, "pipeline", "name", &mut errors).unwrap_or_else(|| "pipeline".into());
+        let (name, hermetic) = read_pipeline(&pipeline, &mut errors);
         let exclude = exclude.into_iter().flat_map(|(_, value)| exclusions(value, &mut errors)).collect();
         let variants = variants.into_iter().map(|(key, value)| read_variant(key, &value, &mut errors)).collect();
         let stages = stages.into_iter().filter_map(|(key, value)| read_stage(key, value, &mut errors));
         let stages: Vec<StageDeclaration> = stages.collect();
         let positions = stages.iter().enumerate().map(|(at, stage)| (stage.name.name.clone(), at)).collect();
         let store = read_store(&store, &mut errors);
-        let file = Self { name, params, matrix, exclude, variants, stages, positions, store };
+        let file = Self { name, hermetic, params, matrix, exclude, variants, stages, positions, store };
         if file.stages.is_empty() && errors.is_empty() {
             errors.push(Diagnostic::new("there are no stages").hint("add one: [stages.NAME] with `uses` or `run`"));
         }
@@ -116,17 +118,19 @@ fn table(value: Option<&Value>, name: &str, errors: &mut Vec<Diagnostic>) -> Vec
     value.as_table().unwrap_or_default().to_vec()
 }
 
-/// The one key that a small section takes.
-fn text_of(entries: &[(Key, Value)], section: &str, name: &str, errors: &mut Vec<Diagnostic>) -> Option<String> {
-    let mut found = None;
+/// Its name, and whether its commands are hermetic.
+fn read_pipeline(entries: &[(Key, Value)], errors: &mut Vec<Diagnostic>) -> (String, bool) {
+    let (mut name, mut hermetic) = ("pipeline".to_owned(), true);
     for (key, value) in entries {
-        match (key.name == name, value.as_text()) {
-            (true, Some(text)) => found = Some(text.to_owned()),
-            (true, None) => errors.push(expected(value, name, "a string")),
-            (false, _) => errors.push(unknown_key(key, section, &[name])),
+        match (key.name.as_str(), &value.datum) {
+            ("name", Datum::Text(text)) => name.clone_from(text),
+            ("name", _) => errors.push(expected(value, "name", "a string")),
+            ("hermetic", Datum::Bool(declared)) => hermetic = *declared,
+            ("hermetic", _) => errors.push(expected(value, "hermetic", "true or false")),
+            _ => errors.push(unknown_key(key, "pipeline", &["name", "hermetic"])),
         }
     }
-    found
+    (name, hermetic)
 }
 
 fn read_store(entries: &[(Key, Value)], errors: &mut Vec<Diagnostic>) -> StoreDeclaration {

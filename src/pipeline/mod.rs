@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `value` | what stands in the file, with places, and a serde deserializer over it |
 //! | `blame` | what is wrong with a value, and the search for the text to underline |
+//! | `duration` | `"10m"` |
 //! | `file` | the tables of the file, checked for shape |
 //! | `interpolate` | `${param}` |
 //! | `variants` | params, matrix and named variants -> variants and axes |
@@ -16,6 +17,7 @@
 //! Invariant: all errors of one pass are reported together, each with its place.
 
 pub mod blame;
+pub mod duration;
 mod edges;
 pub mod expand;
 pub mod file;
@@ -66,6 +68,8 @@ impl Pipeline {
         };
         let value = Value::parse(&source).map_err(wrong)?;
         let file = PipelineFile::read(&value).map_err(wrong)?;
+        let store = project.store_path(file.store.path.as_deref());
+        project.workshop.hide(vec![project.root.clone(), project.state.clone(), store]);
         let variants = Variants::expand(&file, &settings, &project.root).map_err(wrong)?;
         let expanded = expand(&file, &variants, &source, &project).map_err(wrong)?;
         let (graph, nodes) = (expanded.graph, expanded.nodes);

@@ -1,28 +1,33 @@
 //! `Command`: what the pipeline file says of a command stage, and the engine's stage made from it.
 //!
-//! It does not run anything. Invariant: the command line, the paths of deps and outs, declared environment variables and
-//! the versions of tools are in the key; absolute paths are not. Loading a pipeline starts no program: what has to be asked
+//! It does not run anything. Invariant: the command line, the paths of deps and outs, declared environment variables,
+//! the versions of tools, and whether the command was held to what it declares are in the key; absolute paths and limits of
+//! time are not. Loading a pipeline starts no program: what has to be asked
 //! for is a [`LateKey`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_engine::{Bound, InputPort, InputPorts, OutputPort, Presence, Selection, Stage};
 
 use crate::error::Diagnostic;
+use crate::pipeline::duration;
 use crate::pipeline::expand::normal;
 use crate::pipeline::value::{Datum, Span, Value};
 use crate::process::outs::PlacedOuts;
 use crate::process::secret::SecretKey;
+use crate::process::workshop::Hermetic;
 use crate::process::{shell, staging, tools};
 use crate::project::{Project, STATE};
 
 /// Raised when command stages work differently for the same declaration.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-const KEYS: [&str; 7] = ["run", "deps", "outs", "env", "secrets", "tools", "environment"];
+const KEYS: [&str; 11] =
+    ["run", "deps", "outs", "env", "secrets", "tools", "environment", "hermetic", "network", "timeout", "idle_timeout"];
 
 /// One node's command.
 #[derive(Debug, Clone)]
@@ -38,6 +43,14 @@ pub struct Command {
     pub tools: Vec<String>,
     /// The programs that are started whose paths lie in the project.
     pub programs: Vec<(PathBuf, Span)>,
+    /// Whether it is to be held to what it declares.
+    pub declared_hermetic: bool,
+    /// Whether it may use the network, if it is held to that.
+    pub network: bool,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+    /// How long it may print nothing.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// What of a command's key takes time or a key to find, and is found when keys are needed.
@@ -91,11 +104,12 @@ impl CommandLine {
 }
 
 impl Command {
-    /// Reads a command from its `run` and the other keys of its stage, params put in.
+    /// Reads a command from its `run` and the other keys of its stage, params put in; `hermetic` is what holds for those
+    /// that do not say it.
     ///
     /// # Errors
     /// Every key or value that is wrong.
-    pub fn read(run: &Value, config: &Value, project: &Project) -> Result<Self, Vec<Diagnostic>> {
+    pub fn read(run: &Value, config: &Value, hermetic: bool, project: &Project) -> Result<Self, Vec<Diagnostic>> {
         let mut errors = Vec::new();
         for (key, _) in config.as_table().unwrap_or_default() {
             if !KEYS.contains(&key.name.as_str()) {
@@ -125,6 +139,10 @@ impl Command {
             env: texts(config, "env", &mut errors),
             secrets: texts(config, "secrets", &mut errors),
             tools: texts(config, "tools", &mut errors),
+            declared_hermetic: flag(config, "hermetic", &mut errors).unwrap_or(hermetic),
+            network: flag(config, "network", &mut errors).unwrap_or(false),
+            timeout: duration(config, "timeout", &mut errors),
+            idle_timeout: duration(config, "idle_timeout", &mut errors),
             line,
         };
         let locks = paths(config, "environment", &mut errors);
@@ -135,6 +153,11 @@ impl Command {
             errors.push(Diagnostic::new(text).at(run.span.clone(), "").hint("write: outs = [\"PATH\"]"));
         }
         if errors.is_empty() { Ok(command) } else { Err(errors) }
+    }
+
+    /// Whether it is held to what it declares, here.
+    pub fn hermetic(&self) -> Hermetic {
+        Hermetic::of(self.declared_hermetic)
     }
 
     /// Headwater's own files are no command's, and a file cannot be both given to a command and made by it.
@@ -197,6 +220,10 @@ impl Command {
             let value = std::env::var_os(name).map(text);
             lines.push((format!("env.{name}"), value.unwrap_or_else(|| "unset".into())));
         }
+        // What was made without bounds may have read what is not declared: it is no result of who asks for bounds.
+        let hermetic = Some(self.hermetic()).filter(|hermetic| *hermetic != Hermetic::Enforced);
+        lines.extend(hermetic.map(|hermetic| ("hermetic".into(), hermetic.word().into())));
+        lines.extend(self.network.then(|| ("network".into(), "true".into())));
         lines
     }
 
@@ -305,6 +332,20 @@ fn items<'a>(config: &'a Value, key: &str, errors: &mut Vec<Diagnostic>) -> &'a 
             &[]
         }
     }
+}
+
+fn flag(config: &Value, key: &str, errors: &mut Vec<Diagnostic>) -> Option<bool> {
+    let value = config.get(key)?;
+    if let Datum::Bool(flag) = value.datum {
+        return Some(flag);
+    }
+    let text = format!("`{key}` is {}, expected true or false", value.describe());
+    errors.push(Diagnostic::new(text).at(value.span.clone(), ""));
+    None
+}
+
+fn duration(config: &Value, key: &str, errors: &mut Vec<Diagnostic>) -> Option<Duration> {
+    duration::read(key, config.get(key)?).map_err(|error| errors.push(error)).ok()
 }
 
 fn texts(config: &Value, key: &str, errors: &mut Vec<Diagnostic>) -> Vec<String> {

@@ -7,16 +7,24 @@
 //! | [`shell`] | the programs that a shell line starts |
 //! | [`secret`] | what stands for secret variables in keys |
 //! | [`outs`] | files that a command makes: into the store, and back into the project |
+//! | [`missing`] | files that a failed command seems to have missed |
 //! | [`tools`] | the versions of programs |
+//! | [`workshop`] | what all commands share: who runs them, and whether their bounds are in force |
+//! | [`reach`] | what a command may use beside its folder |
 //! | [`work`] | folders that live as long as a run of a command |
+//!
+//! Who runs a command, and how its bounds are enforced, is `headwater-sandbox`.
 //!
 //! Invariants: a command never writes into the project or the store, only into its staging folder; what its outs replace
 //! in the project goes to the trash, unless the store has it.
 
 pub mod command;
+pub mod missing;
 pub mod outs;
+pub mod reach;
 pub mod secret;
 pub mod shell;
 pub mod staging;
 pub mod tools;
 pub mod work;
+pub mod workshop;

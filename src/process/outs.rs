@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +26,10 @@ use walkdir::WalkDir;
 use crate::process::work::remove_all;
 use crate::project::{Project, file_type};
 
+/// A file of this length, most of which are holes, is refused: it would be stored with zeros in their place.
+const HOLLOW_LENGTH: u64 = 16 * 1024 * 1024 * 1024;
+const HOLLOW_SHARE: u64 = 64;
+
 static REPLACED: AtomicU64 = AtomicU64::new(0);
 
 const FOLDER: &str = "directory";
@@ -37,6 +41,10 @@ pub enum OutError {
     Files { operation: &'static str, path: String, source: io::Error },
     #[error("the out `{path}` is {found}; an out is a file, or a folder of files")]
     NotAFile { path: String, found: &'static str },
+    #[error(
+        "the out `{path}` is {length} bytes long, of which {written} were written: holes are not kept, so that it would fill the store"
+    )]
+    Holes { path: String, length: u64, written: u64 },
     #[error("the name of the out {path:?} is not UTF-8")]
     Name { path: PathBuf },
     #[error("a stored folder has an entry {name:?}, which is no path inside it")]
@@ -108,6 +116,7 @@ pub fn store(store: &Store, path: &Path, shown: &Path) -> Result<Artifact, Failu
 fn store_file(store: &Store, path: &Path, found: &Found, shown: &Path) -> Result<(&'static str, Digest, u64), Failure> {
     let found = match found {
         Found::File { executable } => {
+            refuse_holes(path, shown)?;
             let (digest, bytes) = store.put_file(path)?;
             return Ok((file_type(*executable), digest, bytes));
         }
@@ -115,6 +124,16 @@ fn store_file(store: &Store, path: &Path, found: &Found, shown: &Path) -> Result
         Found::Other(found) => found,
     };
     Err(Failure::new(OutError::NotAFile { path: shown.display().to_string(), found }))
+}
+
+/// File systems that compress write less than a file is long, but not so much less.
+fn refuse_holes(path: &Path, shown: &Path) -> Result<(), Failure> {
+    let about = at("read", path, fs::symlink_metadata(path))?;
+    let (length, written) = (about.len(), about.blocks() * 512);
+    if length < HOLLOW_LENGTH || written > length / HOLLOW_SHARE {
+        return Ok(());
+    }
+    Err(Failure::new(OutError::Holes { path: shown.display().to_string(), length, written }))
 }
 
 fn empty_folder(name: &str, digest: Digest) -> Entry {

@@ -1,25 +1,36 @@
 //! The staging folder of a command, and the run of the command in it.
 //!
 //! Each dep stands at its path relative to the project's root; `HOME` and `TMPDIR` lie beside. The folder goes when the
-//! command succeeds and is kept when it fails, so that a person can step in. It does not know keys or the graph.
+//! command succeeds and is kept when it fails, so that a person can step in. It does not know keys or the graph, nor how a
+//! command is held to its folder.
 //!
-//! Invariants: deps are copies, so that a command can write what it likes without touching project or store; a copy has
-//! the content that the key was made from.
+//! Deps are copies that the command may write to and remove: Landlock gives rights to whole folders, so that a file in a
+//! folder in which others can be made cannot be kept from being written; and mode bits do not bind root, so that a command
+//! would work for one user and fail for another.
+//!
+//! Invariants: what a command does to its deps touches neither project nor store; a copy has the content that the key was
+//! made from.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{self, ExitStatus, Stdio};
+use std::time::Duration;
 
 use headwater_cache::{Artifact, Digest, Shape, Store, copy_file};
 use headwater_engine::{Bound, Failure, Job};
+use headwater_sandbox::{Ending, Order, SupervisorsError};
 
 use crate::catalog;
+use crate::interrupt::{Interrupted, is_interrupted};
 use crate::pipeline::interpolate::shell_argument;
-use crate::process::command::{Command, CommandLine};
+use crate::process::command::{Command, CommandLine, Dep};
+use crate::process::missing::Places;
 use crate::process::outs::{self, OutError};
 use crate::process::work::WorkFolder;
+use crate::process::workshop::Workshop;
 use crate::project::{Project, file_type};
+use crate::report::duration;
 
 /// How much of a failed command's output its error shows.
 const TAIL_LINES: usize = 20;
@@ -56,30 +67,24 @@ impl From<CommandFailure> for Trouble {
 /// # Errors
 /// If a dep cannot be put in place, the command fails, or an out is missing.
 pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Artifact>, Failure> {
+    if is_interrupted(project) {
+        return Err(Failure::new(Interrupted));
+    }
     let staging = Staging::new(job.node, project).map_err(Failure::new)?;
     for input in job.inputs {
         staging.mount(input, job, project)?;
     }
     staging.make_parents(command).map_err(Failure::new)?;
     let log_path = project.log_path(job.node);
-    staging.attempt(command, job.store, &log_path).map_err(|trouble| match trouble {
+    staging.attempt(command, job, &project.workshop, &log_path).map_err(|trouble| match trouble {
         Trouble::Other(failure) => failure,
         Trouble::Command(what) => {
-            let (line, tail) = (command.line.text(), tail(&log_path));
+            let text = read_tail(&log_path).unwrap_or_default();
+            let (line, tail) = (command.line.text(), tail(&text) + &staging.hints(command, &text, project));
             let step_in = staging.keep(command, job.node, project);
             Failure::new(CommandFailure::Command { what, line, tail, step_in })
         }
     })
-}
-
-/// "exit code 3", "signal 9".
-fn describe(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "an unknown status".into(),
-    }
 }
 
 struct Staging {
@@ -124,49 +129,89 @@ impl Staging {
     }
 
     /// Runs the command, and stores what it made.
-    fn attempt(&self, command: &Command, store: &Store, log_path: &Path) -> Result<Vec<Artifact>, Trouble> {
-        let status = self.spawn(command, log_path)?;
-        if !status.success() {
-            return Err(Trouble::Command(format!("the command ended with {}", describe(status))));
-        }
+    fn attempt(
+        &self,
+        command: &Command,
+        job: &Job<'_>,
+        workshop: &Workshop,
+        log: &Path,
+    ) -> Result<Vec<Artifact>, Trouble> {
+        make_parent(log)?;
+        let order = self.order(command, workshop, log);
+        let report = workshop.supervisors.run(&order).map_err(|error| match error {
+            SupervisorsError::Interrupted => Trouble::Other(Failure::new(Interrupted)),
+            SupervisorsError::NotStarted(_) | SupervisorsError::Lost => Trouble::Command(error.to_string()),
+        })?;
+        self.judge(command, &report.ending)?;
         let outs = || command.outs.iter().map(|(out, _)| (out, self.project.join(out)));
         if let Some((out, _)) = outs().find(|(_, made)| fs::symlink_metadata(made).is_err()) {
             return Err(Trouble::Command(format!("the command did not make its out `{}`", out.display())));
         }
-        outs().map(|(out, made)| outs::store(store, &made, out).map_err(trouble)).collect()
+        outs().map(|(out, made)| outs::store(job.store, &made, out).map_err(trouble)).collect()
     }
 
-    fn spawn(&self, command: &Command, log_path: &Path) -> Result<ExitStatus, Trouble> {
-        make_parent(log_path)?;
-        let log = files("create", log_path, File::create(log_path))?;
-        let errors = files("open", log_path, log.try_clone())?;
-        let mut child = self.prepare(command);
-        let status = child.stdin(Stdio::null()).stdout(log).stderr(errors).status();
-        status.map_err(|error| Trouble::Command(format!("the command cannot be started: {error}")))
-    }
-
-    fn prepare(&self, command: &Command) -> process::Command {
-        let mut child = match &command.line {
-            CommandLine::Shell(line) => {
-                let mut shell = process::Command::new("sh");
-                shell.arg("-c").arg(line);
-                shell
+    fn judge(&self, command: &Command, ending: &Ending) -> Result<(), Trouble> {
+        let limit = |limit: Option<Duration>| duration(limit.unwrap_or_default().as_secs_f64());
+        Err(Trouble::Command(match ending {
+            Ending::Code(0) => return Ok(()),
+            Ending::Stopped => return Err(Trouble::Other(Failure::new(Interrupted))),
+            Ending::Code(code) => format!("the command ended with exit code {code}"),
+            Ending::Signal(signal) => format!("the command ended with signal {signal}"),
+            Ending::NotStarted(why) => format!("the command cannot be started: {why}"),
+            Ending::TimedOut => {
+                format!("the command was ended: it took longer than {} (`timeout`)", limit(command.timeout))
             }
+            Ending::Silent => {
+                let limit = limit(command.idle_timeout);
+                format!("the command was ended: it printed nothing for {limit} (`idle_timeout`)")
+            }
+        }))
+    }
+
+    fn order(&self, command: &Command, workshop: &Workshop, log: &Path) -> Order {
+        let (program, arguments) = match &command.line {
+            CommandLine::Shell(line) => ("sh".into(), vec!["-c".into(), line.into()]),
             CommandLine::Program(words) => {
                 let program = words.first().map(String::as_str).unwrap_or_default();
-                // A relative program means the staged one, whatever the current folder of this process is.
-                let path = if program.contains('/') { self.project.join(program) } else { PathBuf::from(program) };
-                let mut child = process::Command::new(path);
-                child.args(words.iter().skip(1));
-                child
+                // A relative program means the staged one.
+                let path = if program.contains('/') { self.project.join(program).into() } else { program.into() };
+                (path, words.iter().skip(1).map(OsString::from).collect())
             }
         };
-        child.current_dir(&self.project).env_clear().envs(FIXED);
-        child.env("HOME", self.folder.path.join("home")).env("TMPDIR", self.folder.path.join("tmp"));
-        for (name, value) in passed_on(command) {
-            child.env(name, value);
+        Order {
+            program,
+            arguments,
+            environment: self.environment(command),
+            folder: self.project.clone().into(),
+            log: log.into(),
+            bounds: workshop.bounds(command, &self.folder.path),
+            timeout: command.timeout,
+            idle_timeout: command.idle_timeout,
         }
-        child
+    }
+
+    fn environment(&self, command: &Command) -> Vec<(OsString, OsString)> {
+        let own = [("HOME", self.folder.path.join("home")), ("TMPDIR", self.folder.path.join("tmp"))];
+        let mut all: Vec<(OsString, OsString)> =
+            FIXED.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        all.extend(own.into_iter().map(|(name, path)| (name.into(), path.into())));
+        all.extend(passed_on(command).map(|(name, value)| (name.into(), value)));
+        all
+    }
+
+    /// What may be missing in the pipeline file, from the last words of the command.
+    fn hints(&self, command: &Command, text: &str, project: &Project) -> String {
+        let mut missing = Places { project: &project.root, staging: &self.project }.missing(text);
+        missing.retain(|path| !command.makes(path));
+        let Some(first) = missing.first() else { return String::new() };
+        let shown = |path: &Path| printable(&format!("{:?}", path.display().to_string()));
+        let declared = command.deps.iter().map(|(dep, _)| match dep {
+            Dep::Path(path) => shown(path),
+            Dep::Mount { reference, path, .. } => format!("{{ from = {reference:?}, as = {} }}", shown(path)),
+        });
+        let all: Vec<String> = declared.chain(missing.iter().map(|path| shown(path))).collect();
+        let first = printable(&first.display().to_string());
+        format!("  `{first}` is in the project, and no dep: add it: deps = [{}]\n", all.join(", "))
     }
 
     /// Moves the folder of a failed command to where a person finds it; gives the command to step in.
@@ -244,10 +289,9 @@ fn files<T>(operation: &'static str, path: &Path, result: io::Result<T>) -> Resu
     result.map_err(|source| CommandFailure::Files { operation, path: path.display().to_string(), source })
 }
 
-/// The last lines of a log, indented, control characters escaped.
-fn tail(log: &Path) -> String {
-    let Ok(text) = read_tail(log) else { return String::new() };
-    let lines: Vec<&str> = text.lines().collect();
+/// The last lines of a log, indented, made safe to show.
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = shown_lines(text).collect();
     let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
     last.iter().map(|line| format!("  | {}\n", printable(line))).collect()
 }
@@ -261,8 +305,42 @@ fn read_tail(log: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A line of a program's output as it can be shown on a terminal: no control character reaches it.
+/// The lines of a program's output, as they are shown.
+pub fn shown_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(states)
+}
+
+/// What a line has been: one that is written over and over, as of a progress bar, is as many lines.
+pub fn states(line: &str) -> impl Iterator<Item = &str> {
+    line.split('\r').enumerate().filter(|(at, state)| *at == 0 || !state.is_empty()).map(|(_, state)| state)
+}
+
+/// A line of a program's output as it can be shown on a terminal: no control character reaches it, nor one that turns the
+/// direction of the text or breaks the line.
 pub fn printable(line: &str) -> String {
-    let show = |c: char| if c.is_control() && c != '\t' { c.escape_default().to_string() } else { c.to_string() };
+    let hidden = |c: char| {
+        let turns =
+            matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        turns || matches!(c, '\u{2028}' | '\u{2029}') || (c.is_control() && c != '\t')
+    };
+    let show = |c: char| if hidden(c) { c.escape_default().to_string() } else { c.to_string() };
     line.chars().map(show).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_shown() {
+        let odd = "a\u{1b}[31m\u{7}\u{9b}b\u{202e}c\u{2066}\u{2028}\td";
+        let shown = printable(odd);
+        assert_eq!(shown, r"a\u{1b}[31m\u{7}\u{9b}b\u{202e}c\u{2066}\u{2028}".to_owned() + "\td");
+    }
+
+    #[test]
+    fn a_line_that_is_written_over_is_as_many_lines() {
+        let lines: Vec<&str> = shown_lines("\r10%\r20%\r\nend\r\n\nlast").collect();
+        assert_eq!(lines, ["", "10%", "20%", "end", "", "last"]);
+    }
 }

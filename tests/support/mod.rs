@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use tempfile::TempDir;
@@ -113,6 +114,17 @@ impl Project {
         damaged
     }
 
+    /// The command lines of processes that work in the project's folder, or whose program lies there.
+    pub fn processes(&self) -> Vec<String> {
+        let root = self.root().canonicalize().expect("a path");
+        let inside =
+            |process: &Path, link: &str| fs::read_link(process.join(link)).is_ok_and(|to| to.starts_with(&root));
+        let all = fs::read_dir("/proc").expect("processes").filter_map(|entry| Some(entry.ok()?.path()));
+        all.filter(|process| inside(process, "cwd") || inside(process, "exe"))
+            .map(|process| fs::read_to_string(process.join("cmdline")).unwrap_or_default())
+            .collect()
+    }
+
     /// `run` with further arguments; gives the outcome of each node.
     pub fn run(&self, arguments: &[&str]) -> Run {
         let all: Vec<&str> = ["run", "--format", "json"].into_iter().chain(arguments.iter().copied()).collect();
@@ -166,6 +178,15 @@ impl Run {
     pub fn succeeded(self) -> Self {
         assert_eq!(self.done.code, 0, "{}{}", self.done.out, self.done.err);
         self
+    }
+}
+
+/// Waits until something has happened, as long as no machine takes.
+pub fn eventually(what: &str, happened: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !happened() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

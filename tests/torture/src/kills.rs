@@ -98,6 +98,11 @@ pub fn row(world: &World, orders: &Orders, default: Option<u64>) -> Result<Score
             let place = format!("{flavor:?}, point {point}, then {second:?}");
             judged.map_err(|trouble| trouble.at(&place))?;
             case.add("surviving tasks", survivors);
+            if survivors > 0 {
+                return Err(
+                    Trouble::violation(format!("{survivors} tasks of commands outlived the killed run")).at(place)
+                );
+            }
             after_release(world, case, flavor, survivors).map_err(|trouble| trouble.at(place))
         },
     ))

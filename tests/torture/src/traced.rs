@@ -3,15 +3,17 @@
 //! The kernel stops a task at such a call only (a seccomp filter), so that a run takes little longer than by itself. A
 //! traced program is this binary first, which asks to be traced, sets the filter and becomes the program.
 //!
-//! It does not know what the program is for. Invariants: a tracer belongs to one thread, as ptrace does; children that
-//! outlive a killed program are held at their next stop until [`Tracer::release`], as if they were slow; nothing traced
-//! outlives the harness (`PTRACE_O_EXITKILL`).
+//! It does not know what the program is for. Invariants: a tracer belongs to one thread, as ptrace does; children of a
+//! killed program are held at their next stop until [`Tracer::release`], as if they were slow, but for the supervisors that
+//! are to end them; nothing traced outlives the harness (`PTRACE_O_EXITKILL`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc::user_regs_struct;
@@ -26,6 +28,12 @@ use crate::watchdog::{PATIENCE, Watch};
 
 /// The first argument by which this binary knows that it is to be traced.
 pub const STUB: &str = "traced";
+
+/// What supervisors of commands are called.
+const SUPERVISOR: &str = "hw-supervisor";
+/// How long they have to end what a killed program has started.
+const ENDING: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A call at which a task stands.
 #[derive(Debug, Clone)]
@@ -206,11 +214,12 @@ impl Tracer {
         Ok(ending)
     }
 
-    /// Lets the children of killed programs go on, to their end; how many tasks there were.
+    /// How many tasks of killed programs are not ended by their supervisors; those go on then, to their end.
     ///
     /// # Errors
     /// If the harness cannot do it.
     pub fn release(&mut self) -> Result<u64, Trouble> {
+        self.settle()?;
         let survivors = self.tasks.len() as u64;
         let watches: Vec<Watch> =
             self.tasks.values().map(|task| Watch::over(task.group.as_raw() as u32, PATIENCE)).collect();
@@ -228,6 +237,21 @@ impl Tracer {
             return Err(Trouble::violation("a child of a killed run hung"));
         }
         Ok(survivors)
+    }
+
+    /// Waits for the ends of all tasks while supervisors end them: what is held stays so.
+    fn settle(&mut self) -> Result<(), Trouble> {
+        let begun = Instant::now();
+        while !self.tasks.is_empty() && begun.elapsed() < ENDING {
+            match self.look()? {
+                None => thread::sleep(PAUSE),
+                Some(Stop::Call(task)) => self.hold(task)?,
+                Some(Stop::Returned(task)) => go_on(task, None)?,
+                Some(Stop::Ended(..)) => {}
+                Some(Stop::Nothing) => self.tasks.clear(),
+            }
+        }
+        Ok(())
     }
 
     /// Ends the children of killed programs, too: as after a power cut, nothing lives on.
@@ -299,7 +323,7 @@ impl Tracer {
 
     /// Keeps a child of a killed program where it is, unless it may have the locks of its parent.
     fn hold(&mut self, task: Pid) -> Result<(), Trouble> {
-        if !self.tasks[&task].executed {
+        if !self.tasks[&task].executed || is_supervisor(self.tasks[&task].group) {
             return go_on(task, None);
         }
         self.held.push(task);
@@ -313,9 +337,18 @@ impl Tracer {
 
     /// Waits for the next thing that somebody must decide about.
     fn next(&mut self) -> Result<Stop, Trouble> {
+        self.stop(WaitPidFlag::empty()).map(|stop| stop.expect("it waits until there is one"))
+    }
+
+    /// The next thing that somebody must decide about, if it is there.
+    fn look(&mut self) -> Result<Option<Stop>, Trouble> {
+        self.stop(WaitPidFlag::WNOHANG)
+    }
+
+    fn stop(&mut self, how: WaitPidFlag) -> Result<Option<Stop>, Trouble> {
         loop {
-            let status = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
-                Err(Errno::ECHILD) => return Ok(Stop::Nothing),
+            let status = match waitpid(None, Some(how | WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
+                Err(Errno::ECHILD) => return Ok(Some(Stop::Nothing)),
                 Err(Errno::EINTR) => continue,
                 other => other?,
             };
@@ -324,19 +357,20 @@ impl Tracer {
                     self.tasks.remove(&task);
                     self.early.remove(&task);
                     self.held.retain(|held| *held != task);
-                    return Ok(Stop::Ended(task, status));
+                    return Ok(Some(Stop::Ended(task, status)));
                 }
                 WaitStatus::PtraceEvent(task, _, event) if event == Event::PTRACE_EVENT_SECCOMP as i32 => {
-                    return Ok(Stop::Call(task));
+                    return Ok(Some(Stop::Call(task)));
                 }
                 WaitStatus::PtraceEvent(task, _, event) => self.note(task, event)?,
-                WaitStatus::PtraceSyscall(task) => return Ok(Stop::Returned(task)),
+                WaitStatus::PtraceSyscall(task) => return Ok(Some(Stop::Returned(task))),
                 WaitStatus::Stopped(task, Signal::SIGSTOP) if !self.tasks.contains_key(&task) => {
                     self.early.insert(task);
                 }
                 WaitStatus::Stopped(task, Signal::SIGSTOP) => go_on(task, None)?,
                 WaitStatus::Stopped(task, signal) => go_on(task, Some(signal))?,
-                WaitStatus::Continued(_) | WaitStatus::StillAlive => {}
+                WaitStatus::StillAlive => return Ok(None),
+                WaitStatus::Continued(_) => {}
             }
         }
     }
@@ -366,6 +400,11 @@ impl Tracer {
         }
         go_on(task, None)
     }
+}
+
+/// Supervisors of commands have a name of their own.
+fn is_supervisor(process: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name.trim_end() == SUPERVISOR)
 }
 
 fn text(path: &Path) -> Result<String, Trouble> {

@@ -1,0 +1,145 @@
+//! Bounds on files and network, enforced by the kernel on the calling thread and on all that it starts.
+//!
+//! Files by Landlock: what is not named can be neither read, listed, executed, written, made, removed nor renamed. Of
+//! what Landlock leaves open, `stat`, `chmod`, `chown` and `utime` work on every path that the user may do them to.
+//! With Landlock of Linux 6.12 and later, signals, `ptrace` and abstract sockets reach no process outside.
+//!
+//! The network by seccomp: a socket of any family but `AF_UNIX` cannot be made, whatever its protocol. Landlock knows TCP
+//! alone; a network namespace needs a user namespace, which many systems forbid. `io_uring` could make sockets past
+//! the filter, so it is not there (`ENOSYS`), as on older kernels. Sockets in the file system can be connected to.
+//!
+//! What root may do past all this, such as looking into the memory of other processes, is given up: bounded programs of
+//! root lack the capabilities for it.
+//!
+//! Invariant: [`enter`] succeeds only if both are in force.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+};
+use rustix::fs::FileType;
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+use crate::order::Bounds;
+
+/// What this program was written for and tested with. Older kernels enforce what they know of it.
+const KNOWN: ABI = ABI::V7;
+
+/// Calls of the x32 kind have this bit in their number.
+#[cfg(target_arch = "x86_64")]
+const X32: i64 = 0x4000_0000;
+
+/// What no program needs that makes files of files, and what leads past bounds.
+const GIVEN_UP: [CapabilitySet; 14] = [
+    CapabilitySet::SYS_ADMIN,
+    CapabilitySet::SYS_PTRACE,
+    CapabilitySet::PERFMON,
+    CapabilitySet::BPF,
+    CapabilitySet::CHECKPOINT_RESTORE,
+    CapabilitySet::SYS_MODULE,
+    CapabilitySet::SYS_RAWIO,
+    CapabilitySet::SYS_BOOT,
+    CapabilitySet::SYS_TIME,
+    CapabilitySet::SYSLOG,
+    CapabilitySet::NET_ADMIN,
+    CapabilitySet::NET_RAW,
+    CapabilitySet::MAC_ADMIN,
+    CapabilitySet::MAC_OVERRIDE,
+];
+
+/// Why bounds are not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum BoundsError {
+    #[error("Landlock is not available")]
+    NoLandlock,
+    #[error("Landlock: {0}")]
+    Landlock(#[from] RulesetError),
+    #[error("seccomp: {0}")]
+    Seccomp(#[from] seccompiler::Error),
+    #[error("seccomp: {0}")]
+    Filter(#[from] seccompiler::BackendError),
+}
+
+/// Whether the kernel can enforce bounds.
+pub fn enforceable() -> bool {
+    ruleset(CompatLevel::HardRequirement, ABI::V1, false).is_ok() && network_filters().is_ok()
+}
+
+/// Binds the calling thread, and what it starts from now on.
+///
+/// # Errors
+/// If the kernel does not enforce them.
+pub fn enter(bounds: &Bounds) -> Result<(), BoundsError> {
+    let all = AccessFs::from_all(KNOWN);
+    let devices =
+        AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::Truncate | AccessFs::IoctlDev;
+    let folders = all & !(AccessFs::MakeChar | AccessFs::MakeBlock);
+    for capability in GIVEN_UP {
+        // Refused to who has none of them, and could not give them to what it starts.
+        let _ = remove_capability_from_bounding_set(capability);
+    }
+    let mut rules = ruleset(CompatLevel::BestEffort, KNOWN, true)?;
+    rules = allow(rules, &bounds.read, AccessFs::from_read(KNOWN))?;
+    rules = allow(rules, &bounds.devices, devices)?;
+    rules = allow(rules, &bounds.write, folders)?;
+    let RestrictionStatus { ruleset, .. } = rules.restrict_self()?;
+    if ruleset == RulesetStatus::NotEnforced {
+        return Err(BoundsError::NoLandlock);
+    }
+    if !bounds.network {
+        for filter in network_filters()? {
+            seccompiler::apply_filter(&filter)?;
+        }
+    }
+    Ok(())
+}
+
+fn ruleset(level: CompatLevel, abi: ABI, scoped: bool) -> Result<RulesetCreated, RulesetError> {
+    let rules = Ruleset::default().set_compatibility(level).handle_access(AccessFs::from_all(abi))?;
+    if scoped { rules.scope(Scope::from_all(abi))?.create() } else { rules.create() }
+}
+
+/// A path that cannot be opened cannot be used by the program either.
+fn allow(
+    mut rules: RulesetCreated,
+    paths: &[OsString],
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, RulesetError> {
+    for path in paths {
+        let Ok(place) = PathFd::new(path) else { continue };
+        let Ok(about) = rustix::fs::fstat(&place) else { continue };
+        let folder = FileType::from_raw_mode(about.st_mode).is_dir();
+        let access = if folder { access } else { access & AccessFs::from_file(KNOWN) };
+        rules = rules.add_rule(PathBeneath::new(place, access))?;
+    }
+    Ok(rules)
+}
+
+/// No socket but local ones; no other way to have one.
+fn network_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+    let local = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
+    let sockets = filter(libc::SYS_socket, vec![SeccompRule::new(vec![local])?], libc::EACCES)?;
+    Ok([sockets, filter(libc::SYS_io_uring_setup, Vec::new(), libc::ENOSYS)?])
+}
+
+fn filter(call: i64, when: Vec<SeccompRule>, errno: i32) -> Result<BpfProgram, seccompiler::BackendError> {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
+    let mut rules = BTreeMap::from([(call, when.clone())]);
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(call | X32, when);
+    let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
+    SeccompFilter::new(rules, allow, refuse, std::env::consts::ARCH.try_into()?)?.try_into()
+}
+
+impl From<BoundsError> for io::Error {
+    fn from(error: BoundsError) -> Self {
+        Self::other(error.to_string())
+    }
+}

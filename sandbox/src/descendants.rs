@@ -1,0 +1,114 @@
+//! Ending all that a process has started, also what has left its group and its session.
+//!
+//! The calling process must be one that gets orphans (`PR_SET_CHILD_SUBREAPER`), so that every process below it becomes
+//! its child when those between have ended. It kills its children, and the process groups of these at one blow, until it
+//! has no child. Invariants: only a child that has not been waited for is signalled, or its group: their numbers cannot
+//! have been given to others; the caller's own group is spared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::process::{getpgid, getpid, kill_process, kill_process_group, wait, waitpid};
+
+/// How long to wait for an orphan to arrive.
+const PAUSE: Duration = Duration::from_micros(200);
+
+/// How those children ended that have ended.
+pub type Ended = BTreeMap<i32, WaitStatus>;
+
+/// Waits for children that have ended already; `None` if there are no more children.
+pub fn reap(ended: &mut Ended) -> Option<()> {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => drop(ended.insert(pid.as_raw_nonzero().get(), status)),
+            Ok(None) => return Some(()),
+            Err(Errno::INTR) => {}
+            // There is no other error to this call.
+            Err(_) => return None,
+        }
+    }
+}
+
+/// The calling process's children.
+pub fn children() -> Vec<Pid> {
+    of_threads().unwrap_or_else(of_all_processes)
+}
+
+/// `None` if the kernel does not tell, or a thread has ended meanwhile.
+fn of_threads() -> Option<Vec<Pid>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir("/proc/self/task").ok()? {
+        let text = fs::read_to_string(thread.ok()?.path().join("children")).ok()?;
+        found.extend(text.split_ascii_whitespace().filter_map(pid));
+    }
+    Some(found)
+}
+
+fn of_all_processes() -> Vec<Pid> {
+    let own = getpid();
+    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let processes = entries.filter_map(|entry| pid(entry.file_name().to_str()?));
+    processes.filter(|process| parent(*process) == Some(own)).collect()
+}
+
+/// The field behind the state, which follows the name in brackets: a name may hold brackets itself.
+fn parent(process: Pid) -> Option<Pid> {
+    let text = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
+    text.rsplit_once(')')?.1.split_ascii_whitespace().nth(1).and_then(pid)
+}
+
+fn pid(text: &str) -> Option<Pid> {
+    Pid::from_raw(i32::from_str(text).ok()?)
+}
+
+/// Signals the children, and their process groups.
+pub fn signal_all(signal: Signal) {
+    signal_each(&children(), signal);
+}
+
+/// What has ended meanwhile is no failure.
+fn signal_each(children: &[Pid], signal: Signal) {
+    let own = getpgid(None).ok();
+    for child in children {
+        let group = getpgid(Some(*child)).ok().filter(|group| Some(*group) != own);
+        if group.is_none_or(|group| kill_process_group(group, signal).is_err()) {
+            let _ = kill_process(*child, signal);
+        }
+    }
+}
+
+/// Kills all that is below the calling process; how many children there were that had not ended by themselves.
+pub fn end_all(ended: &mut Ended) -> u32 {
+    let Some(()) = reap(ended) else { return 0 };
+    let by_themselves = ended.len();
+    while reap(ended).is_some() {
+        let children = children();
+        signal_each(&children, Signal::KILL);
+        if children.is_empty() {
+            // An orphan is on its way.
+            std::thread::sleep(PAUSE);
+        } else if let Ok(Some((pid, status))) = wait(WaitOptions::empty()) {
+            ended.insert(pid.as_raw_nonzero().get(), status);
+        }
+    }
+    (ended.len() - by_themselves) as u32
+}
+
+/// Kills the children that are not known, and all that is below them.
+pub fn end_all_but(known: &BTreeSet<u32>) {
+    let is_known = |child: &Pid| known.contains(&child.as_raw_nonzero().get().unsigned_abs());
+    loop {
+        let unknown: Vec<Pid> = children().into_iter().filter(|child| !is_known(child)).collect();
+        if unknown.is_empty() {
+            return;
+        }
+        signal_each(&unknown, Signal::KILL);
+        for child in unknown {
+            let _ = waitpid(Some(child), WaitOptions::empty());
+        }
+    }
+}

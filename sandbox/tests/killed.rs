@@ -1,0 +1,23 @@
+//! A supervisor that is killed. What it leaves is known by not being anybody else's, so no other test runs in this process.
+
+mod place;
+
+use std::fs;
+use std::process::Command;
+
+use headwater_sandbox::{Ending, SupervisorsError};
+
+use place::{Place, processes};
+
+#[test]
+fn nothing_is_left_when_the_supervisor_is_killed() {
+    let place = Place::new();
+    let line =
+        "setsid sh -c '(sleep 1000 &); sleep 1000' & echo $PPID > begun.new; sleep 0.1; mv begun.new begun; sleep 1000";
+    let running = place.start(place.order(line));
+    let supervisor = fs::read_to_string(place.path("work/begun")).expect("a number");
+    assert!(Command::new("kill").args(["-9", supervisor.trim()]).status().expect("kill").success());
+    assert!(matches!(running.join().expect("no panic"), Err(SupervisorsError::Lost)));
+    assert_eq!(processes(place.folder.path()), Vec::<String>::new());
+    assert_eq!(place.run(&place.order("true")).ending, Ending::Code(0), "there is another one");
+}

@@ -1,0 +1,91 @@
+//! Interrupts: Ctrl-C, `SIGTERM`, and a terminal that is closed.
+//!
+//! | | |
+//! |---|---|
+//! | once | no stage starts any more; commands get `SIGTERM`, and `SIGKILL` after some seconds; what has finished is recorded |
+//! | twice | commands are killed, and the program ends at once: the store is as after a kill, whole |
+//!
+//! It does not know the engine: stages ask whether they may start. Invariants: after the first interrupt the program ends
+//! within [`PATIENCE`], whatever it waits for; a signal that was ignored when the program began, as by `nohup`, stays so.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use headwater_sandbox::Level;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::project::Project;
+use crate::report::tell;
+
+/// The exit code of an interrupted program.
+pub const EXIT_CODE: u8 = 130;
+/// How long after the first interrupt the program ends, also if a stage of its own goes on.
+pub const PATIENCE: Duration = Duration::from_secs(9);
+/// How long supervisors have to kill what they run.
+const KILLING: Duration = Duration::from_millis(500);
+
+/// Why a stage did not start, or did not end by itself.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+/// Whether the program was interrupted.
+pub fn is_interrupted(project: &Project) -> bool {
+    project.workshop.supervisors.level() > Level::Go
+}
+
+/// Lets signals end what runs in a project, and then the program.
+///
+/// # Errors
+/// If signals cannot be had.
+pub fn listen(project: &Arc<Project>) -> io::Result<()> {
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    let mut signals = Signals::new(wanted)?;
+    let project = Arc::downgrade(project);
+    let hear = move || {
+        let mut heard = false;
+        for signal in signals.forever() {
+            // Who closes a terminal may send this more than once.
+            if heard && signal != SIGHUP {
+                end_now(&project);
+            } else if !std::mem::replace(&mut heard, true) {
+                stop(&project);
+            }
+        }
+    };
+    thread::Builder::new().name("interrupts".into()).spawn(hear).map(drop)
+}
+
+/// Another thread goes on hearing.
+fn stop(project: &Weak<Project>) {
+    interrupt(project, Level::Stop);
+    tell("interrupted: what runs is told to end; once more kills it");
+    let project = project.clone();
+    thread::spawn(move || {
+        thread::sleep(PATIENCE);
+        end_now(&project);
+    });
+}
+
+fn end_now(project: &Weak<Project>) {
+    interrupt(project, Level::Kill);
+    thread::sleep(KILLING);
+    std::process::exit(EXIT_CODE.into());
+}
+
+fn interrupt(project: &Weak<Project>, level: Level) {
+    if let Some(project) = project.upgrade() {
+        project.workshop.supervisors.interrupt(level);
+    }
+}
+
+/// The kernel tells it as a mask in hexadecimal digits.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}

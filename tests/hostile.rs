@@ -1,0 +1,335 @@
+//! Commands that do what no command should, by the real binary: whatever they do, no process is left, no byte of the store
+//! changes, and no file of the user is lost.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::process::Command;
+
+use support::{Done, Project};
+
+/// What a file of the user, an out in the store and a home hold.
+const PRECIOUS: &str = "hours of work";
+
+/// A project with an out in the store, files of the user, and a stage `make` that depends on `in.txt`, has the out `out`,
+/// and runs this line. `{root}` in it is the project's folder.
+fn project(line: &str, keys: &str) -> Project {
+    let project = Project::with("");
+    let line = line.replace("{root}", &project.root().canonicalize().expect("a path").display().to_string());
+    project.write(
+        "pipeline.toml",
+        format!(
+            "[pipeline]\nname = \"p\"\n\n[stages.kept]\nrun = \"printf '{PRECIOUS}' > kept\"\nouts = [\"kept\"]\n\n\
+             [stages.make]\nrun = '''{line}'''\ndeps = [\"in.txt\"]\nouts = [\"out\"]\n{keys}\n"
+        ),
+    );
+    for file in ["in.txt", "mine.txt", "folder/mine.txt", "home/.ssh/key", "out"] {
+        project.write(file, PRECIOUS);
+    }
+    project.run(&["kept"]).succeeded();
+    project
+}
+
+/// Runs the stage, and looks at all that must be as it was.
+fn suffer(project: &Project) -> Done {
+    let before = snapshot(project);
+    let home = project.path("home");
+    let output = project.command(&["run", "--format", "json"]).env("HOME", home).output().expect("it starts");
+    let done = Done {
+        code: output.status.code().expect("an exit code"),
+        out: String::from_utf8(output.stdout).expect("text"),
+        err: String::from_utf8(output.stderr).expect("text"),
+    };
+    assert_eq!(project.processes(), Vec::<String>::new(), "nothing is left");
+    for (path, bytes) in before {
+        let now = fs::read(project.path(&path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(now.starts_with(&bytes), "{path} is as it was");
+    }
+    for file in ["in.txt", "mine.txt", "folder/mine.txt", "home/.ssh/key"] {
+        assert_eq!(project.read(file), PRECIOUS, "{file}");
+    }
+    project.ok(&["store", "verify", "--full"]);
+    fs::remove_file(project.path("kept")).expect("removed");
+    assert_eq!(project.run(&["kept"]).succeeded().with("cached"), ["kept"]);
+    assert_eq!(project.read("kept"), PRECIOUS);
+    done
+}
+
+/// The files of the store that are only ever added to.
+fn snapshot(project: &Project) -> Vec<(String, Vec<u8>)> {
+    let store = project.path(".headwater/store");
+    let files = walkdir::WalkDir::new(&store).into_iter().map(|entry| entry.expect("an entry"));
+    let grows = |path: &std::path::Path| {
+        path.components().any(|part| part.as_os_str() == "segments" || part.as_os_str() == "blobs")
+    };
+    files
+        .filter(|entry| entry.file_type().is_file() && grows(entry.path()))
+        .map(|entry| {
+            let path = entry.path().strip_prefix(project.root()).expect("inside").to_string_lossy().into_owned();
+            (path, fs::read(entry.path()).expect("bytes"))
+        })
+        .collect()
+}
+
+/// The stage fails, with this in its text, and the user's file in the place of its out is still there.
+fn fails_with(line: &str, keys: &str, expected: &str) {
+    let project = project(line, keys);
+    let done = suffer(&project);
+    assert_eq!(done.code, 1, "{line}: {}{}", done.out, done.err);
+    assert!(done.out.contains(expected), "{line}: {}", done.out);
+    assert_eq!(project.read("out"), PRECIOUS, "{line}");
+}
+
+/// The stage succeeds, with this as its out.
+fn succeeds(line: &str, keys: &str, expected: &str) {
+    let project = project(line, keys);
+    let done = suffer(&project);
+    assert_eq!(done.code, 0, "{line}: {}{}", done.out, done.err);
+    assert_eq!(project.read("out"), expected, "{line}");
+}
+
+fn has(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn daemons_end_with_the_command() {
+    succeeds("(sleep 1000 &) ; echo made > out", "", "made\n");
+    succeeds(
+        "setsid sleep 1000 & setsid sh -c 'setsid sleep 1000 & sleep 1000' & sleep 0.1; echo made > out",
+        "",
+        "made\n",
+    );
+    succeeds("(trap '' TERM HUP INT; while :; do sleep 1; done) & sleep 0.1; echo made > out", "", "made\n");
+    succeeds("env -i setsid sh -c 'sleep 1000' & sleep 0.1; echo made > out", "", "made\n");
+    succeeds("sh -c 'kill -STOP $$' & sleep 0.1; echo made > out", "", "made\n");
+}
+
+#[test]
+fn a_background_writer_to_an_out_is_gone_before_the_out_is_stored() {
+    let project =
+        project("echo made > out; (while :; do echo late >> out; sleep 0.01; done) & sleep 0.1; exec 3>> out", "");
+    let done = suffer(&project);
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    let stored = project.read("out");
+    fs::remove_file(project.path("out")).expect("removed");
+    project.run(&[]).succeeded();
+    assert_eq!(project.read("out"), stored);
+}
+
+#[test]
+fn a_bounded_fork_bomb_is_gone() {
+    let bomb = "bomb() { if [ $1 -gt 0 ]; then bomb $(($1 - 1)) & bomb $(($1 - 1)) & fi; sleep 1000; }; bomb 7 & sleep 0.3; echo made > out";
+    succeeds(bomb, "", "made\n");
+}
+
+#[test]
+fn a_command_that_hangs_is_ended_by_its_limits() {
+    fails_with(
+        "trap '' TERM; while :; do sleep 1; done",
+        "timeout = \"300ms\"",
+        "it took longer than 300 ms (`timeout`)",
+    );
+    fails_with("kill -STOP $$", "timeout = \"300ms\"", "it took longer than 300 ms (`timeout`)");
+    fails_with("echo a; sleep 1000", "idle_timeout = \"300ms\"", "it printed nothing for 300 ms (`idle_timeout`)");
+}
+
+#[test]
+fn endless_output_is_bounded() {
+    let project = project("yes", "timeout = \"2s\"");
+    assert_eq!(suffer(&project).code, 1);
+    let log = fs::metadata(project.path(".headwater/logs/make.log")).expect("a log").len();
+    assert!(log < 17 * 1024 * 1024, "{log}");
+    let shown = project.ok(&["logs", "make"]);
+    assert!(shown.contains("bytes are left out here]"));
+}
+
+#[test]
+fn control_characters_are_shown_as_text() {
+    let project = project(r"printf 'a\033]0;title\007b\342\200\256c\n'; exit 1", "");
+    let done = suffer(&project);
+    assert_eq!(done.code, 1);
+    assert!(done.out.contains(r"a\\u{1b}]0;title\\u{7}b\\u{202e}c"), "{}", done.out);
+}
+
+#[test]
+fn deps_are_the_commands_own() {
+    succeeds("rm in.txt; echo made > out", "", "made\n");
+    succeeds("echo more >> in.txt; cp in.txt out", "", &format!("{PRECIOUS}more\n"));
+    succeeds("chmod 000 in.txt; mv in.txt gone; echo made > out", "", "made\n");
+    succeeds("ln in.txt linked; echo x > linked; cp in.txt out", "", "x\n");
+}
+
+#[test]
+fn a_folder_that_is_made_unreadable_or_removed_is_the_commands_own() {
+    succeeds("mkdir d; echo x > d/x; chmod 000 d; echo made > out; chmod 500 .", "", "made\n");
+    fails_with("rm -rf \"$PWD\" ../home ../tmp", "", "the command did not make its out");
+}
+
+#[test]
+fn an_out_that_is_no_file_is_refused() {
+    fails_with("ln -s /etc/passwd out", "", "the out `out` is a symbolic link");
+    fails_with("ln -s {root}/mine.txt out", "", "the out `out` is a symbolic link");
+    fails_with("mkfifo out", "", "the out `out` is a device, pipe or socket");
+    fails_with("mkdir out; mkfifo out/p", "", "the out `out/p` is a device, pipe or socket");
+    fails_with("mknod out c 1 3", "", "the command ended with exit code 1");
+    if has("python3") {
+        let socket = "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"out\")'";
+        fails_with(socket, "", "the out `out` is a device, pipe or socket");
+    }
+}
+
+#[test]
+fn an_out_that_would_be_a_hole_of_a_tebibyte_is_refused() {
+    fails_with("truncate -s 1T out", "", "the out `out` is 1099511627776 bytes long");
+}
+
+#[test]
+fn an_out_that_is_missing_or_cut_off_by_a_signal_is_refused() {
+    fails_with("true", "", "the command did not make its out `out`");
+    fails_with("echo half > out; exit 3", "", "the command ended with exit code 3");
+    fails_with("echo half > out; kill -SEGV $$", "", "the command ended with signal 11");
+}
+
+#[test]
+fn names_that_are_no_text_and_folders_too_deep_are_refused() {
+    fails_with(r"mkdir out; touch out/$(printf 'a\377b')", "", "is not UTF-8");
+    if has("python3") {
+        let deep = "python3 -c 'import os\nos.mkdir(\"out\"); os.chdir(\"out\")\nfor i in range(1200): os.mkdir(\"deeper\"); os.chdir(\"deeper\")'";
+        fails_with(deep, "", "File name too long");
+    }
+}
+
+#[test]
+fn names_with_newlines_are_kept() {
+    let project = project("mkdir out; printf x > \"$(printf 'out/a\\nb')\"", "");
+    let done = suffer(&project);
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    assert_eq!(project.read("out/a\nb"), "x");
+}
+
+#[test]
+fn a_file_of_the_store_cannot_become_an_out() {
+    let format = "{root}/.headwater/store/format";
+    fails_with(&format!("ln -s {format} out"), "", "the out `out` is a symbolic link");
+    fails_with(&format!("ln {format} out"), "", "ended with exit code 1");
+    let line = &format!("ln {format} out");
+    let project = project(line, "hermetic = false");
+    assert_eq!(suffer(&project).code, 0);
+    project.write("out", "written over");
+    project.ok(&["store", "verify", "--full"]);
+}
+
+#[test]
+fn what_is_not_declared_cannot_be_read() {
+    for path in ["{root}/mine.txt", "{root}/home/.ssh/key", "{root}/in.txt", "{root}/kept", "{root}/pipeline.toml"] {
+        fails_with(&format!("cat {path} > out"), "", "the command ended with exit code 1");
+    }
+    fails_with("ls {root} > out", "", "Permission denied");
+    fails_with("cat {root}/.headwater/store/format > out", "", "Permission denied");
+    fails_with("cat ../../../../mine.txt > out", "", "Permission denied");
+    fails_with("cp /proc/$PPID/environ out", "", "Permission denied");
+}
+
+#[test]
+fn nothing_but_the_folder_can_be_written() {
+    for line in [
+        "echo x > {root}/new.txt",
+        "echo x >> {root}/mine.txt",
+        "echo x > {root}/kept",
+        "rm {root}/mine.txt",
+        "mv {root}/folder/mine.txt here",
+        "rm -r {root}/folder",
+        "echo x >> {root}/.headwater/store/format",
+        "rm -r {root}/.headwater/store",
+        "find {root}/.headwater/store -type f -exec truncate -s 0 {} + ; exit 1",
+        "echo x > /tmp/headwater-was-here",
+        "echo x > /dev/sda",
+    ] {
+        fails_with(line, "", "the command ended with exit code");
+        let project = project(line, "");
+        suffer(&project);
+        assert!(!project.path("new.txt").exists());
+    }
+}
+
+#[test]
+fn an_undeclared_dep_that_changes_while_the_command_runs_is_not_seen() {
+    let project = project("sleep 0.3; cp in.txt out", "");
+    let root = project.root().to_owned();
+    let editor = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        fs::write(root.join("unrelated.txt"), "edited").expect("written");
+    });
+    assert_eq!(suffer(&project).code, 0);
+    editor.join().expect("no panic");
+    assert_eq!(project.read("out"), PRECIOUS);
+}
+
+#[test]
+fn the_network_is_closed_unless_it_is_declared() {
+    if !has("python3") {
+        return;
+    }
+    let connect = "python3 -c 'import socket; socket.socket()' && echo made > out";
+    fails_with(connect, "", "Permission denied");
+    succeeds(connect, "network = true", "made\n");
+    succeeds(connect, "hermetic = false", "made\n");
+}
+
+#[test]
+fn a_command_can_neither_signal_nor_trace_what_runs_it() {
+    let project = project("kill -9 $PPID; kill -0 $PPID && exit 7; echo made > out", "");
+    let done = suffer(&project);
+    // Kernels before 6.12 cannot keep signals in; then it is the supervisor that was killed, and nothing is left either.
+    assert!(
+        done.code == 0 || done.out.contains("the supervisor of the command was killed"),
+        "{}{}",
+        done.out,
+        done.err
+    );
+    fails_with("kill -9 $PPID; sleep 1000", "hermetic = false", "the supervisor of the command was killed");
+    fails_with("setsid sleep 1000 & sleep 0.1; kill -9 $PPID; sleep 1000", "hermetic = false", "was killed");
+    if has("python3") {
+        let trace = "python3 -c 'import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\nexit(libc.ptrace(16, int(os.environ[\"RUNS_IT\"]), 0, 0) != -1)' && echo made > out";
+        let trace = &format!("export RUNS_IT=$PPID; {trace}");
+        succeeds(trace, "", "made\n");
+    }
+}
+
+#[test]
+fn closed_standard_streams_are_no_trouble() {
+    succeeds("exec < /dev/null > /dev/null 2>&1; exec <&- >&- 2>&-; printf made > out", "", "made");
+}
+
+#[test]
+fn a_limit_on_file_sizes_and_a_full_folder_are_failures_with_their_text() {
+    fails_with("ulimit -f 8; head -c 1000000 /dev/zero > out", "", "the command ended with");
+}
+
+#[test]
+fn arguments_and_environments_that_are_too_large_are_told() {
+    let project = project("true", "");
+    let words = vec![format!("\"{}\"", "x".repeat(100_000)); 40].join(", ");
+    project.write(
+        "pipeline.toml",
+        format!("{}\n[stages.huge]\nrun = [\"echo\", {words}]\nouts = [\"huge\"]\n", project.read("pipeline.toml")),
+    );
+    let done = project.call(&["run", "huge"]);
+    assert_eq!(done.code, 1);
+    assert!(
+        done.err.contains("the command cannot be started: Argument list too long"),
+        "{}",
+        &done.err[done.err.len() - 300..]
+    );
+}
+
+#[test]
+fn files_without_a_mode_can_be_outs() {
+    let project = project("umask 777; printf made > out; chmod 000 out", "");
+    let done = suffer(&project);
+    // Root reads what has no mode; others are told.
+    assert!(done.code == 0 || done.out.contains("Permission denied"), "{}", done.out);
+    assert!(!fs::symlink_metadata(project.path("out")).expect("it is there").file_type().is_fifo());
+}
