@@ -14,6 +14,7 @@
 //! | [`journal`] | what each run did |
 //! | [`report`], [`reason`], [`error`] | events, reasons and errors as text |
 //! | [`trace`] | a run as a file for a trace viewer |
+//! | [`size`] | bytes as they are written and told |
 //! | [`drawing`] | the graph as text, dot, mermaid and svg |
 //! | [`commands`] | a verb a file |
 #![forbid(unsafe_code)]
@@ -30,6 +31,7 @@ pub mod process;
 pub mod project;
 pub mod reason;
 pub mod report;
+pub mod size;
 pub mod sources;
 pub mod trace;
 pub mod unchanged;

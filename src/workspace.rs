@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use headwater_cache::{Artifact, Claims, Digest, Ledger, Shape, Store, UsedSet};
-use headwater_engine::{Event, Key, NodeId, Options, Preview, Session, Summary};
+use headwater_engine::{Event, Key, NodeId, Options, Preview, RunError, Session, Summary};
 
 use crate::clock::WallClock;
 use crate::error::CommandError;
@@ -79,7 +79,7 @@ impl Workspace {
             last_keys: &last_keys,
             clock: &WallClock(self.begun),
         };
-        let summary = session.run(options, emit).map_err(CommandError::failed)?;
+        let summary = session.run(options, emit).map_err(run_error)?;
         self.pipeline.project.index.save().map_err(CommandError::failed)?;
         *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = answers;
         Ok(summary)
@@ -277,6 +277,18 @@ fn split_output(reference: &str) -> (String, Option<String>) {
     match reference[after..].split_once('.') {
         Some((head, output)) => (format!("{}{head}", &reference[..after]), Some(output.to_owned())),
         None => (reference.to_owned(), None),
+    }
+}
+
+/// What asks for more than there is asks wrongly.
+fn run_error(error: RunError) -> CommandError {
+    match error {
+        RunError::TooMuch(nodes) => {
+            let told = nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n       ");
+            let hint = "say what there is: [resources] in the pipeline file, or --resource NAME=AMOUNT";
+            CommandError::Usage(told, vec![hint.into()])
+        }
+        other => CommandError::failed(other),
     }
 }
 

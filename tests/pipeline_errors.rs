@@ -144,7 +144,7 @@ error: unknown section `stage`
   |  ^^^^^
   |
   = help: did you mean `stages`?
-  = help: the sections are: pipeline, params, matrix, variants, stages, store
+  = help: the sections are: pipeline, params, matrix, variants, stages, store, resources
 
 "#,
     );
@@ -510,7 +510,7 @@ error: unknown key `outputs` of a command stage
   | ^^^^^^^
   |
   = help: did you mean `outs`?
-  = help: the keys are: run, deps, outs, env, secrets, tools, environment, hermetic, network, timeout, idle_timeout
+  = help: the keys are: run, deps, outs, env, secrets, tools, environment, hermetic, network, timeout, idle_timeout, resources, retries
 
 error: unknown key `out` of a command stage
  --> pipeline.toml:4:1
@@ -519,7 +519,7 @@ error: unknown key `out` of a command stage
   | ^^^
   |
   = help: did you mean `outs`?
-  = help: the keys are: run, deps, outs, env, secrets, tools, environment, hermetic, network, timeout, idle_timeout
+  = help: the keys are: run, deps, outs, env, secrets, tools, environment, hermetic, network, timeout, idle_timeout, resources, retries
 
 "#,
     );
@@ -4325,7 +4325,7 @@ error: unknown section `pipelin`
   |  ^^^^^^^
   |
   = help: did you mean `pipeline`?
-  = help: the sections are: pipeline, params, matrix, variants, stages, store
+  = help: the sections are: pipeline, params, matrix, variants, stages, store, resources
 
 error: `exclude` takes an array of tables, each an assignment of axes
  --> pipeline.toml:3:11
@@ -4713,4 +4713,64 @@ error: the axis `names` has two different values with the label `[a, b]`
 
 "#,
     );
+}
+
+#[test]
+fn amounts_that_are_none() {
+    check(
+        r#"[resources]
+cpus = 4
+memory = "16 GB of it"
+license = 0
+
+[stages.a]
+run = "true"
+outs = ["a.txt"]
+resources = { cpus = 0, memory = -1, gpus = "one", license = 1.5 }
+retries = 101
+"#,
+        r#"
+error: `cpus` is 0, expected a whole number of at least 1
+"#,
+    );
+}
+
+#[test]
+fn resources_are_a_table() {
+    check(
+        r#"[stages.a]
+run = "true"
+outs = ["a.txt"]
+resources = 4
+retries = "two"
+"#,
+        "",
+    );
+}
+
+#[test]
+fn a_stage_that_asks_for_more_than_there_is() {
+    let pipeline = r#"[resources]
+memory = "1G"
+
+[stages.a]
+run = "true"
+outs = ["a.txt"]
+resources = { cpus = 4096, memory = "2G" }
+
+[stages.b]
+run = "true"
+outs = ["b.txt"]
+resources = { gpus = 1, license = 2 }
+"#;
+    let project = Project::with(pipeline);
+    let done = project.call(&["run"]);
+    assert_eq!(done.code, 2);
+    assert_eq!(
+        done.err,
+        "error: `a` asks for 2000000000 memory, and there are 1000000000\n       `b` asks for 1 gpus, and there are 0\n  \
+         help: say what there is: [resources] in the pipeline file, or --resource NAME=AMOUNT\n"
+    );
+    let done = project.call(&["run", "--resource", "gpus"]);
+    assert_eq!((done.code, done.err.as_str()), (2, "error: `gpus` is no resource: expected NAME=AMOUNT, such as gpus=1\n"));
 }

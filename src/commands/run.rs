@@ -13,7 +13,7 @@ use crate::commands::{Globals, status};
 use crate::error::CommandError;
 use crate::interrupt;
 use crate::journal::{EndLine, Journal, Line, SameLine};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, resources};
 use crate::project::Project;
 use crate::report::{Reporter, final_line, tell};
 use crate::trace::Trace;
@@ -37,6 +37,10 @@ pub struct Run {
     /// Run this stage or node whatever its record says
     #[arg(long, value_name = "TARGET")]
     force: Vec<String>,
+    /// What there is of a resource that stages ask for: memory=16G, gpus=1, or a tag of the project; may be repeated.
+    /// Default: [resources] of the pipeline file, and the memory that the machine has
+    #[arg(long = "resource", value_name = "NAME=AMOUNT")]
+    resources: Vec<String>,
     /// Write when each node ran, for Perfetto or Chrome's about:tracing
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     trace: Option<PathBuf>,
@@ -60,7 +64,9 @@ impl Run {
         let mut targets = workspace.pipeline.targets(&self.targets)?;
         targets.extend(&forced);
         let (jobs, keep_going, preview) = (self.jobs(), self.keep_going, self.dry_run);
-        let options = Options { targets, forced, jobs, keep_going, preview, ..Options::default() };
+        let declared = &workspace.pipeline.file.resources;
+        let capacities = resources::overlaid(declared, &self.resources).map_err(CommandError::usage)?;
+        let options = Options { targets, forced, jobs, keep_going, preview, capacities, ..Options::default() };
         if self.dry_run {
             return status::preview(&workspace, &options, globals);
         }

@@ -29,7 +29,8 @@ impl PrintSchema {
 fn reference(schema: &Json) -> String {
     let mut text = String::from(
         "# Kinds of stages\n\nMade by `headwater schema --markdown`. Every kind but `read` also takes `input` or \
-         `inputs`; `compare` takes `gather` and `over` in their place.\n",
+         `inputs`; `compare` takes `gather` and `over` in their place. `resources` and `retries` are taken by all: \
+         [the pipeline file](pipeline-file.md#resources-and-retries).\n",
     );
     let definitions = schema["$defs"].as_object().into_iter().flatten();
     for (name, stage) in definitions.filter_map(|(key, stage)| Some((key.strip_prefix("stage.")?, stage))) {
@@ -37,7 +38,7 @@ fn reference(schema: &Json) -> String {
         if let Some(description) = stage["description"].as_str() {
             text += &format!("{}\n\n", one_line(description));
         }
-        text += &properties(stage, schema, &["uses", "input", "inputs", "gather", "over"]);
+        text += &properties(stage, schema, &["uses", "input", "inputs", "gather", "over", "resources", "retries"]);
     }
     text
 }
@@ -163,6 +164,7 @@ pub fn schema() -> Json {
                 "additionalProperties": false,
                 "properties": { "path": { "type": "string" }, "keep_sources": { "type": "boolean" } }
             },
+            "resources": resources("What there is of what stages ask for; `cpus` are those of `--jobs`."),
             "params": table,
             "matrix": table,
             "variants": { "type": "object", "additionalProperties": table },
@@ -187,6 +189,7 @@ fn kind_schema(name: &str, mut schema: Json) -> (Json, Map<String, Json>) {
     }
     properties.insert("uses".into(), json!({ "const": name }));
     properties.extend(wiring());
+    properties.extend(running());
     let mut required = vec![Json::from("uses")];
     required.extend(schema["required"].as_array().cloned().unwrap_or_default());
     let mut stage = json!({
@@ -230,6 +233,29 @@ fn wiring() -> Vec<(String, Json)> {
     ]
 }
 
+/// The keys that say how a stage is run.
+fn running() -> Vec<(String, Json)> {
+    let retries = "How often it is tried again when it fails, after pauses of 1, 2, 4 ... seconds.";
+    vec![
+        (
+            "resources".into(),
+            resources("What it takes up while it runs: `cpus`, `memory`, `gpus`, and tags of your own."),
+        ),
+        (
+            "retries".into(),
+            json!({ "type": "integer", "minimum": 0, "maximum": 100, "default": 0, "description": retries }),
+        ),
+    ]
+}
+
+fn resources(about: &str) -> Json {
+    let amount = json!({ "type": "integer", "minimum": 0 });
+    json!({
+        "type": "object", "description": about, "additionalProperties": amount,
+        "properties": { "memory": { "anyOf": [amount, { "type": "string" }] } },
+    })
+}
+
 /// References within a kind's own schema, moved to where its definitions stand now.
 fn rename(value: Json, kind: &str) -> Json {
     match value {
@@ -253,7 +279,7 @@ fn command_schema() -> Json {
         "type": "object", "additionalProperties": false, "required": ["from", "as"],
         "properties": { "from": { "type": "string" }, "as": { "type": "string" } },
     });
-    let mut properties = Map::from_iter(wiring());
+    let mut properties = Map::from_iter(wiring().into_iter().chain(running()));
     let texts = |about: &str| json!({ "type": "array", "items": { "type": "string" }, "description": about });
     properties.insert(
         "run".into(),

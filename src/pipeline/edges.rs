@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use headwater_engine::{Node, NodeId, Request, Wire, WireFrom};
+use headwater_engine::{Node, NodeId, Wire, WireFrom};
 
 use crate::catalog;
 use crate::error::Diagnostic;
@@ -51,7 +51,7 @@ impl Expansion<'_> {
             };
             let stage_name = declared.name.name.clone();
             let (wires, spans): (Vec<Wire>, Vec<Place>) = wires.into_iter().unzip();
-            let (request, retries) = (Request::default(), 0);
+            let (request, retries) = (declared.request.clone(), declared.retries);
             nodes.push(Node { name: draft.name.clone(), stage_name, stage, wires, request, retries });
             places.push(spans);
         }

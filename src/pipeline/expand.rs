@@ -128,7 +128,7 @@ struct Reported {
 }
 
 /// The keys that a stage may have beside those of its kind.
-const STAGE_KEYS: [&str; 5] = ["uses", "input", "inputs", "gather", "over"];
+const STAGE_KEYS: [&str; 7] = ["uses", "input", "inputs", "gather", "over", "resources", "retries"];
 
 impl Expansion<'_> {
     pub(super) fn report(&mut self, stage: usize, node: usize, error: Diagnostic) {

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use headwater_engine::{Capacities, Request};
+
 use crate::error::Diagnostic;
+use crate::pipeline::resources;
 use crate::pipeline::value::{Datum, Key, Span, Value};
 
 /// The tables of a pipeline file.
@@ -22,6 +25,8 @@ pub struct PipelineFile {
     /// Where each stage stands among the stages.
     positions: BTreeMap<String, usize>,
     pub store: StoreDeclaration,
+    /// What there is for stages that say what they take up.
+    pub resources: Capacities,
 }
 
 /// `[store]`.
@@ -38,6 +43,10 @@ pub struct StageDeclaration {
     pub name: Key,
     pub work: WorkDeclaration,
     pub wires: Vec<WireDeclaration>,
+    /// What it takes up while it runs.
+    pub request: Request,
+    /// How often it is tried again when it fails.
+    pub retries: u32,
     /// The keys that are the kind's own business.
     pub config: Value,
 }
@@ -69,7 +78,7 @@ pub enum Gather {
     Over(Vec<(String, Span)>),
 }
 
-const SECTIONS: [&str; 6] = ["pipeline", "params", "matrix", "variants", "stages", "store"];
+const SECTIONS: [&str; 7] = ["pipeline", "params", "matrix", "variants", "stages", "store", "resources"];
 
 impl PipelineFile {
     /// Reads the tables of a file.
@@ -87,7 +96,7 @@ impl PipelineFile {
         let mut section = |name: &str| table(root.get(name), name, &mut errors);
         let (params, matrix) = (section("params"), section("matrix"));
         let (variants, stages) = (section("variants"), section("stages"));
-        let (pipeline, store) = (section("pipeline"), section("store"));
+        let (pipeline, store, resources) = (section("pipeline"), section("store"), section("resources"));
         let (exclude, matrix): (Vec<_>, Vec<_>) = matrix.into_iter().partition(|(key, _)| key.name == "exclude");
         let (name, hermetic) = read_pipeline(&pipeline, &mut errors);
         let exclude = exclude.into_iter().flat_map(|(_, value)| exclusions(value, &mut errors)).collect();
@@ -96,7 +105,11 @@ impl PipelineFile {
         let stages: Vec<StageDeclaration> = stages.collect();
         let positions = stages.iter().enumerate().map(|(at, stage)| (stage.name.name.clone(), at)).collect();
         let store = read_store(&store, &mut errors);
-        let file = Self { name, hermetic, params, matrix, exclude, variants, stages, positions, store };
+        let resources = resources::capacities(&resources).unwrap_or_else(|wrong| {
+            errors.extend(wrong);
+            Capacities::default()
+        });
+        let file = Self { name, hermetic, params, matrix, exclude, variants, stages, positions, store, resources };
         if file.stages.is_empty() && errors.is_empty() {
             errors.push(Diagnostic::new("there are no stages").hint("add one: [stages.NAME] with `uses` or `run`"));
         }
@@ -183,6 +196,7 @@ fn read_stage(name: Key, value: Value, errors: &mut Vec<Diagnostic>) -> Option<S
     let span = value.span.clone();
     let entries = table(Some(&value), &format!("stages.{}", name.name), errors);
     value.as_table()?;
+    let (mut request, mut retries) = (Request::default(), 0);
     let (mut config, mut wires, mut works, mut over) = (Vec::new(), Vec::new(), Vec::new(), None);
     for (key, value) in entries {
         match key.name.as_str() {
@@ -197,6 +211,14 @@ fn read_stage(name: Key, value: Value, errors: &mut Vec<Diagnostic>) -> Option<S
             "input" => wires.extend(read_wire(None, &value, false, errors)),
             "inputs" => wires.extend(read_wires(&value, errors)),
             "gather" => wires.extend(read_wire(None, &value, true, errors)),
+            "resources" => match resources::request(&value) {
+                Ok(read) => request = read,
+                Err(wrong) => errors.extend(wrong),
+            },
+            "retries" => match resources::retries(&value) {
+                Ok(read) => retries = read,
+                Err(wrong) => errors.push(wrong),
+            },
             "over" => over = Some((key.span.clone(), read_over(&value, errors))),
             _ => config.push((key, value)),
         }
@@ -206,7 +228,7 @@ fn read_stage(name: Key, value: Value, errors: &mut Vec<Diagnostic>) -> Option<S
     }
     let config = Value { datum: Datum::Table(config), span };
     match (works.pop(), works.pop()) {
-        (Some(work), None) => Some(StageDeclaration { name, work, wires, config }),
+        (Some(work), None) => Some(StageDeclaration { name, work, wires, request, retries, config }),
         (None, _) => {
             let text = format!("stage `{}` has neither `uses` nor `run`", name.name);
             errors.push(Diagnostic::new(text).at(name.span, "").hint("`uses` names a kind, `run` a command"));

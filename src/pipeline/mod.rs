@@ -8,6 +8,7 @@
 //! | `file` | the tables of the file, checked for shape |
 //! | `interpolate` | `${param}` |
 //! | `variants` | params, matrix and named variants -> variants and axes |
+//! | `resources` | what stages take up, and what there is |
 //! | `references` | what stages name, and the axes that follow from it |
 //! | `expand` | stages and variants -> nodes |
 //! | `outs` | which node writes which file |
@@ -24,6 +25,7 @@ pub mod file;
 pub mod interpolate;
 mod outs;
 mod references;
+pub mod resources;
 pub mod value;
 pub mod variants;
 pub mod wiring;

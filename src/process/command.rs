@@ -26,8 +26,21 @@ use crate::project::{Project, STATE};
 /// Raised when command stages work differently for the same declaration.
 const VERSION: u32 = 2;
 
-const KEYS: [&str; 11] =
-    ["run", "deps", "outs", "env", "secrets", "tools", "environment", "hermetic", "network", "timeout", "idle_timeout"];
+const KEYS: [&str; 13] = [
+    "run",
+    "deps",
+    "outs",
+    "env",
+    "secrets",
+    "tools",
+    "environment",
+    "hermetic",
+    "network",
+    "timeout",
+    "idle_timeout",
+    "resources",
+    "retries",
+];
 
 /// One node's command.
 #[derive(Debug, Clone)]
