@@ -84,10 +84,9 @@ impl Blobs {
         }
     }
 
-    /// Makes the content of a temp durable and gives it its place, unless the blob is there already. The name is durable
-    /// after [`Blobs::make_names_durable`].
+    /// Gives a temp whose content is durable its place, unless the blob is there already. The name is durable after
+    /// [`Blobs::make_names_durable`].
     pub(crate) fn publish(&self, temp: &Temp, digest: &Digest, bytes: u64) -> Result<(), StoreError> {
-        temp.sync()?;
         let path = self.path(digest);
         if disk::create_dir(&*self.disk, disk::parent(&path), 0o700)? {
             self.name_of_folder(digest).store(false, Ordering::Release);
