@@ -30,7 +30,10 @@ fn hash(files: &[&str]) -> String {
 fn put(store: &str, files: &[&str]) -> String {
     let store = Store::open(Path::new(store)).expect("a store");
     let digests = files.iter().map(|file| store.put_file(Path::new(file)).expect("a put").0.to_string());
-    digests.collect::<Vec<_>>().join(" ")
+    let digests = digests.collect::<Vec<_>>().join(" ");
+    // Nothing is durable before.
+    store.commit().expect("a commit");
+    digests
 }
 
 /// Looks at a folder, and keeps what was learned.

@@ -16,9 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::digest::Digest;
 use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Meta, Opened, Syncs, Temp, failed};
 use crate::store::StoreError;
+use crate::threads::waiting;
 
 /// How often a blob that another process exchanges meanwhile is looked at again.
 const ATTEMPTS: usize = 8;
+
+/// Fewer folders than this are not worth the threads.
+const SYNCED_BY_ONE: usize = 16;
 
 /// The folder `blobs/` of a store, and its `quarantine/`.
 #[derive(Debug)]
@@ -84,10 +88,9 @@ impl Blobs {
         }
     }
 
-    /// Makes the content of a temp durable and gives it its place, unless the blob is there already. The name is durable
-    /// after [`Blobs::make_names_durable`].
+    /// Gives a temp whose content is durable its place, unless the blob is there already. The name is durable after
+    /// [`Blobs::make_names_durable`].
     pub(crate) fn publish(&self, temp: &Temp, digest: &Digest, bytes: u64) -> Result<(), StoreError> {
-        temp.sync()?;
         let path = self.path(digest);
         if disk::create_dir(&*self.disk, disk::parent(&path), 0o700)? {
             self.name_of_folder(digest).store(false, Ordering::Release);
@@ -107,8 +110,12 @@ impl Blobs {
     pub(crate) fn make_names_durable(&self, digests: &BTreeSet<Digest>) -> Result<(), StoreError> {
         let folders: BTreeSet<PathBuf> =
             digests.iter().map(|digest| disk::parent(&self.path(digest)).to_owned()).collect();
-        for folder in folders {
-            self.sync_dir(&folder)?;
+        let folders: Vec<PathBuf> = folders.into_iter().collect();
+        match folders.len() > SYNCED_BY_ONE {
+            true => {
+                waiting(&folders, |folder| self.sync_dir(folder)).into_iter().collect::<Result<(), StoreError>>()?
+            }
+            false => folders.iter().try_for_each(|folder| self.sync_dir(folder))?,
         }
         if digests.iter().any(|digest| !self.name_of_folder(digest).load(Ordering::Acquire)) {
             self.sync_dir(&self.root.join("blobs"))?;

@@ -5,7 +5,8 @@
 //!
 //! Layout of the file, all integers little-endian: `HWSEGIDX`, version `1` as a `u32`, the offset up to which the
 //! segment is covered as a `u64`, then for each entry kind, generation, length (`u32`), offset (`u64`) and name (32
-//! bytes), and at the end the BLAKE3 of all that precedes.
+//! bytes), and at the end the BLAKE3 of all that precedes. The segment is covered up to the end of the last entry: if that
+//! does not lie where it is said to, the contents are of what the segment was before it was cut off.
 //!
 //! Invariant: a file that is not whole, or of another version, is none.
 

@@ -39,8 +39,8 @@
 //! | | | | +64 | length | payload, then zeros up to a multiple of 8 |
 //!
 //! **Contents of a segment** (`.idx`): `HWSEGIDX`, version `1` (`u32`), the offset up to which the segment is covered
-//! (`u64`), then of each entry kind, generation, length (`u32`), offset (`u64`) and name, and 32 bytes of BLAKE3 of all
-//! that precedes.
+//! (`u64`), which is the end of the last entry, then of each entry kind, generation, length (`u32`), offset (`u64`) and
+//! name, and 32 bytes of BLAKE3 of all that precedes.
 //!
 //! **Record** (a payload): `HWRC`, version `1` as a `u32`, then bincode of the key's 32 bytes and the record: outputs
 //! (port, artifact), manifest, seconds.
@@ -88,7 +88,8 @@
 //! be made again. Any other failure to read it is an error and no damage.
 //!
 //! All of this is tested on simulated disks, see [`disk`]: failing at every call, killed before every call, and left by
-//! a power cut in the states that a file system may leave.
+//! a power cut in the states that a file system may leave; and every bit of a store is flipped, every file cut at every
+//! length. What parses stored bytes is fuzzed, see `fuzz/run`.
 //!
 //! # Why no database
 //!

@@ -1,6 +1,7 @@
 //! `Store::open_verified`: a blob to be used where it lies, instead of being read into memory.
 //!
-//! Does not know who uses the bytes or how. What has no file of its own, or only a small one, is read.
+//! Does not know who uses the bytes or how. What has no file of its own, or only a small one, is read. A large blob that
+//! waits for its commit has its file already, under the name of a temp.
 //!
 //! Invariants: a file is handed out only after its bytes were read once in this process and had the right digest; they
 //! are read in the ordinary way, so a medium that fails is damage as everywhere in the store. A file of which anything
@@ -53,7 +54,7 @@ impl Store {
     /// As [`Store::get`].
     pub fn open_verified(&self, digest: &Digest) -> Result<Verified, StoreError> {
         for _ in 0..ATTEMPTS {
-            let (handle, found) = match self.blobs().open(digest) {
+            let (handle, found) = match self.open_file(digest) {
                 Err(StoreError::Missing { .. }) => break,
                 opened => opened?,
             };
@@ -73,7 +74,7 @@ impl Store {
 
     /// How a blob's file looked just before its bytes were found to be right.
     fn verify_file(&self, digest: &Digest) -> Result<Meta, StoreError> {
-        self.blobs().read(digest, |file, path, length| {
+        self.read_file(digest, |file, path, length| {
             let seen = disk::look_at(file, path)?;
             let (found, _) = disk::hash(file, path, length)?;
             Ok((found, seen))
@@ -149,6 +150,31 @@ mod tests {
                 assert_eq!(content(opened), bytes);
             }
         }
+    }
+
+    #[test]
+    fn a_blob_that_waits_for_its_commit_is_opened_too_and_is_the_same_afterwards() {
+        let bench = Bench::new();
+        let digest = bench.store.put(&[7; LARGE]).unwrap();
+        let before = bench.store.open_verified(&digest).unwrap();
+        assert!(matches!(before, Verified::File(_)));
+        bench.store.commit().unwrap();
+        let after = bench.store.open_verified(&digest).unwrap();
+        assert!(matches!(after, Verified::File(_)));
+        assert_eq!((content(before), content(after)), (vec![7; LARGE], vec![7; LARGE]));
+    }
+
+    #[test]
+    fn damage_of_a_blob_that_waits_for_its_commit_is_found() {
+        let bench = Bench::new();
+        let digest = bench.store.put(&[7; LARGE]).unwrap();
+        let tmp = fs::read_dir(bench.folder.path().join("tmp")).unwrap().next().unwrap().unwrap().path();
+        fs::set_permissions(&tmp, Permissions::from_mode(0o600)).unwrap();
+        fs::write(&tmp, vec![8; LARGE]).unwrap();
+        let error = bench.store.open_verified(&digest).unwrap_err();
+        assert!(matches!(error, StoreError::Missing { digest: named } if named == digest), "{error}");
+        put(&bench.store, &[7; LARGE]);
+        assert_eq!(content(bench.store.open_verified(&digest).unwrap()), [7; LARGE]);
     }
 
     #[test]

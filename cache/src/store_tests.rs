@@ -233,6 +233,37 @@ fn only_a_regular_file_is_put() {
     assert_eq!(error.to_string(), "cannot open /no/such/file: No such file or directory (os error 2)");
 }
 
+/// A store on the real disk on which, once `armed`, the first sync of a temp fails.
+fn failing_once(folder: &Path) -> (Store, Arc<AtomicUsize>) {
+    let armed = Arc::new(AtomicUsize::new(0));
+    let left = armed.clone();
+    let decide = move |call: &Call| {
+        let is_temp = call.operation == "sync" && call.path.components().any(|part| part.as_os_str() == "tmp");
+        let fails =
+            is_temp && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        fails.then_some(Fault::Error(libc::EIO))
+    };
+    let disk = FailingDisk::new(Arc::new(RealDisk), decide);
+    (Store::open_on(Arc::new(disk), folder).unwrap(), armed)
+}
+
+#[test]
+fn of_many_large_blobs_only_the_one_that_cannot_be_synced_is_lost() {
+    let bench = Bench::new();
+    let (store, armed) = failing_once(&bench.path("failing"));
+    let contents: Vec<Vec<u8>> = (0..6).map(|number| vec![number; 1 << 20]).collect();
+    let digests: Vec<Digest> = contents.iter().map(|content| store.put(content).unwrap()).collect();
+    armed.store(1, Ordering::SeqCst);
+    assert!(store.commit().is_err());
+    let lost: Vec<usize> = (0..6).filter(|number| !store.contains(&digests[*number])).collect();
+    assert_eq!(lost.len(), 1);
+    store.put(&contents[lost[0]]).unwrap();
+    store.commit().unwrap();
+    drop(store);
+    let store = Store::open(&bench.path("failing")).unwrap();
+    assert!(digests.iter().zip(&contents).all(|(digest, content)| store.get(digest).unwrap() == *content));
+}
+
 #[test]
 fn a_put_file_shares_no_inode_with_the_store() {
     let bench = Bench::new();

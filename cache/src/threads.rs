@@ -10,9 +10,13 @@
 //! Invariant: nothing but [`aside`] runs in the pool.
 
 use std::panic::resume_unwind;
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use rayon::ThreadPool;
+
+/// So many wait at once.
+const WAITING: usize = 8;
 
 static POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
     let name = |number| format!("headwater-files-{number}");
@@ -28,10 +32,43 @@ pub(crate) fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(|| pool.install(work)).join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
+/// Does `work`, which mostly waits, with each of the items, on several threads at once; with fewer if no more are to be had.
+pub(crate) fn waiting<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let go_on = || {
+        while let Some((number, item)) = items.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = work(item);
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..items.len().min(WAITING) {
+            // This thread is one of them, so nothing is left undone.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, go_on);
+        }
+        go_on();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+
+    #[test]
+    fn those_who_wait_wait_at_once_and_answer_in_order() {
+        let barrier = std::sync::Barrier::new(WAITING);
+        let items: Vec<usize> = (0..WAITING).collect();
+        let answers = waiting(&items, |item| {
+            // Nobody goes on before all of them are here.
+            barrier.wait();
+            item * 2
+        });
+        assert_eq!(answers, [0, 2, 4, 6, 8, 10, 12, 14]);
+        assert!(waiting(&[], |item: &usize| *item).is_empty());
+    }
 
     #[test]
     fn whoever_waits_takes_up_no_other_job() {

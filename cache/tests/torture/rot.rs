@@ -33,7 +33,7 @@ const SMALL: u64 = 1000;
 /// A block of a disk.
 const BLOCK: usize = 512;
 /// Cases of a slice.
-const CASES: u64 = 250;
+const CASES: u64 = 150;
 /// More calls of the disk than any one look at the store needs: what goes on after them goes on for ever.
 const MAX_CALLS: u64 = 100_000;
 const FULL: Look = Look { full: true, repair: false };
