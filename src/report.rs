@@ -91,6 +91,11 @@ impl<'a> Reporter<'a> {
                 self.running.push(node);
                 self.show_running();
             }
+            Event::Retrying { node, error, seconds, .. } => {
+                self.running.retain(|running| *running != node);
+                self.print_retrying(node, &error, seconds);
+                self.show_running();
+            }
             Event::Finished(finish) => self.finished(&finish),
             Event::Previewed { .. } => {}
         }
@@ -165,6 +170,13 @@ impl<'a> Reporter<'a> {
         if self.globals.format == Format::Human && !self.globals.quiet {
             let name = &self.workspace.pipeline.graph.node(node).name;
             self.bar.suspend(|| tell(&format!("{:>9} {name}  another process computes it", "waiting")));
+        }
+    }
+
+    fn print_retrying(&self, node: NodeId, error: &str, seconds: f64) {
+        if self.globals.format == Format::Human && !self.globals.quiet {
+            let name = &self.workspace.pipeline.graph.node(node).name;
+            self.bar.suspend(|| tell(&format!("{:>9} {name}  again in {seconds} s: {error}", "failed")));
         }
     }
 
