@@ -187,14 +187,16 @@ impl<'s, 'e> Run<'s, 'e> {
         if !self.queue.has_room() || claims >= CLAIMS {
             return false;
         }
-        if let Some((node, seat)) = self.room.next() {
+        if let Some((node, seat)) = self.room.call() {
             self.recall(node, seat);
             return true;
         }
         let Some(next) = self.plan.peek() else { return false };
         let may = self.room.is_open() || {
             let lead = self.paces.lead(&self.stage(next).kind);
-            lead > 0 && self.room.is_open_ahead(lead)
+            // Half of them at a time, as the ledger is read again for each batch.
+            let enough = if self.prepared.is_empty() { lead / 2 } else { lead };
+            enough > 0 && self.room.is_open_ahead(enough)
         };
         if may && let Some(node) = self.plan.take() {
             self.visit(node, None, None);

@@ -4,12 +4,13 @@
 //! not know the plan, nor why a key is wanted.
 //!
 //! Nothing deadlocks, within a process or between several that compute each other's keys, because whoever holds a claim
-//! never waits for another. A claim is held by a node that runs; by one whose claim has come and that waits for a free
-//! worker; and by a record on its way to the disk. The first waits for its stage alone: it was given all its inputs
-//! before, and if it finds them lost it lets go before they are made again. The second waits for a worker, all of
-//! which are busy with the first kind or put outs in place, which takes no claim. The third waits for the committer,
-//! which commits when a batch is full, old, or told to, and takes no claim. What waits for a claim holds none; what waits
-//! behind an equal key of its own process waits for one of these. Two keys that share a lock file do not wait for each
+//! never waits for another. A claim is held by a node that runs; by one that has been handed out and not begun, or whose
+//! claim has come, and that waits for a worker or until nobody is due before it; and by a record on its way to the disk. The
+//! first waits for its stage alone: it was given all its inputs before, and if it finds them lost it lets go before they are
+//! made again. The second waits for workers, all of which are busy with the first kind or put outs in place, which takes no
+//! claim, and for nodes that are due, which wait for workers alone. The third waits for the committer, which commits when a
+//! batch is full, old, or told to, and takes no claim. What waits for a claim or for room, or pauses before another try, holds
+//! none; what waits behind an equal key of its own process waits for one of these. Two keys that share a lock file do not wait for each
 //! other within a process. So some claim is always let go, and each is held only as long as work goes on. The one
 //! thing that is not allowed: a stage that itself runs nodes over the same store.
 //!

@@ -188,7 +188,7 @@ impl Room {
         self.big -= usize::from(class != SIMPLE);
     }
 
-    /// Has a node wait, with this priority, until [`Room::next`] gives it.
+    /// Has a node wait, with this priority, until [`Room::call`] gives it.
     pub fn wait(&mut self, node: usize, priority: u64) {
         self.tickets += 1;
         self.waiting.insert(node, self.tickets);
@@ -197,7 +197,7 @@ impl Room {
     }
 
     /// Lets the next of the waiting nodes in whose turn it is, if it fits.
-    pub fn next(&mut self) -> Option<(usize, Seat)> {
+    pub fn call(&mut self) -> Option<(usize, Seat)> {
         let node = if self.is_due() { self.line.front().map(|(_, node, _)| *node) } else { self.best() };
         let node = node?;
         let class = self.class_of[node] as usize;

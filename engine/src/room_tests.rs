@@ -67,7 +67,7 @@ fn of_those_that_fit_the_highest_priority_goes_first() {
     for (node, priority) in [(0, 9), (2, 1), (3, 5)] {
         room.wait(node, priority);
     }
-    let (next, _seat) = room.next().unwrap();
+    let (next, _seat) = room.call().unwrap();
     assert_eq!(next, 3);
 }
 
@@ -81,7 +81,7 @@ fn overtakers(cpus: u32) -> u64 {
     room.wait(big, 0);
     for (began, node) in (cpus as usize..).enumerate() {
         room.leave(running.pop_front().expect("something runs"));
-        match room.next() {
+        match room.call() {
             Some((next, _seat)) => {
                 assert_eq!(next, big);
                 return room.entered - u64::from(cpus) - 1;
@@ -112,9 +112,9 @@ fn nothing_goes_ahead_of_one_that_waits_or_beside_one_that_is_big() {
     room.leave(seats.pop().unwrap());
     assert!(room.enter_ahead(5, 3).is_none());
     seats.drain(1..).for_each(|seat| room.leave(seat));
-    assert!(room.next().is_none());
+    assert!(room.call().is_none());
     room.leave(seats.pop().unwrap());
-    let (big, seat) = room.next().unwrap();
+    let (big, seat) = room.call().unwrap();
     assert_eq!((big, room.enter_ahead(6, 3).is_none()), (8, true));
     room.leave(seat);
     assert!(room.enter_ahead(6, 3).is_some());
@@ -127,7 +127,7 @@ fn a_room_that_is_given_up_has_nobody_waiting() {
     room.wait(1, 0);
     assert_eq!(room.give_up(), [1]);
     room.leave(seat);
-    assert!(room.next().is_none());
+    assert!(room.call().is_none());
 }
 
 fn any_request() -> impl Strategy<Value = Request> {
@@ -170,7 +170,7 @@ proptest! {
             let (index, start) = choices.next().expect("endless");
             let (before, mut parked) = (handed.len(), false);
             if start || handed.is_empty() {
-                if let Some((node, seat)) = room.next() {
+                if let Some((node, seat)) = room.call() {
                     let (since, among) = waits.remove(&node).expect("it waited");
                     prop_assert!(began - since <= OVERTAKEN + among as u64);
                     handed.push((node, seat));
@@ -197,6 +197,6 @@ proptest! {
             let used = used(&requests, &running);
             prop_assert!(used.iter().zip([4, 100, 1, 2, 1]).all(|(used, capacity)| *used <= capacity), "{used:?}");
         }
-        prop_assert!(waits.is_empty() && room.next().is_none());
+        prop_assert!(waits.is_empty() && room.call().is_none());
     }
 }

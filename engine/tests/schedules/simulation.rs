@@ -162,8 +162,8 @@ pub fn first_in_first_out(graph: &Graph, workers: u64) -> u64 {
         }
         let Some((end, ended)) = running.pop_first() else { return now };
         now = end;
-        for node in 0..nodes {
-            if graph.producers.get(node).contains(&ended) {
+        for (node, reads) in graph.producers.iter().enumerate() {
+            if reads.contains(&ended) {
                 waits[node] -= 1;
                 if waits[node] == 0 {
                     ready.push_back(node);
