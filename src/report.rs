@@ -89,8 +89,8 @@ impl<'a> Reporter<'a> {
     pub fn new(workspace: &'a Workspace, globals: &'a Globals, journal: Journal) -> Self {
         let shown = globals.format == Format::Human && !globals.quiet && io::stderr().is_terminal();
         let bar = if shown { live_bar() } else { ProgressBar::hidden() };
-        let commands = workspace.pipeline.nodes.iter().filter_map(|node| node.hermetic);
-        if commands.into_iter().any(|hermetic| hermetic == Hermetic::Unavailable) {
+        let commands = workspace.pipeline.nodes.iter().filter_map(|node| node.command.as_ref());
+        if commands.into_iter().any(|command| command.hermetic() == Hermetic::Unavailable) {
             tell(UNVERIFIED);
         }
         Self { workspace, globals, journal, bar, running: Vec::new(), interrupted: 0, trouble: None }
@@ -163,7 +163,10 @@ impl<'a> Reporter<'a> {
             outputs: ports.map(|(port, artifact)| OutputLine::new(port, artifact)).collect(),
             inputs: producers(&pipeline.graph, finish.node),
             params: pipeline.nodes[finish.node.0].params.iter().cloned().collect(),
-            hermetic: pipeline.nodes[finish.node.0].hermetic.map(|hermetic| hermetic.word().to_owned()),
+            hermetic: pipeline.nodes[finish.node.0]
+                .command
+                .as_ref()
+                .map(|command| command.hermetic().word().to_owned()),
             error: finish.error.clone(),
         }
     }

@@ -19,7 +19,6 @@ use crate::pipeline::value::{Datum, Span, Value};
 use crate::pipeline::variants::{Variant, Variants};
 use crate::pipeline::wiring::{self, Place};
 use crate::process::command::{Command, Dep, LateKey};
-use crate::process::workshop::Hermetic;
 use crate::project::Project;
 
 /// What is known of a node beside what the engine needs.
@@ -33,8 +32,8 @@ pub struct NodeInfo {
     pub params: Vec<(String, String)>,
     /// What of its key is found when keys are needed.
     pub late: LateKey,
-    /// Of a command, whether it is held to what it declares.
-    pub hermetic: Option<Hermetic>,
+    /// The command, if it is one.
+    pub command: Option<Command>,
 }
 
 /// The graph of a pipeline.
@@ -386,11 +385,11 @@ impl Expansion<'_> {
             Work::Command(command) => command.late_key(self.project),
             Work::Kind(_) | Work::Broken => LateKey::default(),
         };
-        let hermetic = match &work {
-            Work::Command(command) => Some(command.hermetic()),
+        let command = match &work {
+            Work::Command(command) => Some(command.clone()),
             Work::Kind(_) | Work::Broken => None,
         };
-        self.nodes.push(DraftNode { name, info: NodeInfo { stage: at, assignment, params, late, hermetic }, work });
+        self.nodes.push(DraftNode { name, info: NodeInfo { stage: at, assignment, params, late, command }, work });
     }
 
     fn build(&self, stage: &StageDeclaration, choices: &Choices) -> Result<Work, Vec<Diagnostic>> {

@@ -81,7 +81,7 @@ impl Pipeline {
             return Ok(None);
         }
         let store = self.project.store_path(self.file.store.path.as_deref());
-        let answers = Answers::to(late(), &self.project.root, &store).map_err(CommandError::failed)?;
+        let answers = Answers::to(late(), &self.project, &store).map_err(CommandError::failed)?;
         let with_answers = |(id, key): (NodeId, &LateKey)| {
             let mut node = self.graph.node(id).clone();
             node.stage.config.extend(answers.lines(key));

@@ -15,10 +15,12 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_cache::{Artifact, Digest, Shape, Store, copy_file};
 use headwater_engine::{Bound, Failure, Job};
+use headwater_sandbox::tracing::{self, Traced};
 use headwater_sandbox::{Ending, Order, SupervisorsError};
 
 use crate::catalog;
@@ -28,7 +30,7 @@ use crate::process::command::{Command, CommandLine, Dep};
 use crate::process::missing::Places;
 use crate::process::outs::{self, OutError};
 use crate::process::work::WorkFolder;
-use crate::process::workshop::Workshop;
+use crate::process::workshop::{TRACE, Workshop};
 use crate::project::{Project, file_type};
 use crate::report::duration;
 
@@ -87,13 +89,19 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
     })
 }
 
-struct Staging {
+/// A folder in which a command runs; it goes when this is dropped.
+pub struct Staging {
     folder: WorkFolder,
-    project: PathBuf,
+    /// Where the project's paths stand.
+    pub project: PathBuf,
 }
 
 impl Staging {
-    fn new(node: &str, project: &Project) -> Result<Self, CommandFailure> {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn new(node: &str, project: &Project) -> Result<Self, CommandFailure> {
         let all = project.state.join("work");
         let folder = files("make a folder in", &all, WorkFolder::new(&all, &Project::file_name(node)))?;
         for part in ["project", "home", "tmp"] {
@@ -120,7 +128,7 @@ impl Staging {
                 }
                 Ok(())
             }
-            (None, _) => mount_artifact(&input.artifact, &target, job),
+            (None, _) => mount_artifact(&input.artifact, &target, job.store),
         }
     }
 
@@ -184,6 +192,7 @@ impl Staging {
             environment: self.environment(command),
             folder: self.project.clone().into(),
             log: log.into(),
+            errors_apart: false,
             bounds: workshop.bounds(command, &self.folder.path),
             timeout: command.timeout,
             idle_timeout: command.idle_timeout,
@@ -197,6 +206,16 @@ impl Staging {
         all.extend(own.into_iter().map(|(name, path)| (name.into(), path.into())));
         all.extend(passed_on(command).map(|(name, value)| (name.into(), value)));
         all
+    }
+
+    /// Runs the command under ptrace, to see what it reads; it is held to nothing.
+    ///
+    /// # Errors
+    /// If it cannot be traced.
+    pub fn trace(&self, command: &Command, workshop: &Workshop) -> io::Result<Traced> {
+        let log = self.folder.path.join("log");
+        let order = Order { bounds: None, ..self.order(command, workshop, &log) };
+        tracing::trace(&order, &["/proc/self/exe".into(), TRACE.into()])
     }
 
     /// What may be missing in the pipeline file, from the last words of the command.
@@ -251,10 +270,13 @@ fn trouble(failure: Failure) -> Trouble {
 }
 
 /// An output of another stage, as a file or folder.
-fn mount_artifact(artifact: &Artifact, target: &Path, job: &Job<'_>) -> Result<(), Failure> {
+///
+/// # Errors
+/// If its bytes are missing or damaged, or cannot be written.
+pub fn mount_artifact(artifact: &Artifact, target: &Path, store: &Arc<Store>) -> Result<(), Failure> {
     match (artifact.type_name.as_str(), artifact.shape) {
         ("frame", _) => {
-            let frame = catalog::read(job.store, artifact, headwater_stages::frame::decode)?;
+            let frame = catalog::read(store, artifact, headwater_stages::frame::decode)?;
             let bytes = headwater_stages::collect::write::write_frame(&frame, &target.to_string_lossy());
             let bytes = bytes.map_err(|error| {
                 let path = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -262,8 +284,8 @@ fn mount_artifact(artifact: &Artifact, target: &Path, job: &Job<'_>) -> Result<(
             })?;
             files("write", target, fs::write(target, bytes)).map_err(Failure::new)
         }
-        (type_name, Shape::Blob) => Ok(job.store.lend(&artifact.digest, target, type_name == "executable")?),
-        (_, Shape::Tree) => outs::write_tree(job.store, artifact, target, Store::lend),
+        (type_name, Shape::Blob) => Ok(store.lend(&artifact.digest, target, type_name == "executable")?),
+        (_, Shape::Tree) => outs::write_tree(store, artifact, target, Store::lend),
     }
 }
 
