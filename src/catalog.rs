@@ -24,7 +24,6 @@ use headwater_stages::prepare::{Prepare, Split, Sql};
 use headwater_stages::train::Train;
 use serde_json::Value as Json;
 
-use crate::interrupt::{Interrupted, is_interrupted};
 use crate::pipeline::blame::ConfigError;
 use crate::pipeline::value::Value;
 use crate::project::Project;
@@ -93,10 +92,7 @@ fn build<K: Kind>(config: &Value, project: &Arc<Project>) -> Result<Built, Confi
         inputs: input_ports(&ports.inputs),
         outputs: ports.outputs.iter().map(output_port).collect(),
         reads: Arc::new(move |bound| selections::<K>(&for_reads, bound)),
-        run: Arc::new(move |job| match is_interrupted(&project) {
-            true => Err(Failure::new(Interrupted)),
-            false => execute::<K>(&for_run, &names, job, &project),
-        }),
+        run: Arc::new(move |job| execute::<K>(&for_run, &names, job, &project)),
         outs: None,
     };
     Ok(Built { stage, files: file_ports(&ports.inputs) })

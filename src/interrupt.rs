@@ -5,7 +5,7 @@
 //! | once | no stage starts any more; commands get `SIGTERM`, and `SIGKILL` after some seconds; what has finished is recorded |
 //! | twice | commands are killed, and the program ends at once: the store is as after a kill, whole |
 //!
-//! It does not know the engine: stages ask whether they may start. Invariants: after the first interrupt the program ends
+//! Invariants: after the first interrupt the program ends
 //! within [`PATIENCE`], whatever it waits for; a signal that was ignored when the program began, as by `nohup`, stays so.
 
 use std::io;
@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
+use headwater_engine::Cancel;
 use headwater_sandbox::Level;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -27,58 +28,58 @@ pub const PATIENCE: Duration = Duration::from_secs(9);
 /// How long supervisors have to kill what they run.
 const KILLING: Duration = Duration::from_millis(500);
 
-/// Why a stage did not start, or did not end by itself.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("interrupted")]
-pub struct Interrupted;
-
-/// Whether the program was interrupted.
-pub fn is_interrupted(project: &Project) -> bool {
-    project.workshop.supervisors.level() > Level::Go
+/// What signals end: a run, and the commands of a project.
+#[derive(Clone)]
+struct Heard {
+    cancel: Cancel,
+    project: Weak<Project>,
 }
 
-/// Lets signals end what runs in a project, and then the program.
+/// Lets signals end a run, the commands of its project, and then the program.
 ///
 /// # Errors
 /// If signals cannot be had.
-pub fn listen(project: &Arc<Project>) -> io::Result<()> {
+pub fn listen(project: &Arc<Project>, cancel: Cancel) -> io::Result<()> {
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
     let mut signals = Signals::new(wanted)?;
-    let project = Arc::downgrade(project);
+    let ended = Heard { cancel, project: Arc::downgrade(project) };
     let hear = move || {
         let mut heard = false;
         for signal in signals.forever() {
             // Who closes a terminal may send this more than once.
             if heard && signal != SIGHUP {
-                end_now(&project);
+                ended.end_now();
             } else if !std::mem::replace(&mut heard, true) {
-                stop(&project);
+                ended.stop();
             }
         }
     };
     thread::Builder::new().name("interrupts".into()).spawn(hear).map(drop)
 }
 
-/// Another thread goes on hearing.
-fn stop(project: &Weak<Project>) {
-    interrupt(project, Level::Stop);
-    tell("interrupted: what runs is told to end; once more kills it");
-    let project = project.clone();
-    thread::spawn(move || {
-        thread::sleep(PATIENCE);
-        end_now(&project);
-    });
-}
+impl Heard {
+    /// Another thread goes on hearing.
+    fn stop(&self) {
+        self.raise(Level::Stop);
+        tell("interrupted: what runs is told to end; once more kills it");
+        let ended = self.clone();
+        thread::spawn(move || {
+            thread::sleep(PATIENCE);
+            ended.end_now();
+        });
+    }
 
-fn end_now(project: &Weak<Project>) {
-    interrupt(project, Level::Kill);
-    thread::sleep(KILLING);
-    std::process::exit(EXIT_CODE.into());
-}
+    fn end_now(&self) {
+        self.raise(Level::Kill);
+        thread::sleep(KILLING);
+        std::process::exit(EXIT_CODE.into());
+    }
 
-fn interrupt(project: &Weak<Project>, level: Level) {
-    if let Some(project) = project.upgrade() {
-        project.workshop.supervisors.interrupt(level);
+    fn raise(&self, level: Level) {
+        self.cancel.raise();
+        if let Some(project) = self.project.upgrade() {
+            project.workshop.supervisors.interrupt(level);
+        }
     }
 }
 

@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use crate::commands::{Format, Globals};
 use crate::error::CommandError;
-use crate::interrupt::Interrupted;
 use crate::journal::{EndLine, Journal, Line, NodeLine, OutputLine};
 use crate::process::staging::printable;
 use crate::process::workshop::Hermetic;
@@ -31,8 +30,6 @@ pub struct Reporter<'a> {
     journal: Journal,
     bar: ProgressBar,
     running: Vec<NodeId>,
-    /// Nodes that did not start or end because of an interrupt.
-    interrupted: usize,
     /// The first thing that went wrong with telling; it must not end the run.
     trouble: Option<CommandError>,
 }
@@ -98,11 +95,11 @@ impl<'a> Reporter<'a> {
     pub fn new(workspace: &'a Workspace, globals: &'a Globals, journal: Journal) -> Self {
         let shown = globals.format == Format::Human && !globals.quiet && io::stderr().is_terminal();
         let bar = if shown { live_bar() } else { ProgressBar::hidden() };
-        let commands = workspace.pipeline.nodes.iter().filter_map(|node| node.hermetic);
-        if commands.into_iter().any(|hermetic| hermetic == Hermetic::Unavailable) {
+        let commands = workspace.pipeline.nodes.iter().filter_map(|node| node.command.as_ref());
+        if commands.into_iter().any(|command| command.hermetic() == Hermetic::Unavailable) {
             tell(UNVERIFIED);
         }
-        Self { workspace, globals, journal, bar, running: Vec::new(), interrupted: 0, trouble: None }
+        Self { workspace, globals, journal, bar, running: Vec::new(), trouble: None }
     }
 
     /// Takes in an event.
@@ -114,25 +111,10 @@ impl<'a> Reporter<'a> {
                 self.running.push(node);
                 self.show_running();
             }
-            Event::Finished(finish) => {
-                let finish = self.as_told(finish);
-                self.finished(&finish);
-            }
+            Event::Finished(finish) => self.finished(&finish),
             Event::Retrying { node, attempt, error, seconds } => self.retrying(node, attempt, &error, seconds),
             Event::Previewed { .. } => {}
         }
-    }
-
-    /// A stage that an interrupt ended has not failed.
-    fn as_told(&mut self, mut finish: Finish) -> Finish {
-        if finish.outcome == Outcome::Failed
-            && finish.error.as_ref().is_some_and(|text| *text == Interrupted.to_string())
-        {
-            finish.outcome = Outcome::Cancelled;
-            finish.error = None;
-            self.interrupted += 1;
-        }
-        finish
     }
 
     fn finished(&mut self, finish: &Finish) {
@@ -173,7 +155,10 @@ impl<'a> Reporter<'a> {
             outputs: ports.map(|(port, artifact)| OutputLine::new(port, artifact)).collect(),
             inputs: producers(&pipeline.graph, finish.node),
             params: pipeline.nodes[finish.node.0].params.iter().cloned().collect(),
-            hermetic: pipeline.nodes[finish.node.0].hermetic.map(|hermetic| hermetic.word().to_owned()),
+            hermetic: pipeline.nodes[finish.node.0]
+                .command
+                .as_ref()
+                .map(|command| command.hermetic().word().to_owned()),
             error: finish.error.clone(),
         }
     }
@@ -259,8 +244,6 @@ impl<'a> Reporter<'a> {
     /// If output or journal could not be written.
     pub fn end(mut self, summary: &Summary) -> Result<(), CommandError> {
         self.bar.finish_and_clear();
-        let failed = summary.failed.saturating_sub(self.interrupted);
-        let summary = &Summary { failed, cancelled: summary.cancelled + summary.failed - failed, ..*summary };
         let seconds = self.workspace.elapsed();
         self.journal.write(&Line::End(EndLine::new(summary, seconds)), true).map_err(CommandError::failed)?;
         match self.globals.format {

@@ -146,7 +146,8 @@ impl CachedRun<'_> {
     fn facts(&self) -> Option<Facts> {
         let (pipeline, project) = (self.pipeline, &self.pipeline.project);
         let has_secrets = pipeline.nodes.iter().any(|node| !node.late.secrets.is_empty());
-        let is_unbound = pipeline.nodes.iter().any(|node| node.hermetic == Some(Hermetic::Unavailable));
+        let commands = pipeline.nodes.iter().filter_map(|node| node.command.as_ref());
+        let is_unbound = commands.into_iter().any(|command| command.hermetic() == Hermetic::Unavailable);
         // Globs are found by searching folders, secrets must not be written down, and that nobody holds a command to what
         // it declares is said in each run.
         if pipeline.has_globs() || has_secrets || is_unbound {
@@ -250,7 +251,8 @@ fn all_stand(facts: &Facts, snapshot: &Snapshot, project: Project) -> bool {
     let names: BTreeSet<&str> = facts.tools.keys().map(String::as_str).collect();
     let project = Arc::new(project);
     std::thread::scope(|scope| {
-        let versions = (!names.is_empty()).then(|| scope.spawn(|| tools::versions(&names, &project.root)));
+        let versions = (!names.is_empty())
+            .then(|| scope.spawn(|| tools::versions(&names, &project.root, &project.workshop.supervisors)));
         let stand = snapshot.holds(&RealDisk) && facts.folders.iter().all(|folder| folder.stands(&project));
         let same = |versions: BTreeMap<String, String>| versions == facts.tools;
         stand && versions.is_none_or(|asked| asked.join().is_ok_and(same))

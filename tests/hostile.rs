@@ -333,3 +333,32 @@ fn files_without_a_mode_can_be_outs() {
     assert!(done.code == 0 || done.out.contains("Permission denied"), "{}", done.out);
     assert!(!fs::symlink_metadata(project.path("out")).expect("it is there").file_type().is_fifo());
 }
+
+#[test]
+fn what_a_command_reads_is_found_by_running_it_traced() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let line = "cat in.txt folder/mine.txt; test -e mine.txt; (cat out; ls folder > out) 2> /dev/null";
+    let project = project(line, "");
+    project.edit("pipeline.toml", r#"deps = ["in.txt"]"#, r#"deps = ["in.txt", "home/.ssh/key"]"#);
+    let done = project.call(&["deps", "make"]);
+    assert_eq!(
+        (done.code, done.out.as_str()),
+        (0, "deps = [\"in.txt\", \"home/.ssh/key\", \"folder\", \"mine.txt\"]\n"),
+        "{}",
+        done.err
+    );
+    assert!(done.err.contains("declares, and did not read: home/.ssh/key"), "{}", done.err);
+    assert_eq!((project.read("out").as_str(), project.processes()), (PRECIOUS, Vec::new()), "nothing has changed");
+    let json = project.ok(&["deps", "make", "--format", "json"]);
+    assert!(json.contains(r#""undeclared":["folder","mine.txt"],"unused":["home/.ssh/key"]"#), "{json}");
+}
+
+#[test]
+fn a_failed_command_is_told_which_file_of_the_project_it_named_in_vain() {
+    let project = project("cat folder/mine.txt > out", "");
+    let done = project.call(&["run"]);
+    let hint = "`folder/mine.txt` is in the project, and no dep: add it: deps = [\"in.txt\", \"folder/mine.txt\"]";
+    assert!(done.err.contains(hint), "{}", done.err);
+}

@@ -4772,5 +4772,8 @@ resources = { gpus = 1, license = 2 }
          help: say what there is: [resources] in the pipeline file, or --resource NAME=AMOUNT\n"
     );
     let done = project.call(&["run", "--resource", "gpus"]);
-    assert_eq!((done.code, done.err.as_str()), (2, "error: `gpus` is no resource: expected NAME=AMOUNT, such as gpus=1\n"));
+    assert_eq!(
+        (done.code, done.err.as_str()),
+        (2, "error: `gpus` is no resource: expected NAME=AMOUNT, such as gpus=1\n")
+    );
 }

@@ -14,9 +14,13 @@ pub const HEAD: usize = 8 * 1024 * 1024;
 /// How much of the end is kept.
 pub const TAIL: usize = 8 * 1024 * 1024;
 
-/// What is printed, on its way into a file.
+/// How much is kept of what goes into no file.
+pub const LEAST: usize = 64 * 1024;
+
+/// What is printed, on its way into a file, or kept as far as it is short.
 pub struct Capture {
-    file: File,
+    file: Option<File>,
+    kept: Vec<u8>,
     printed: u64,
     tail: VecDeque<u8>,
     /// The first failure to write, as on a full disk; it does not end the program.
@@ -24,16 +28,22 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Captures into a new file.
+    /// Captures into a new file; without a path, the beginning is kept.
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn new(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::create(path)?, printed: 0, tail: VecDeque::new(), failure: None })
+    pub fn new(path: Option<&Path>) -> io::Result<Self> {
+        let file = path.map(File::create).transpose()?;
+        Ok(Self { file, kept: Vec::new(), printed: 0, tail: VecDeque::new(), failure: None })
     }
 
     /// Takes bytes.
     pub fn take(&mut self, bytes: &[u8]) {
+        if self.file.is_none() {
+            self.printed += bytes.len() as u64;
+            let room = LEAST - self.kept.len();
+            return self.kept.extend(&bytes[..room.min(bytes.len())]);
+        }
         let room = HEAD.saturating_sub(usize::try_from(self.printed).unwrap_or(usize::MAX));
         let (head, rest) = bytes.split_at(room.min(bytes.len()));
         self.printed += bytes.len() as u64;
@@ -45,16 +55,19 @@ impl Capture {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        if self.failure.is_none() {
-            self.failure = self.file.write_all(bytes).err();
+        if let (Some(file), None) = (&mut self.file, &self.failure) {
+            self.failure = file.write_all(bytes).err();
         }
     }
 
-    /// Writes the end; how many bytes were printed.
+    /// Writes the end; how many bytes were printed, and those that were kept.
     ///
     /// # Errors
     /// The first failure to write.
-    pub fn finish(mut self) -> io::Result<u64> {
+    pub fn finish(mut self) -> io::Result<(u64, Vec<u8>)> {
+        if self.file.is_none() {
+            return Ok((self.printed, self.kept));
+        }
         let left_out = self.printed.saturating_sub((HEAD + self.tail.len()) as u64);
         if left_out > 0 {
             self.write(format!("\n[{left_out} bytes are left out here]\n").as_bytes());
@@ -62,7 +75,7 @@ impl Capture {
         let (first, second) = self.tail.as_slices();
         let tail = [first, second].concat();
         self.write(&tail);
-        self.failure.map_or(Ok(self.printed), Err)
+        self.failure.map_or(Ok((self.printed, Vec::new())), Err)
     }
 }
 
@@ -73,9 +86,9 @@ mod tests {
     fn captured(parts: &[&[u8]]) -> Vec<u8> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
-        let mut capture = Capture::new(&path).expect("a file");
+        let mut capture = Capture::new(Some(&path)).expect("a file");
         parts.iter().for_each(|part| capture.take(part));
-        let printed = capture.finish().expect("written");
+        let (printed, _) = capture.finish().expect("written");
         assert_eq!(printed, parts.iter().map(|part| part.len() as u64).sum::<u64>());
         std::fs::read(path).expect("bytes")
     }
@@ -87,6 +100,17 @@ mod tests {
         assert_eq!(captured(&[&half, &half]), [half.clone(), half].concat());
         let (head, tail) = (vec![b'a'; HEAD], vec![b'b'; TAIL]);
         assert_eq!(captured(&[&head, &tail]), [head, tail].concat());
+    }
+
+    #[test]
+    fn without_a_file_the_beginning_is_kept() {
+        let mut capture = Capture::new(None).expect("no file");
+        let part = vec![b'a'; LEAST - 1];
+        capture.take(&part);
+        capture.take(b"bc");
+        capture.take(b"d");
+        let (printed, kept) = capture.finish().expect("nothing is written");
+        assert_eq!((printed, kept.len(), kept.last()), (LEAST as u64 + 2, LEAST, Some(&b'b')));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | [`supervisor`] | what such a process does |
 //! | [`bounds`] | files and network that a program may use, enforced by the kernel |
 //! | [`descendants`] | ending all that a program has started |
+//! | [`tracing`] | which files a program uses |
 //! | [`capture`] | what it prints, bounded |
 //!
 //! It does not know pipelines, stages or the store.
@@ -40,6 +41,7 @@ pub mod descendants;
 pub mod order;
 pub mod supervisor;
 pub mod supervisors;
+pub mod tracing;
 
 pub use order::{Bounds, Ending, Order, Report};
 pub use supervisors::{Level, Supervisors, SupervisorsError};

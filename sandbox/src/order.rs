@@ -22,8 +22,10 @@ pub struct Order {
     pub environment: Vec<(OsString, OsString)>,
     /// Where it begins.
     pub folder: OsString,
-    /// The file that takes what it prints.
+    /// The file that takes what it prints; if it is empty, the beginning comes with the report.
     pub log: OsString,
+    /// Whether what it prints on standard error comes with the report. It may print no more there than a pipe holds.
+    pub errors_apart: bool,
     /// What it may use; `None`: whatever its user may.
     pub bounds: Option<Bounds>,
     /// How long it may take.
@@ -67,6 +69,10 @@ pub struct Report {
     pub survivors: u32,
     /// Bytes that it printed.
     pub printed: u64,
+    /// The first of them, if there is no file for them.
+    pub output: Vec<u8>,
+    /// What it printed on standard error, if that is kept apart.
+    pub errors: Vec<u8>,
 }
 
 /// What a supervisor is told.

@@ -81,6 +81,8 @@ struct Run<'a> {
     /// The program itself.
     main: Pid,
     output: Option<PipeReader>,
+    /// What it prints on standard error, if that is kept apart; read in the end.
+    errors: Option<PipeReader>,
     capture: Capture,
     ended: Ended,
     /// Why it was told to end.
@@ -104,19 +106,43 @@ impl<'a> Run<'a> {
             Ok(run) => run.finish(),
             Err(error) => {
                 descendants::end_all(&mut Ended::new());
-                Report { ending: Ending::NotStarted(error.to_string()), survivors: 0, printed: 0 }
+                Report {
+                    ending: Ending::NotStarted(error.to_string()),
+                    survivors: 0,
+                    printed: 0,
+                    output: Vec::new(),
+                    errors: Vec::new(),
+                }
             }
         }
     }
 
     fn start(order: &'a Order, control: &'a UnixStream) -> io::Result<Self> {
-        let capture = Capture::new(Path::new(&order.log))?;
+        let capture = Capture::new(Some(Path::new(&order.log)).filter(|log| !log.as_os_str().is_empty()))?;
         let (output, writer) = io::pipe()?;
-        let main =
-            thread::scope(|scope| scope.spawn(|| spawn(order, writer)).join().expect("starting does not panic"))?;
+        let (errors, apart) = if order.errors_apart {
+            io::pipe().map(|(errors, apart)| (Some(errors), Some(apart)))?
+        } else {
+            (None, None)
+        };
+        let main = thread::scope(|scope| {
+            scope.spawn(|| spawn(order, writer, apart)).join().expect("starting does not panic")
+        })?;
         let (ended, now) = (Ended::new(), Instant::now());
         let output = Some(output);
-        Ok(Self { order, control, main, output, capture, ended, cause: None, last: None, begun: now, heard: now })
+        Ok(Self {
+            order,
+            control,
+            main,
+            output,
+            errors,
+            capture,
+            ended,
+            cause: None,
+            last: None,
+            begun: now,
+            heard: now,
+        })
     }
 
     fn finish(mut self) -> Report {
@@ -125,16 +151,23 @@ impl<'a> Run<'a> {
         }
         let survivors = descendants::end_all(&mut self.ended);
         self.drain();
+        let errors = self.errors.take().map(rest).unwrap_or_default();
         let ending = match (self.cause, self.ended.get(&self.main.as_raw_nonzero().get())) {
             (Some(cause), _) => cause,
             (None, Some(status)) => ending(*status),
             (None, None) => Ending::NotStarted("its end was lost".into()),
         };
         match self.capture.finish() {
-            Ok(printed) => Report { ending, survivors, printed },
+            Ok((printed, output)) => Report { ending, survivors, printed, output, errors },
             Err(error) => {
                 let text = format!("what it printed cannot be written to {}: {error}", self.order.log.display());
-                Report { ending: Ending::NotStarted(text), survivors, printed: 0 }
+                Report {
+                    ending: Ending::NotStarted(text),
+                    survivors,
+                    printed: 0,
+                    output: Vec::new(),
+                    errors: Vec::new(),
+                }
             }
         }
     }
@@ -238,6 +271,18 @@ impl<'a> Run<'a> {
     }
 }
 
+/// What is in a pipe, without waiting for more.
+fn rest(mut pipe: PipeReader) -> Vec<u8> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let (mut bytes, mut chunk) = (Vec::new(), [0; CHUNK]);
+    while poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+        && let Ok(length @ 1..) = pipe.read(&mut chunk)
+    {
+        bytes.extend(&chunk[..length]);
+    }
+    bytes
+}
+
 fn ending(status: WaitStatus) -> Ending {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => Ending::Code(code),
@@ -247,12 +292,13 @@ fn ending(status: WaitStatus) -> Ending {
 }
 
 /// Binds the calling thread and starts the program from it. The thread must end then.
-fn spawn(order: &Order, output: io::PipeWriter) -> io::Result<Pid> {
+fn spawn(order: &Order, output: io::PipeWriter, errors: Option<io::PipeWriter>) -> io::Result<Pid> {
     // Found before the bounds are in force: an error should say that it is not there, not that it may not be looked at.
     let mut command = Command::new(find(order).unwrap_or_else(|| PathBuf::from(&order.program)));
     command.arg0(&order.program).args(&order.arguments).current_dir(&order.folder);
     command.env_clear().envs(order.environment.iter().map(|(name, value)| (name, value)));
-    command.process_group(0).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    command.process_group(0).stdin(Stdio::null()).stdout(output.try_clone()?);
+    command.stderr(errors.unwrap_or(output));
     if let Some(bounds) = &order.bounds {
         bounds::enter(bounds)?;
     }

@@ -20,9 +20,18 @@ fn has_python() -> bool {
 fn a_program_is_reported_with_its_code_or_signal_and_what_it_printed() {
     let place = Place::new();
     let report = place.run(&place.order("echo out; echo err >&2; echo again; exit 3"));
-    assert_eq!(report, Report { ending: Ending::Code(3), survivors: 0, printed: 14 });
+    let (output, errors) = (Vec::new(), Vec::new());
+    assert_eq!(report, Report { ending: Ending::Code(3), survivors: 0, printed: 14, output, errors });
     assert_eq!(place.printed(), "out\nerr\nagain\n");
     assert_eq!(place.run(&place.order("kill -9 $$")).ending, Ending::Signal(9));
+}
+
+#[test]
+fn what_is_printed_comes_with_the_report_if_there_is_no_file_for_it() {
+    let place = Place::new();
+    let order = place.order("echo out; echo err >&2; echo again");
+    let report = place.run(&Order { log: "".into(), errors_apart: true, ..order });
+    assert_eq!((report.output.as_slice(), report.errors.as_slice()), (&b"out\nagain\n"[..], &b"err\n"[..]));
 }
 
 #[test]

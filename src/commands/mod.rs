@@ -1,6 +1,7 @@
 //! The command line: a verb a file. This one parses and dispatches.
 
 pub mod compare;
+pub mod deps;
 pub mod diff;
 pub mod explain;
 pub mod get;
@@ -15,6 +16,7 @@ pub mod show;
 pub mod status;
 pub mod store;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CommandError;
-use crate::process::workshop::SUPERVISE;
+use crate::process::workshop::{SUPERVISE, TRACE};
 use crate::unchanged;
 
 /// Machine-learning pipelines built the way a build system builds software.
@@ -74,6 +76,7 @@ enum Command {
     Run(run::Run),
     Status(status::Status),
     Explain(explain::Explain),
+    Deps(deps::Deps),
     Graph(graph::DrawGraph),
     Show(show::Show),
     Get(get::Get),
@@ -108,6 +111,11 @@ pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == SUPERVISE) {
         return headwater_sandbox::supervisor::serve().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
+    if std::env::args_os().nth(1).is_some_and(|word| word == TRACE) {
+        let arguments: Vec<OsString> = std::env::args_os().skip(2).collect();
+        eprintln!("{}", headwater_sandbox::tracing::become_traced(&arguments));
+        return ExitCode::FAILURE;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -133,6 +141,7 @@ fn dispatch(cli: &Cli) -> Result<(), CommandError> {
         Command::Run(command) => command.execute(globals),
         Command::Status(command) => command.execute(globals),
         Command::Explain(command) => command.execute(globals),
+        Command::Deps(command) => command.execute(globals),
         Command::Graph(command) => command.execute(globals),
         Command::Show(command) => command.execute(globals),
         Command::Get(command) => command.execute(globals),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::Args;
 use headwater_cache::Artifact;
-use headwater_engine::{Event, Finish, Options, Outcome, Summary};
+use headwater_engine::{Event, Finish, Key, NodeId, Options, Outcome, Summary};
 
 use crate::commands::{Globals, status};
 use crate::error::CommandError;
@@ -60,53 +60,43 @@ impl Run {
             }
         }
         let workspace = Workspace::open(&globals.pipeline, &self.settings)?;
-        let forced = if self.force.is_empty() { Vec::new() } else { workspace.pipeline.targets(&self.force)? };
-        let mut targets = workspace.pipeline.targets(&self.targets)?;
-        targets.extend(&forced);
-        let (jobs, keep_going, preview) = (self.jobs(), self.keep_going, self.dry_run);
-        let declared = &workspace.pipeline.file.resources;
-        let capacities = resources::overlaid(declared, &self.resources).map_err(CommandError::usage)?;
-        let options = Options { targets, forced, jobs, keep_going, preview, capacities, ..Options::default() };
+        let options = self.options(&workspace)?;
         if self.dry_run {
             return status::preview(&workspace, &options, globals);
         }
         unchanged::forget(&globals.pipeline);
-        interrupt::listen(&workspace.pipeline.project).map_err(CommandError::failed)?;
         let pipeline = &workspace.pipeline;
+        interrupt::listen(&pipeline.project, options.cancel.clone()).map_err(CommandError::failed)?;
         let journal = Journal::begin(&pipeline.project.state, &pipeline.file.name, arguments());
         let journal = journal.map_err(CommandError::failed)?;
         let run = journal.run.clone();
-        let mut reporter = Reporter::new(&workspace, globals, journal);
-        let (mut finished, mut outs, mut restored) = (BTreeMap::new(), Vec::new(), false);
-        let mut trace = self.trace.as_ref().map(|_| Trace::default());
-        let summary = workspace.drive(&options, &mut |event| {
-            if let Some(trace) = &mut trace {
-                trace.take(&event, &pipeline.graph, workspace.elapsed());
-            }
-            if let Event::Finished(Finish { node, key: Some(key), outcome: Outcome::Ran | Outcome::Cached, .. }) =
-                &event
-            {
-                finished.insert(*node, *key);
-            }
-            if let Event::Finished(finish) = &event {
-                outs.extend(placed(pipeline, finish));
-                restored |= finish.restored;
-            }
-            reporter.take(event);
-        })?;
+        let trace = self.trace.as_ref().map(|_| Trace::default());
+        let mut listener = Listener::new(&workspace, Reporter::new(&workspace, globals, journal), trace);
+        let summary = workspace.drive(&options, &mut |event| listener.take(event))?;
+        let Listener { reporter, trace, finished, outs, restored, .. } = listener;
         workspace.remember_use(&finished)?;
         reporter.end(&summary)?;
-        if let (Some(trace), Some(path)) = (&trace, &self.trace) {
+        if let Some((trace, path)) = trace.zip(self.trace.as_ref()) {
             trace.write(path)?;
         }
-        if interrupt::is_interrupted(&pipeline.project) {
+        if options.cancel.is_raised() {
             return Err(CommandError::Interrupted);
         }
         let Summary { ran, failed, skipped, cancelled, .. } = summary;
         if ran + failed + skipped + cancelled == 0 && !restored && self.asks_for_what_is_new() {
             workspace.keep_unchanged(&self.targets, &outs, &run, &summary);
         }
-        if summary.failed > 0 { Err(CommandError::RunFailed) } else { Ok(()) }
+        if failed > 0 { Err(CommandError::RunFailed) } else { Ok(()) }
+    }
+
+    fn options(&self, workspace: &Workspace) -> Result<Options, CommandError> {
+        let pipeline = &workspace.pipeline;
+        let forced = if self.force.is_empty() { Vec::new() } else { pipeline.targets(&self.force)? };
+        let mut targets = pipeline.targets(&self.targets)?;
+        targets.extend(&forced);
+        let capacities = resources::overlaid(&pipeline.file.resources, &self.resources).map_err(CommandError::usage)?;
+        let (jobs, keep_going, preview) = (self.jobs(), self.keep_going, self.dry_run);
+        Ok(Options { targets, forced, jobs, keep_going, preview, capacities, ..Options::default() })
     }
 
     /// Whether only what has changed could make this run do something.
@@ -116,6 +106,39 @@ impl Run {
 
     fn jobs(&self) -> usize {
         self.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, Into::into)
+    }
+}
+
+/// What is gathered from a run's events.
+struct Listener<'a> {
+    workspace: &'a Workspace,
+    reporter: Reporter<'a>,
+    trace: Option<Trace>,
+    finished: BTreeMap<NodeId, Key>,
+    /// Each out in the project.
+    outs: Vec<(PathBuf, Artifact)>,
+    /// Whether an out was put back in place.
+    restored: bool,
+}
+
+impl<'a> Listener<'a> {
+    fn new(workspace: &'a Workspace, reporter: Reporter<'a>, trace: Option<Trace>) -> Self {
+        let (finished, outs) = Default::default();
+        Self { workspace, reporter, trace, finished, outs, restored: false }
+    }
+
+    fn take(&mut self, event: Event) {
+        let pipeline = &self.workspace.pipeline;
+        if let Some(trace) = &mut self.trace {
+            trace.take(&event, &pipeline.graph, self.workspace.elapsed());
+        }
+        if let Event::Finished(finish) = &event {
+            let made = matches!(finish.outcome, Outcome::Ran | Outcome::Cached);
+            self.finished.extend(finish.key.filter(|_| made).map(|key| (finish.node, key)));
+            self.outs.extend(placed(pipeline, finish));
+            self.restored |= finish.restored;
+        }
+        self.reporter.take(event);
     }
 }
 

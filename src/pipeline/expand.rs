@@ -18,7 +18,6 @@ use crate::pipeline::value::{Datum, Span, Value};
 use crate::pipeline::variants::{Variant, Variants};
 use crate::pipeline::wiring;
 use crate::process::command::{Command, LateKey};
-use crate::process::workshop::Hermetic;
 use crate::project::Project;
 
 /// What is known of a node beside what the engine needs.
@@ -34,8 +33,8 @@ pub struct NodeInfo {
     pub late: LateKey,
     /// Programs of the project that its command starts and that are not there.
     pub absent: Vec<PathBuf>,
-    /// Of a command, whether it is held to what it declares.
-    pub hermetic: Option<Hermetic>,
+    /// The command, if it is one.
+    pub command: Option<Command>,
 }
 
 /// The graph of a pipeline.
@@ -198,11 +197,11 @@ impl Expansion<'_> {
             Work::Command(command) => command.late_key(self.project),
             Work::Kind(_) | Work::Broken => LateKey::default(),
         };
-        let hermetic = match &work {
-            Work::Command(command) => Some(command.hermetic()),
+        let command = match &work {
+            Work::Command(command) => Some(command.clone()),
             Work::Kind(_) | Work::Broken => None,
         };
-        let info = NodeInfo { stage: at, assignment, params, late, absent: Vec::new(), hermetic };
+        let info = NodeInfo { stage: at, assignment, params, late, absent: Vec::new(), command };
         self.nodes.push(DraftNode { name, info, work });
     }
 

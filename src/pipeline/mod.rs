@@ -100,7 +100,7 @@ impl Pipeline {
         if late().all(|key| *key == LateKey::default()) {
             return Ok(None);
         }
-        let answers = Answers::to(late(), &self.project.root, &self.store_path());
+        let answers = Answers::to(late(), &self.project, &self.store_path());
         answers.map(Some).map_err(CommandError::failed)
     }
 

@@ -266,12 +266,17 @@ impl Answers {
     ///
     /// # Errors
     /// If there are secrets, and their key cannot be had from the store at this path.
-    pub fn to<'a>(keys: impl Iterator<Item = &'a LateKey> + Clone, root: &Path, store: &Path) -> io::Result<Self> {
+    pub fn to<'a>(
+        keys: impl Iterator<Item = &'a LateKey> + Clone,
+        project: &Project,
+        store: &Path,
+    ) -> io::Result<Self> {
         let tools: BTreeSet<&str> = keys.clone().flat_map(|key| key.tools.iter().map(String::as_str)).collect();
         let names: BTreeSet<&String> = keys.flat_map(|key| &key.secrets).collect();
         let key = if names.is_empty() { None } else { Some(SecretKey::of_store(store)?) };
         let hash = |name: &String| Some((name.clone(), key.as_ref()?.hash(&std::env::var_os(name)?)));
-        Ok(Self { versions: tools::versions(&tools, root), secrets: names.into_iter().filter_map(hash).collect() })
+        let versions = tools::versions(&tools, &project.root, &project.workshop.supervisors);
+        Ok(Self { versions, secrets: names.into_iter().filter_map(hash).collect() })
     }
 
     /// The lines of one node's configuration.

@@ -178,7 +178,7 @@ impl Reach {
     /// A place, or what lies in it beside the holes.
     fn around_holes(&self, place: &Path) -> Vec<OsString> {
         let real = place.canonicalize().unwrap_or_else(|_| place.to_owned());
-        if self.holes.iter().any(|hole| *hole == real) {
+        if self.holes.contains(&real) {
             return Vec::new();
         }
         if !self.holes.iter().any(|hole| hole.starts_with(&real)) {

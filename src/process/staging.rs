@@ -15,20 +15,21 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_cache::{Artifact, Digest, Shape, Store, copy_file};
 use headwater_engine::{Bound, Failure, Job};
+use headwater_sandbox::tracing::{self, Traced};
 use headwater_sandbox::{Ending, Order, SupervisorsError};
 
 use crate::catalog;
-use crate::interrupt::{Interrupted, is_interrupted};
 use crate::pipeline::interpolate::shell_argument;
 use crate::process::command::{Command, CommandLine, Dep};
 use crate::process::missing::Places;
 use crate::process::outs::{self, OutError};
 use crate::process::work::WorkFolder;
-use crate::process::workshop::Workshop;
+use crate::process::workshop::{TRACE, Workshop};
 use crate::project::{Project, file_type};
 use crate::report::duration;
 
@@ -67,8 +68,8 @@ impl From<CommandFailure> for Trouble {
 /// # Errors
 /// If a dep cannot be put in place, the command fails, or an out is missing.
 pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Artifact>, Failure> {
-    if is_interrupted(project) {
-        return Err(Failure::new(Interrupted));
+    if job.cancel.is_raised() {
+        return Err(Failure::Cancelled);
     }
     let staging = Staging::new(job.node, project).map_err(Failure::new)?;
     for input in job.inputs {
@@ -87,13 +88,19 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
     })
 }
 
-struct Staging {
+/// A folder in which a command runs; it goes when this is dropped.
+pub struct Staging {
     folder: WorkFolder,
-    project: PathBuf,
+    /// Where the project's paths stand.
+    pub project: PathBuf,
 }
 
 impl Staging {
-    fn new(node: &str, project: &Project) -> Result<Self, CommandFailure> {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn new(node: &str, project: &Project) -> Result<Self, CommandFailure> {
         let all = project.state.join("work");
         let folder = files("make a folder in", &all, WorkFolder::new(&all, &Project::file_name(node)))?;
         for part in ["project", "home", "tmp"] {
@@ -120,7 +127,7 @@ impl Staging {
                 }
                 Ok(())
             }
-            (None, _) => mount_artifact(&input.artifact, &target, job),
+            (None, _) => mount_artifact(&input.artifact, &target, job.store),
         }
     }
 
@@ -139,7 +146,7 @@ impl Staging {
         make_parent(log)?;
         let order = self.order(command, workshop, log);
         let report = workshop.supervisors.run(&order).map_err(|error| match error {
-            SupervisorsError::Interrupted => Trouble::Other(Failure::new(Interrupted)),
+            SupervisorsError::Interrupted => Trouble::Other(Failure::Cancelled),
             SupervisorsError::NotStarted(_) | SupervisorsError::Lost => Trouble::Command(error.to_string()),
         })?;
         self.judge(command, &report.ending)?;
@@ -154,7 +161,7 @@ impl Staging {
         let limit = |limit: Option<Duration>| duration(limit.unwrap_or_default().as_secs_f64());
         Err(Trouble::Command(match ending {
             Ending::Code(0) => return Ok(()),
-            Ending::Stopped => return Err(Trouble::Other(Failure::new(Interrupted))),
+            Ending::Stopped => return Err(Trouble::Other(Failure::Cancelled)),
             Ending::Code(code) => format!("the command ended with exit code {code}"),
             Ending::Signal(signal) => format!("the command ended with signal {signal}"),
             Ending::NotStarted(why) => format!("the command cannot be started: {why}"),
@@ -184,6 +191,7 @@ impl Staging {
             environment: self.environment(command),
             folder: self.project.clone().into(),
             log: log.into(),
+            errors_apart: false,
             bounds: workshop.bounds(command, &self.folder.path),
             timeout: command.timeout,
             idle_timeout: command.idle_timeout,
@@ -197,6 +205,16 @@ impl Staging {
         all.extend(own.into_iter().map(|(name, path)| (name.into(), path.into())));
         all.extend(passed_on(command).map(|(name, value)| (name.into(), value)));
         all
+    }
+
+    /// Runs the command under ptrace, to see what it reads; it is held to nothing.
+    ///
+    /// # Errors
+    /// If it cannot be traced.
+    pub fn trace(&self, command: &Command, workshop: &Workshop) -> io::Result<Traced> {
+        let log = self.folder.path.join("log");
+        let order = Order { bounds: None, ..self.order(command, workshop, &log) };
+        tracing::trace(&order, &["/proc/self/exe".into(), TRACE.into()])
     }
 
     /// What may be missing in the pipeline file, from the last words of the command.
@@ -251,10 +269,13 @@ fn trouble(failure: Failure) -> Trouble {
 }
 
 /// An output of another stage, as a file or folder.
-fn mount_artifact(artifact: &Artifact, target: &Path, job: &Job<'_>) -> Result<(), Failure> {
+///
+/// # Errors
+/// If its bytes are missing or damaged, or cannot be written.
+pub fn mount_artifact(artifact: &Artifact, target: &Path, store: &Arc<Store>) -> Result<(), Failure> {
     match (artifact.type_name.as_str(), artifact.shape) {
         ("frame", _) => {
-            let frame = catalog::read(job.store, artifact, headwater_stages::frame::decode)?;
+            let frame = catalog::read(store, artifact, headwater_stages::frame::decode)?;
             let bytes = headwater_stages::collect::write::write_frame(&frame, &target.to_string_lossy());
             let bytes = bytes.map_err(|error| {
                 let path = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -262,8 +283,8 @@ fn mount_artifact(artifact: &Artifact, target: &Path, job: &Job<'_>) -> Result<(
             })?;
             files("write", target, fs::write(target, bytes)).map_err(Failure::new)
         }
-        (type_name, Shape::Blob) => Ok(job.store.lend(&artifact.digest, target, type_name == "executable")?),
-        (_, Shape::Tree) => outs::write_tree(job.store, artifact, target, Store::lend),
+        (type_name, Shape::Blob) => Ok(store.lend(&artifact.digest, target, type_name == "executable")?),
+        (_, Shape::Tree) => outs::write_tree(store, artifact, target, Store::lend),
     }
 }
 

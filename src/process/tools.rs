@@ -5,34 +5,31 @@
 //! version. It is asked in the environment that commands have, but for `HOME`, where shims keep their settings. The answers
 //! are not kept for the next process: the program that is found may be a shim (rustup, pyenv), whose file stays the same
 //! when the version that it chooses changes.
+//!
+//! Programs are asked below supervisors, so that nothing of them outlives the answer, but not within bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headwater_cache::Digest;
+use headwater_sandbox::{Ending, Order, Supervisors};
 
 /// How long a program may take to tell its version.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often it is looked whether it has ended.
-const PAUSE: Duration = Duration::from_millis(2);
-/// More text than this is no version.
-const TEXT_BYTES: u64 = 64 * 1024;
-/// How many programs are asked at once: they mostly wait for the disk.
-const AT_ONCE: usize = 16;
+/// How many programs are asked at once: each takes a supervisor.
+const AT_ONCE: usize = 4;
 
 /// The versions of programs, as they enter keys; they are asked in the project's root, where shims look for their settings.
-pub fn versions(programs: &BTreeSet<&str>, root: &Path) -> BTreeMap<String, String> {
+pub fn versions(programs: &BTreeSet<&str>, root: &Path, supervisors: &Supervisors) -> BTreeMap<String, String> {
     let programs: Vec<&str> = programs.iter().copied().collect();
     let mut found = BTreeMap::new();
     for some in programs.chunks(AT_ONCE) {
         thread::scope(|scope| {
-            let asked: Vec<_> = some.iter().map(|program| (program, scope.spawn(|| version(program, root)))).collect();
+            let asked: Vec<_> =
+                some.iter().map(|program| (program, scope.spawn(|| version(program, root, supervisors)))).collect();
             for (program, answer) in asked {
                 found.insert((*program).to_owned(), answer.join().expect("asking does not panic"));
             }
@@ -41,10 +38,10 @@ pub fn versions(programs: &BTreeSet<&str>, root: &Path) -> BTreeMap<String, Stri
     found
 }
 
-fn version(program: &str, root: &Path) -> String {
+fn version(program: &str, root: &Path, supervisors: &Supervisors) -> String {
     let Some(path) = find(program, root) else { return "not found".into() };
     if !path.starts_with(root)
-        && let Some(line) = ask(&path, root)
+        && let Some(line) = ask(&path, root, supervisors)
     {
         return line;
     }
@@ -67,49 +64,20 @@ fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }
 
-fn ask(path: &Path, root: &Path) -> Option<String> {
-    let mut command = Command::new(path);
-    command.arg("--version").current_dir(root).env_clear().env("LANG", "C.UTF-8");
-    command.envs(["PATH", "HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok()?;
-    let deadline = Instant::now() + PATIENCE;
-    let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
-    let status = wait(&mut child, deadline)?;
-    let (out, err) = (text(&out, deadline)?, text(&err, deadline)?);
-    let text = String::from_utf8_lossy(if out.is_empty() { &err } else { &out }).into_owned();
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
-    line.filter(|_| status.success())
-}
-
-/// Reads beside the program, which a full pipe would stop. Who inherited the pipe may keep it open for ever, so nobody
-/// waits for this thread.
-fn drain(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let read = pipe.map(|pipe| pipe.take(TEXT_BYTES).read_to_end(&mut bytes));
-        // Who asked may have given up.
-        let _ = read.is_some_and(|read| read.is_ok()).then(|| sender.send(bytes));
-    });
-    receiver
-}
-
-fn text(pipe: &Receiver<Vec<u8>>, deadline: Instant) -> Option<Vec<u8>> {
-    pipe.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
-}
-
-/// How a program ended; one that did not end in time is killed.
-fn wait(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            Ok(None) if Instant::now() < deadline => thread::sleep(PAUSE),
-            Ok(None) | Err(_) => {
-                // Both fail for one that has ended, which is as good.
-                let _ = child.kill();
-                let _ = child.wait();
-                return None;
-            }
-        }
-    }
+/// The first line of what it prints on standard output, else on standard error.
+fn ask(path: &Path, root: &Path, supervisors: &Supervisors) -> Option<String> {
+    let passed_on = ["PATH", "HOME"].into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    let order = Order {
+        program: path.into(),
+        arguments: vec!["--version".into()],
+        environment: [("LANG".into(), "C.UTF-8".into())].into_iter().chain(passed_on).collect(),
+        folder: root.into(),
+        errors_apart: true,
+        timeout: Some(PATIENCE),
+        ..Order::default()
+    };
+    let report = supervisors.run(&order).ok().filter(|report| report.ending == Ending::Code(0))?;
+    let text = if report.output.is_empty() { report.errors } else { report.output };
+    let text = String::from_utf8_lossy(&text).into_owned();
+    text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }

@@ -13,6 +13,9 @@ use crate::process::reach::Reach;
 /// The first argument by which this program knows that it is to be a supervisor.
 pub const SUPERVISE: &str = "supervise-commands";
 
+/// The first argument by which this program knows that it is to become a traced command.
+pub const TRACE: &str = "trace-command";
+
 /// Whether and how the bounds of a command are in force; it is part of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hermetic {

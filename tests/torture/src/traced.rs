@@ -214,13 +214,16 @@ impl Tracer {
         Ok(ending)
     }
 
-    /// How many tasks of killed programs are not ended by their supervisors; those go on then, to their end.
+    /// The tasks of killed programs that are not ended by their supervisors, as their command lines; they go on then, to
+    /// their end.
     ///
     /// # Errors
     /// If the harness cannot do it.
-    pub fn release(&mut self) -> Result<u64, Trouble> {
+    pub fn release(&mut self) -> Result<Vec<String>, Trouble> {
         self.settle()?;
-        let survivors = self.tasks.len() as u64;
+        let line =
+            |task: &Pid| fs::read_to_string(format!("/proc/{task}/cmdline")).unwrap_or_default().replace('\0', " ");
+        let survivors = self.tasks.keys().map(line).collect();
         let watches: Vec<Watch> =
             self.tasks.values().map(|task| Watch::over(task.group.as_raw() as u32, PATIENCE)).collect();
         for task in std::mem::take(&mut self.held) {
