@@ -93,7 +93,8 @@ pub fn row(tool: &dyn Tool, cut: Cut, orders: &Orders, default: u64, expected: E
     let Cut { system, wait, .. } = cut;
     let name = format!("power {} {}", system.name(), tool.name());
     let count = orders.count.unwrap_or(default);
-    let mut score = Score::new(name.clone(), orders.command(expected.row("power"), count) + &cut.arguments(tool, expected));
+    let mut score =
+        Score::new(name.clone(), orders.command(expected.row("power"), count) + &cut.arguments(tool, expected));
     if let Err(missing) = available(system) {
         score.take(0, missing);
         return Ok(score);
