@@ -82,6 +82,8 @@ pub struct Reach {
     home: Option<PathBuf>,
     path: Vec<PathBuf>,
     installed: BTreeSet<PathBuf>,
+    /// The same, without holes.
+    read: Vec<OsString>,
 }
 
 impl Reach {
@@ -91,11 +93,12 @@ impl Reach {
         let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
-        let mut reach = Self { holes, home, path, installed: BTreeSet::new() };
+        let mut reach = Self { holes, home, path, installed: BTreeSet::new(), read: Vec::new() };
         reach.installed.extend(SYSTEM.iter().map(PathBuf::from));
         for folder in reach.path.clone() {
             reach.add_program_folder(&folder);
         }
+        reach.read = reach.installed.iter().flat_map(|place| reach.around_holes(place)).collect();
         reach
     }
 
@@ -109,7 +112,8 @@ impl Reach {
         for name in command.env.iter().chain(&command.secrets) {
             all.add_variable(name);
         }
-        let mut read: Vec<OsString> = all.installed.iter().flat_map(|place| all.around_holes(place)).collect();
+        let added = all.installed.difference(&self.installed).flat_map(|place| self.around_holes(place));
+        let mut read: Vec<OsString> = self.read.iter().cloned().chain(added).collect();
         if command.network {
             read.extend(NETWORK.iter().map(OsString::from));
         }
@@ -232,7 +236,8 @@ mod tests {
     /// A reach with nothing but `PATH`, in a folder that has `home` as home.
     fn reach(root: &Path, path: &str, hole: &str) -> Reach {
         let (holes, home) = (vec![root.join(hole)], Some(root.join("home")));
-        let mut reach = Reach { holes, home, path: vec![root.join(path)], installed: BTreeSet::new() };
+        let (path_folders, installed, read) = (vec![root.join(path)], BTreeSet::new(), Vec::new());
+        let mut reach = Reach { holes, home, path: path_folders, installed, read };
         reach.add_program_folder(&root.join(path));
         reach
     }

@@ -1,0 +1,91 @@
+//! Whether a command was held to what it declares: in its key, in what is told, and on a system that cannot do it.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use support::{Done, Project};
+
+fn project() -> Project {
+    let project = Project::with(
+        "[pipeline]\nname = \"p\"\n\n[stages.make]\nrun = \"cp in.txt out\"\ndeps = [\"in.txt\"]\nouts = [\"out\"]\n",
+    );
+    project.write("in.txt", "text");
+    project
+}
+
+/// A run on a kernel that knows no Landlock.
+fn without_landlock(project: &Project) -> Done {
+    let mut command = project.command(&["run", "--format", "json"]);
+    let architecture = std::env::consts::ARCH.try_into().expect("a known processor");
+    let rules = BTreeMap::from([(libc::SYS_landlock_create_ruleset, Vec::new())]);
+    let refuse = SeccompAction::Errno(libc::ENOSYS as u32);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, architecture).expect("a filter");
+    let filter: BpfProgram = filter.try_into().expect("a program");
+    // A filter binds a thread, and what it starts.
+    let run = std::thread::spawn(move || {
+        seccompiler::apply_filter(&filter).expect("a filter");
+        command.output().expect("it starts")
+    });
+    let output = run.join().expect("no panic");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Done { code: output.status.code().expect("a code"), out: text(output.stdout), err: text(output.stderr) }
+}
+
+#[test]
+fn a_result_says_whether_its_command_was_held_to_what_it_declares() {
+    let project = project();
+    assert_eq!(project.run(&[]).succeeded().node("make")["hermetic"], "enforced");
+    project.write("pipeline.toml", project.read("pipeline.toml") + "hermetic = false\n");
+    assert_eq!(project.run(&[]).succeeded().node("make")["hermetic"], "off");
+    let journal =
+        std::fs::read_dir(project.path(".headwater/runs")).expect("runs").map(|run| run.expect("a run").path());
+    let journal: Vec<String> = journal.map(|run| std::fs::read_to_string(run).expect("text")).collect();
+    assert!(journal.iter().any(|run| run.contains(r#""hermetic":"off""#)), "{journal:?}");
+}
+
+#[test]
+fn what_was_made_unheld_is_no_result_of_who_asks_for_bounds() {
+    let project = project();
+    project.edit("pipeline.toml", "name = \"p\"", "name = \"p\"\nhermetic = false");
+    assert_eq!(project.run(&[]).succeeded().ran(), ["make"]);
+    project.edit("pipeline.toml", "\nhermetic = false", "");
+    assert_eq!(project.run(&[]).succeeded().ran(), ["make"]);
+    assert!(project.run(&[]).succeeded().ran().is_empty());
+}
+
+#[test]
+fn a_stage_may_be_hermetic_in_a_pipeline_that_is_not() {
+    let project = project();
+    project.edit("pipeline.toml", "name = \"p\"", "name = \"p\"\nhermetic = false");
+    project.write("pipeline.toml", project.read("pipeline.toml") + "hermetic = true\n");
+    assert_eq!(project.run(&[]).succeeded().node("make")["hermetic"], "enforced");
+}
+
+#[test]
+fn limits_of_time_are_not_in_the_key_and_the_network_is() {
+    let project = project();
+    project.run(&[]).succeeded();
+    project.write("pipeline.toml", project.read("pipeline.toml") + "timeout = \"1h\"\nidle_timeout = \"1h\"\n");
+    assert!(project.run(&[]).succeeded().ran().is_empty());
+    project.write("pipeline.toml", project.read("pipeline.toml") + "network = true\n");
+    assert_eq!(project.run(&[]).succeeded().ran(), ["make"]);
+}
+
+#[test]
+fn where_the_kernel_cannot_do_it_a_run_says_so_once_and_marks_its_results() {
+    let project = project();
+    let unheld = without_landlock(&project);
+    assert_eq!(unheld.code, 0, "{}", unheld.err);
+    assert_eq!(
+        unheld.err.matches("this system cannot hold commands to what they declare").count(),
+        1,
+        "{}",
+        unheld.err
+    );
+    assert!(unheld.out.contains(r#""hermetic":"unavailable""#), "{}", unheld.out);
+    assert_eq!(project.processes(), Vec::<String>::new());
+    let held = project.run(&[]).succeeded();
+    assert_eq!((held.ran(), held.node("make")["hermetic"].as_str()), (vec!["make".to_owned()], Some("enforced")));
+}
