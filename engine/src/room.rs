@@ -78,7 +78,6 @@ const SIMPLE: usize = 0;
 
 /// What is free, and who waits for it.
 pub struct Room {
-    cpus: u64,
     free: Vec<u64>,
     /// Distinct requests.
     classes: Vec<Amounts>,
@@ -123,7 +122,6 @@ impl Room {
         let Census { free, classes, .. } = census;
         let ranked = classes.iter().map(|_| BinaryHeap::new()).collect();
         Ok(Self {
-            cpus: cpus.into(),
             free,
             classes,
             class_of,
@@ -255,11 +253,6 @@ impl Room {
         let fitting = (0..self.classes.len()).filter(|class| self.fits(*class));
         let first = fitting.filter_map(|class| self.ranked[class].peek().map(|(priority, node, _)| (*priority, *node)));
         first.max().map(|(_, Reverse(node))| node)
-    }
-
-    /// The cpus that there are.
-    pub fn cpus(&self) -> u64 {
-        self.cpus
     }
 }
 
