@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use headwater_cache::{Artifact, Claims, Digest, Ledger, Shape, Store, UsedSet};
-use headwater_engine::{Event, Key, NodeId, Options, Preview, RunError, Session, Summary};
+use headwater_engine::{Event, Key, NodeId, Options, Preview, RunError, Session, Summary, TooMuch};
 
 use crate::clock::WallClock;
 use crate::error::CommandError;
@@ -15,6 +15,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::interpolate::shell_argument;
 use crate::process::command::Answers;
 use crate::report::tell;
+use crate::size::human;
 use crate::sources::{Kept, KeptSources};
 use crate::unchanged::{CachedRun, Source, Watched};
 
@@ -284,11 +285,19 @@ fn split_output(reference: &str) -> (String, Option<String>) {
 fn run_error(error: RunError) -> CommandError {
     match error {
         RunError::TooMuch(nodes) => {
-            let told = nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n       ");
+            let told = nodes.iter().map(too_much).collect::<Vec<_>>().join("\n       ");
             let hint = "say what there is: [resources] in the pipeline file, or --resource NAME=AMOUNT";
             CommandError::Usage(told, vec![hint.into()])
         }
         other => CommandError::failed(other),
+    }
+}
+
+fn too_much(TooMuch { node, excess }: &TooMuch) -> String {
+    let (requested, capacity) = (excess.requested, excess.capacity);
+    match excess.resource.as_str() {
+        "memory" => format!("`{node}` asks for {} of memory, and there is {}", human(requested), human(capacity)),
+        name => format!("`{node}` asks for {requested} of `{name}`, and there is {capacity}"),
     }
 }
 

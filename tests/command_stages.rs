@@ -1126,3 +1126,36 @@ fn projects_that_share_a_store_share_what_secrets_made() {
     };
     assert!(outcome() && !outcome());
 }
+
+#[test]
+fn a_flaky_command_is_tried_again() {
+    let project = Project::empty();
+    let count = project.path("count").display().to_string();
+    project.write(
+        "pipeline.toml",
+        format!(
+            r#"
+[stages.flaky]
+run = "echo x >> {count} && test $(wc -l < {count}) = 2 && cp {count} out.txt"
+outs = ["out.txt"]
+hermetic = false
+retries = 1
+resources = {{ cpus = 64, memory = "1M", license = 1 }}
+
+[stages.hopeless]
+run = "false"
+outs = ["never.txt"]
+retries = 1
+"#
+        ),
+    );
+    let run = project.run(&["--keep-going"]);
+    assert_eq!(run.done.code, 1);
+    let retried: Vec<&str> = run.done.out.lines().filter(|line| line.contains(r#""event":"node_retrying""#)).collect();
+    assert_eq!(retried.len(), 2, "{}", run.done.out);
+    assert!(retried.iter().all(|line| line.contains(r#""attempt":1"#) && line.contains(r#""seconds":1.0"#)));
+    assert_eq!(run.node("flaky")["outcome"], "ran");
+    assert_eq!(project.read("out.txt"), "x\nx\n");
+    assert_eq!(run.node("hopeless")["outcome"], "failed");
+    assert!(run.node("hopeless")["error"].as_str().expect("a text").contains("exit code 1"));
+}

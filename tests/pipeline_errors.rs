@@ -410,7 +410,7 @@ error: unknown key `null_vaules`
   | ^^^^^^^^^^^
   |
   = help: did you mean `null_values`?
-  = help: the keys are: path, format, compression, null_values, delimiter, header, types, columns, uses, input, inputs, gather, over
+  = help: the keys are: path, format, compression, null_values, delimiter, header, types, columns, uses, input, inputs, gather, over, resources, retries
 
 "#,
     );
@@ -434,7 +434,7 @@ error: unknown key `inptu`
   | ^^^^^
   |
   = help: did you mean `input`?
-  = help: the keys are: test, folds, fold, stratify, seed, uses, input, inputs, gather, over
+  = help: the keys are: test, folds, fold, stratify, seed, uses, input, inputs, gather, over, resources, retries
 
 "#,
     );
@@ -4730,7 +4730,62 @@ resources = { cpus = 0, memory = -1, gpus = "one", license = 1.5 }
 retries = 101
 "#,
         r#"
-error: `cpus` is 0, expected a whole number of at least 1
+error: `cpus` is `0`, expected a whole number of at least 1
+ --> pipeline.toml:9:22
+  |
+9 | resources = { cpus = 0, memory = -1, gpus = "one", license = 1.5 }
+  |                      ^
+
+error: `memory` is `-1`, expected a number of bytes such as 500M or 20G
+ --> pipeline.toml:9:34
+  |
+9 | resources = { cpus = 0, memory = -1, gpus = "one", license = 1.5 }
+  |                                  ^^
+  |
+  = help: write: memory = "4G"
+
+error: `gpus` is `one`, expected a whole number of at least 0
+ --> pipeline.toml:9:45
+  |
+9 | resources = { cpus = 0, memory = -1, gpus = "one", license = 1.5 }
+  |                                             ^^^^^
+
+error: `license` is `1.5`, expected a whole number of at least 0
+ --> pipeline.toml:9:62
+  |
+9 | resources = { cpus = 0, memory = -1, gpus = "one", license = 1.5 }
+  |                                                              ^^^
+
+error: `retries` is `101`, expected a whole number from 0 to 100
+  --> pipeline.toml:10:11
+   |
+10 | retries = 101
+   |           ^^^
+   |
+   = help: write: retries = 2
+
+error: `cpus` is not set in the file: it is what `--jobs` says
+ --> pipeline.toml:2:1
+  |
+2 | cpus = 4
+  | ^^^^
+  |
+  = help: remove it; by default all cores are used
+
+error: `memory` is `16 GB of it`, expected a number of bytes such as 500M or 20G
+ --> pipeline.toml:3:10
+  |
+3 | memory = "16 GB of it"
+  |          ^^^^^^^^^^^^^
+  |
+  = help: write: memory = "4G"
+
+error: `license` is `0`, expected a whole number of at least 1
+ --> pipeline.toml:4:11
+  |
+4 | license = 0
+  |           ^
+
 "#,
     );
 }
@@ -4744,7 +4799,24 @@ outs = ["a.txt"]
 resources = 4
 retries = "two"
 "#,
-        "",
+        r#"
+error: `resources` is an integer, expected a table
+ --> pipeline.toml:4:13
+  |
+4 | resources = 4
+  |             ^
+  |
+  = help: write: resources = { cpus = 2, memory = "4G" }
+
+error: `retries` is `two`, expected a whole number from 0 to 100
+ --> pipeline.toml:5:11
+  |
+5 | retries = "two"
+  |           ^^^^^
+  |
+  = help: write: retries = 2
+
+"#,
     );
 }
 
@@ -4768,7 +4840,7 @@ resources = { gpus = 1, license = 2 }
     assert_eq!(done.code, 2);
     assert_eq!(
         done.err,
-        "error: `a` asks for 2000000000 memory, and there are 1000000000\n       `b` asks for 1 gpus, and there are 0\n  \
+        "error: `a` asks for 2.0 GB of memory, and there is 1.0 GB\n       `b` asks for 1 of `gpus`, and there is 0\n  \
          help: say what there is: [resources] in the pipeline file, or --resource NAME=AMOUNT\n"
     );
     let done = project.call(&["run", "--resource", "gpus"]);

@@ -29,7 +29,8 @@ use std::num::NonZeroU32;
 /// How many others may begin while a node waits, before it is due.
 pub const OVERTAKEN: u64 = 16;
 
-/// What a node takes up while it runs; one cpu unless it says more.
+/// What a node takes up while it runs; one cpu unless it says more. One that asks for more cpus than there are takes all
+/// of them: how many there are is a machine's matter, and no project's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Request {
     pub cpus: NonZeroU32,
@@ -59,7 +60,7 @@ pub struct Capacities {
 /// More than there will ever be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excess {
-    /// `cpus`, `memory`, `gpus` or a tag.
+    /// `memory`, `gpus` or a tag.
     pub resource: String,
     pub requested: u64,
     pub capacity: u64,
@@ -293,7 +294,8 @@ impl<'a> Census<'a> {
     }
 
     fn amounts(&mut self, request: &Request) -> Result<Amounts, Excess> {
-        let mut asked = vec![("cpus", 0, u64::from(request.cpus.get())), ("gpus", 2, request.gpus.into())];
+        let cpus = u64::from(request.cpus.get()).min(self.free[0]);
+        let mut asked = vec![("cpus", 0, cpus), ("gpus", 2, request.gpus.into())];
         if self.capacities.memory.is_some() {
             asked.push(("memory", 1, request.memory));
         }

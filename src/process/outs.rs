@@ -47,6 +47,8 @@ pub enum OutError {
     Holes { path: String, length: u64, written: u64 },
     #[error("the name of the out {path:?} is not UTF-8")]
     Name { path: PathBuf },
+    #[error("{path} is no lock file; remove it", path = path.display())]
+    NoLockFile { path: PathBuf },
     #[error("a stored folder has an entry {name:?}, which is no path inside it")]
     Escapes { name: String },
 }
@@ -194,6 +196,10 @@ impl PlacedOuts {
         let name = format!("outs-{}", &Digest::of(first.as_bytes()).short()[..2]);
         let path = self.project.state.join("locks").join(name);
         make_parent(&path)?;
+        // A link could lead to a lock that this process holds itself, and waits for then.
+        if fs::symlink_metadata(&path).is_ok_and(|about| !about.is_file()) {
+            return Err(Failure::new(OutError::NoLockFile { path }));
+        }
         let file = File::options().write(true).create(true).truncate(false).open(&path);
         let file = at("open", &path, file)?;
         at("lock", &path, file.lock())?;
@@ -399,6 +405,22 @@ mod tests {
             assert!(error.to_string().contains("no path inside it"), "{error}");
             assert!(!folder.path().join("escaped").exists() && scan(&target).expect("a folder").is_empty());
         }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_lock_file_is_refused_and_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let project = Arc::new(Project::of(&folder.path().join("pipeline.toml")).expect("a project"));
+        let outs = PlacedOuts::new(vec!["a.txt".into()], project.clone());
+        drop(outs.lock().map_err(|failure| failure.to_string()).expect("a lock"));
+        let locks = project.state.join("locks");
+        let path = fs::read_dir(&locks).expect("a folder").next().expect("a lock file").expect("an entry").path();
+        let held = File::create(locks.join("held")).expect("a file");
+        held.lock().expect("a lock");
+        fs::remove_file(&path).expect("removed");
+        std::os::unix::fs::symlink("held", &path).expect("a link");
+        let failure = outs.lock().expect_err("refused");
+        assert_eq!(failure.to_string(), format!("{} is no lock file; remove it", path.display()));
     }
 
     #[test]

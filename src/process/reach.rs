@@ -157,6 +157,9 @@ impl Reach {
             false => self.path.iter().map(|folder| folder.join(program)).find(|path| path.is_file()),
         };
         let Some(found) = found else { return };
+        // Also one that lies in the project: its bytes are in the key, what lies around it is not.
+        self.installed.extend(found.canonicalize());
+        self.installed.insert(found.clone());
         for path in [interpreter(&found), Some(found)].into_iter().flatten() {
             if let Some(folder) = path.parent().filter(|folder| !self.has(folder)) {
                 self.add_installation(folder);
