@@ -1,11 +1,14 @@
 //! What `benches/hashing` measures: the file index, folders and the store, one action a run, with its seconds.
 //!
-//! Usage: `hashing hash FILE… | put STORE FILE… | look INDEX FOLDER`
+//! Usage: `hashing hash FILE… | put STORE FILE… | look INDEX FOLDER | add INDEX STORE FOLDER`
 
 use std::path::Path;
 use std::time::Instant;
 
 use headwater_cache::{FileIndex, Store};
+
+/// As many as a run uses to keep sources.
+const WRITERS: usize = 16;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -15,6 +18,7 @@ fn main() {
         ["hash", files @ ..] => hash(files),
         ["put", store, files @ ..] => put(store, files),
         ["look", index, folder] => look(index, folder),
+        ["add", index, store, folder] => add(index, store, folder),
         _ => panic!("see the first lines of this file"),
     };
     println!("{:.4} s  {done}", begun.elapsed().as_secs_f64());
@@ -34,6 +38,27 @@ fn put(store: &str, files: &[&str]) -> String {
     // Nothing is durable before.
     store.commit().expect("a commit");
     digests
+}
+
+/// Looks at a folder and puts all its files into the store, as a run does that keeps its sources: durably, and known to the
+/// index.
+fn add(index: &str, store: &str, folder: &str) -> String {
+    let (index, folder) = (FileIndex::open(Path::new(index)), Path::new(folder));
+    let store = Store::open(Path::new(store)).expect("a store");
+    let files = index.folder(folder, &|_| false).expect("a folder");
+    std::thread::scope(|scope| {
+        for part in files.chunks(files.len().div_ceil(WRITERS).max(1)) {
+            scope.spawn(|| {
+                part.iter().filter(|file| !store.contains(&file.state.digest)).for_each(|file| {
+                    let (digest, _) = store.put_file(&folder.join(&file.name)).expect("a put");
+                    assert_eq!(digest, file.state.digest, "it holds still");
+                });
+            });
+        }
+    });
+    store.commit().expect("a commit");
+    index.save().expect("a saved index");
+    format!("{} files", files.len())
 }
 
 /// Looks at a folder, and keeps what was learned.

@@ -157,9 +157,11 @@ impl Reach {
             false => self.path.iter().map(|folder| folder.join(program)).find(|path| path.is_file()),
         };
         let Some(found) = found else { return };
-        // Also one that lies in the project: its bytes are in the key, what lies around it is not.
-        self.installed.extend(found.canonicalize());
-        self.installed.insert(found.clone());
+        // The bytes of one that lies in the project are in the key, what lies around it is not.
+        let real = found.canonicalize().unwrap_or_else(|_| found.clone());
+        if self.holes.iter().any(|hole| real.starts_with(hole)) {
+            self.installed.extend([real, found.clone()]);
+        }
         for path in [interpreter(&found), Some(found)].into_iter().flatten() {
             if let Some(folder) = path.parent().filter(|folder| !self.has(folder)) {
                 self.add_installation(folder);
@@ -270,6 +272,15 @@ mod tests {
         let mut reach = reach(&root, "tools", "project");
         reach.add_program("run");
         assert_eq!(reach.installed, BTreeSet::from([root.join("apps/env"), root.join("tools")]));
+    }
+
+    #[test]
+    fn a_started_program_of_the_project_is_within_reach_and_its_neighbour_is_not() {
+        let (_folder, root) = folder(&["project/bin/tool", "project/bin/other"]);
+        let mut reach = reach(&root, "project/bin", "project");
+        reach.add_program("tool");
+        let found: Vec<OsString> = reach.installed.iter().flat_map(|place| reach.around_holes(place)).collect();
+        assert_eq!(found, [root.join("project/bin/tool").into_os_string()]);
     }
 
     #[test]
