@@ -58,19 +58,25 @@ pub fn listen(project: &Arc<Project>, cancel: Cancel) -> io::Result<()> {
 }
 
 impl Heard {
-    /// Another thread goes on hearing.
+    /// Other threads wait and tell, as this one goes on hearing: whoever reads what is told may have stopped reading.
     fn stop(&self) {
-        self.raise(Level::Stop);
-        tell("interrupted: what runs is told to end; once more kills it");
         let ended = self.clone();
-        thread::spawn(move || {
+        let end = move || {
             thread::sleep(PATIENCE);
             ended.end_now();
-        });
+        };
+        if thread::Builder::new().spawn(end).is_err() {
+            return self.end_now();
+        }
+        self.raise(Level::Stop);
+        // What cannot be told is not.
+        let _ = thread::Builder::new().spawn(|| tell("interrupted: what runs is told to end; once more kills it"));
     }
 
+    /// Ends the program also if a supervisor cannot be reached.
     fn end_now(&self) {
-        self.raise(Level::Kill);
+        let ended = self.clone();
+        let _ = thread::Builder::new().spawn(move || ended.raise(Level::Kill));
         thread::sleep(KILLING);
         std::process::exit(EXIT_CODE.into());
     }

@@ -221,6 +221,12 @@ impl History {
         self.paths.iter().filter_map(|path| read(path))
     }
 
+    /// The number of the run that began last.
+    pub fn newest(&self) -> Option<String> {
+        let name = self.paths.first()?.file_name()?.to_str()?;
+        Some(name.split('-').next()?.to_owned())
+    }
+
     /// The runs that tell of nodes, newest first. Those between one that found nothing changed and the one before which
     /// that was are passed over: they found the same.
     pub fn telling_runs(&self) -> impl Iterator<Item = PastRun> + '_ {

@@ -49,6 +49,7 @@ pub struct Unchanged {
 struct Facts {
     version: u32,
     program: Place,
+    hermetic: String,
     root: PathBuf,
     pipeline: String,
     targets: Vec<String>,
@@ -65,12 +66,12 @@ struct Facts {
     saved: f64,
 }
 
-/// Which file stands at a path. Of the program that runs here its times count too.
+/// Which file stands at a path, and when it was changed.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
     device: u64,
     inode: u64,
-    changed: Option<(i64, i64)>,
+    changed: (i64, i64),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,7 +119,8 @@ impl CachedRun<'_> {
     pub fn keep(&self) {
         if let Some(bytes) = self.encode() {
             let path = path_in(&self.pipeline.project.state);
-            let aside = path.with_extension(format!("{}.part", std::process::id()));
+            // Two that write it at once make one that does not check.
+            let aside = path.with_extension("part");
             if fs::write(&aside, bytes).and_then(|()| fs::rename(&aside, &path)).is_err() {
                 let _ = fs::remove_file(&aside);
             }
@@ -150,14 +152,18 @@ impl CachedRun<'_> {
         let is_unbound = commands.into_iter().any(|command| command.hermetic() == Hermetic::Unavailable);
         // Globs are found by searching folders, secrets must not be written down, and that nobody holds a command to what
         // it declares is said in each run.
-        if pipeline.has_globs() || has_secrets || is_unbound {
+        // Where a relative path leads is another place in another folder.
+        let store_moves = std::env::var_os("HEADWATER_STORE").is_some_and(|path| Path::new(&path).is_relative());
+        if pipeline.has_globs() || has_secrets || is_unbound || store_moves {
             return None;
         }
-        let places: io::Result<Vec<(PathBuf, Place)>> =
-            self.store.landmarks().ok()?.into_iter().map(landmark).collect();
+        let place = |path: PathBuf| Ok((path.clone(), Place::of(&path)?));
+        let landmarks: io::Result<Vec<(PathBuf, Place)>> =
+            self.store.landmarks().ok()?.into_iter().map(place).collect();
         Some(Facts {
             version: VERSION,
-            program: program().ok()?,
+            program: Place::of_program().ok()?,
+            hermetic: hermetic(),
             root: project.root.clone(),
             pipeline: Digest::of(pipeline.source.as_bytes()).to_string(),
             targets: self.targets.to_vec(),
@@ -165,7 +171,7 @@ impl CachedRun<'_> {
             tools: self.answers.map(|answers| answers.versions.clone()).unwrap_or_default(),
             folders: self.folders(),
             absent: pipeline.nodes.iter().flat_map(|node| node.absent.iter().cloned()).collect(),
-            landmarks: places.ok()?,
+            landmarks: landmarks.ok()?,
             name: pipeline.file.name.clone(),
             run: self.run.to_owned(),
             cached: self.summary.cached,
@@ -203,14 +209,20 @@ fn variable(name: &str) -> Option<Option<String>> {
     }
 }
 
-fn landmark(path: PathBuf) -> io::Result<(PathBuf, Place)> {
-    let about = fs::metadata(&path)?;
-    Ok((path, Place { device: about.dev(), inode: about.ino(), changed: None }))
+impl Place {
+    fn of(path: &Path) -> io::Result<Self> {
+        let about = fs::metadata(path)?;
+        Ok(Self { device: about.dev(), inode: about.ino(), changed: (about.ctime(), about.ctime_nsec()) })
+    }
+
+    fn of_program() -> io::Result<Self> {
+        Self::of(&std::env::current_exe()?)
+    }
 }
 
-fn program() -> io::Result<Place> {
-    let about = fs::metadata(std::env::current_exe()?)?;
-    Ok(Place { device: about.dev(), inode: about.ino(), changed: Some((about.ctime(), about.ctime_nsec())) })
+/// Whether commands can be held to what they declare, here.
+fn hermetic() -> String {
+    Hermetic::of(true).word().to_owned()
 }
 
 fn path_in(state: &Path) -> PathBuf {
@@ -230,12 +242,13 @@ impl Unchanged {
         let (facts, snapshot) = decode(&bytes)?;
         let project = Project::of(pipeline).ok()?;
         let same = facts.version == VERSION
-            && program().is_ok_and(|place| place == facts.program)
+            && Place::of_program().is_ok_and(|place| place == facts.program)
+            && hermetic() == facts.hermetic
             && project.root == facts.root
             && targets == facts.targets
             && facts.environment.iter().all(|(name, value)| variable(name).as_ref() == Some(value))
             && fs::read(pipeline).is_ok_and(|bytes| Digest::of(&bytes).to_string() == facts.pipeline)
-            && facts.landmarks.iter().all(|(path, place)| landmark(path.clone()).is_ok_and(|found| found.1 == *place))
+            && facts.landmarks.iter().all(|(path, place)| Place::of(path).is_ok_and(|found| found == *place))
             && facts.absent.iter().all(|path| !project.root.join(path).is_file());
         (same && all_stand(&facts, &snapshot, project)).then_some(Self {
             pipeline: facts.name,

@@ -1159,3 +1159,15 @@ retries = 1
     assert_eq!(run.node("hopeless")["outcome"], "failed");
     assert!(run.node("hopeless")["error"].as_str().expect("a text").contains("exit code 1"));
 }
+
+#[test]
+fn an_out_behind_a_link_is_refused() {
+    let project = Project::with(
+        "[stages.a]\nrun = \"rmdir a/b && ln -s /etc a/b\"\nouts = [\"a/b/hostname\"]\nhermetic = false\n",
+    );
+    let run = project.run(&[]);
+    assert_eq!(run.done.code, 1);
+    let error = run.node("a")["error"].as_str().expect("a text");
+    let expected = "the out `a/b/hostname` lies behind a link, `a/b`; an out is a file, or a folder of files";
+    assert!(error.contains(expected), "{error}");
+}

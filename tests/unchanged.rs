@@ -194,3 +194,33 @@ fn history_goes_on_behind_runs_that_found_nothing_changed() {
     let text = String::from_utf8(explained.stdout).unwrap();
     assert!(text.contains("a.txt"), "{text}");
 }
+
+#[test]
+fn a_large_blob_that_is_gone_from_the_store_is_made_again() {
+    let project = Project::with(
+        "[stages.large]\nrun = \"seq 1 200000 > large.txt\"\nouts = [\"large.txt\"]\n\n\
+         [stages.count]\nrun = \"wc -l < large.txt > count.txt\"\ndeps = [\"large.txt\"]\nouts = [\"count.txt\"]\n",
+    );
+    assert_eq!(run(&project), "ran 2, cached 0");
+    std::thread::sleep(Duration::from_millis(2_200));
+    run(&project);
+    run(&project);
+    assert!(told_as_same(&project));
+    let blobs = walkdir::WalkDir::new(project.path(".headwater/store/blobs")).into_iter().map(|entry| entry.unwrap());
+    let blobs: Vec<_> = blobs.filter(|entry| entry.file_type().is_file()).collect();
+    assert_eq!(blobs.len(), 1);
+    fs::remove_file(blobs[0].path()).unwrap();
+    assert_eq!(run(&project), "ran 1, cached 1");
+}
+
+#[test]
+fn what_another_project_puts_into_a_shared_store_is_looked_at() {
+    let project = settled();
+    let store = project.path(".headwater/store").display().to_string();
+    let other = Project::with("[stages.a]\nrun = \"echo a > a.txt\"\nouts = [\"a.txt\"]\n");
+    assert!(other.command(&["run"]).env("HEADWATER_STORE", &store).output().unwrap().status.success());
+    assert_eq!(run(&project), "ran 0, cached 3");
+    assert!(!told_as_same(&project));
+    assert_eq!(run(&project), "ran 0, cached 3");
+    assert!(told_as_same(&project));
+}

@@ -179,7 +179,8 @@ impl Store {
         Store::held(disk, root, held)
     }
 
-    /// Files of the store that stay where they are as long as nothing that was recorded is removed.
+    /// Files and folders of the store whose times change whenever anything is recorded, put as a file of its own, or removed:
+    /// its segments, the folders of large blobs, and its format.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -187,7 +188,9 @@ impl Store {
         let folder = self.root.join("segments");
         let segments = disk::names(&*self.disk, &folder)?.into_iter().filter(|name| name.ends_with(".seg"));
         let segments = segments.map(|name| folder.join(name));
-        Ok(segments.chain([self.root.join("format")]).collect())
+        let blobs = self.root.join("blobs");
+        let folders = disk::names(&*self.disk, &blobs)?.into_iter().map(|name| blobs.join(name));
+        Ok(segments.chain(folders).chain([self.root.join("format")]).collect())
     }
 
     /// Opens the store for nobody else; `None` if somebody has it open.

@@ -12,7 +12,7 @@ use headwater_engine::{Event, Finish, Key, NodeId, Options, Outcome, Summary};
 use crate::commands::{Globals, status};
 use crate::error::CommandError;
 use crate::interrupt;
-use crate::journal::{EndLine, Journal, Line, SameLine};
+use crate::journal::{EndLine, History, Journal, Line, SameLine};
 use crate::pipeline::{Pipeline, resources};
 use crate::project::Project;
 use crate::report::{Reporter, final_line, tell};
@@ -83,8 +83,13 @@ impl Run {
             return Err(CommandError::Interrupted);
         }
         let Summary { ran, failed, skipped, cancelled, .. } = summary;
-        if ran + failed + skipped + cancelled == 0 && !restored && self.asks_for_what_is_new() {
+        let is_newest = History::of(&pipeline.project.state).newest().is_some_and(|newest| newest == run);
+        let is_same = ran + failed + skipped + cancelled == 0 && !restored;
+        if is_same && is_newest && self.asks_for_what_is_new() {
             workspace.keep_unchanged(&self.targets, &outs, &run, &summary);
+        } else {
+            // Another run may have kept what it found before this one.
+            unchanged::forget(&globals.pipeline);
         }
         if failed > 0 { Err(CommandError::RunFailed) } else { Ok(()) }
     }
@@ -101,7 +106,8 @@ impl Run {
 
     /// Whether only what has changed could make this run do something.
     fn asks_for_what_is_new(&self) -> bool {
-        self.settings.is_empty() && self.force.is_empty() && !self.dry_run && self.trace.is_none()
+        let asked = [&self.settings, &self.force, &self.resources];
+        asked.iter().all(|words| words.is_empty()) && !self.dry_run && self.trace.is_none()
     }
 
     fn jobs(&self) -> usize {

@@ -45,6 +45,8 @@ pub enum OutError {
         "the out `{path}` is {length} bytes long, of which {written} were written: holes are not kept, so that it would fill the store"
     )]
     Holes { path: String, length: u64, written: u64 },
+    #[error("the out `{path}` lies behind a link, `{link}`; an out is a file, or a folder of files")]
+    BehindLink { path: String, link: String },
     #[error("the name of the out {path:?} is not UTF-8")]
     Name { path: PathBuf },
     #[error("{path} is no lock file; remove it", path = path.display())]
@@ -86,6 +88,24 @@ fn scan(folder: &Path) -> Result<BTreeMap<PathBuf, Found>, Failure> {
         }
     }
     Ok(found)
+}
+
+/// Refuses an out that a link above it leads to: it lies elsewhere, where the command may not even read.
+///
+/// # Errors
+/// If there is such a link.
+pub fn refuse_links(folder: &Path, out: &Path) -> Result<(), Failure> {
+    let is_link = |above: &&Path| {
+        let named = !above.as_os_str().is_empty();
+        named && fs::symlink_metadata(folder.join(above)).is_ok_and(|about| about.file_type().is_symlink())
+    };
+    match out.ancestors().skip(1).find(is_link) {
+        None => Ok(()),
+        Some(link) => {
+            let (path, link) = (out.display().to_string(), link.display().to_string());
+            Err(Failure::new(OutError::BehindLink { path, link }))
+        }
+    }
 }
 
 /// Stores a file, or a folder as a tree. `shown` is what the user calls it.

@@ -151,6 +151,7 @@ impl Staging {
         })?;
         self.judge(command, &report.ending)?;
         let outs = || command.outs.iter().map(|(out, _)| (out, self.project.join(out)));
+        outs().try_for_each(|(out, _)| outs::refuse_links(&self.project, out)).map_err(trouble)?;
         if let Some((out, _)) = outs().find(|(_, made)| fs::symlink_metadata(made).is_err()) {
             return Err(Trouble::Command(format!("the command did not make its out `{}`", out.display())));
         }

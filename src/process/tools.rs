@@ -19,6 +19,8 @@ use headwater_sandbox::{Ending, Order, Supervisors};
 
 /// How long a program may take to tell its version.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one may take that has not answered before.
+const MORE_PATIENCE: Duration = Duration::from_secs(10);
 /// How many programs are asked at once: each takes a supervisor.
 const AT_ONCE: usize = 4;
 
@@ -64,8 +66,14 @@ fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }
 
-/// The first line of what it prints on standard output, else on standard error.
+/// The first line of what it prints on standard output, else on standard error. One that does not answer, be it that the
+/// machine is busy, is asked once more: what is said in its place would be another key.
 fn ask(path: &Path, root: &Path, supervisors: &Supervisors) -> Option<String> {
+    ask_for(PATIENCE, path, root, supervisors).or_else(|| ask_for(MORE_PATIENCE, path, root, supervisors)).flatten()
+}
+
+/// What it answers, if anything; `None` if it did not end by itself.
+fn ask_for(patience: Duration, path: &Path, root: &Path, supervisors: &Supervisors) -> Option<Option<String>> {
     let passed_on = ["PATH", "HOME"].into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
     let order = Order {
         program: path.into(),
@@ -73,11 +81,12 @@ fn ask(path: &Path, root: &Path, supervisors: &Supervisors) -> Option<String> {
         environment: [("LANG".into(), "C.UTF-8".into())].into_iter().chain(passed_on).collect(),
         folder: root.into(),
         errors_apart: true,
-        timeout: Some(PATIENCE),
+        timeout: Some(patience),
         ..Order::default()
     };
-    let report = supervisors.run(&order).ok().filter(|report| report.ending == Ending::Code(0))?;
+    let report = supervisors.run(&order).ok().filter(|report| !matches!(report.ending, Ending::TimedOut))?;
     let text = if report.output.is_empty() { report.errors } else { report.output };
     let text = String::from_utf8_lossy(&text).into_owned();
-    text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
+    Some(line.filter(|_| report.ending == Ending::Code(0)))
 }
