@@ -135,3 +135,16 @@ fn a_trace_has_every_node_in_a_lane_of_its_own_while_it_runs() {
         done.err
     );
 }
+
+#[test]
+fn a_lineage_tells_each_node_before_what_it_reads() {
+    let project = Project::with(
+        "[stages.base]\nrun = \"echo x > 1.txt\"\nouts = [\"1.txt\"]\n\n\
+         [stages.middle]\nrun = \"cp 1.txt 2.txt\"\ndeps = [\"1.txt\"]\nouts = [\"2.txt\"]\n\n\
+         [stages.top]\nrun = \"cat 1.txt 2.txt > 3.txt\"\ndeps = [\"1.txt\", \"2.txt\"]\nouts = [\"3.txt\"]\n",
+    );
+    project.run(&[]).succeeded();
+    let found = lines(&project.ok(&["lineage", "top", "--format", "json"]));
+    let nodes: Vec<&str> = found.iter().map(|line| line["node"].as_str().unwrap()).collect();
+    assert_eq!(nodes, ["top", "middle", "base"]);
+}

@@ -43,11 +43,10 @@ struct InputJson {
     digest: String,
 }
 
-struct Trace<'a> {
+/// A node and all that it is made from.
+struct Ancestry<'a> {
     workspace: &'a Workspace,
     made: BTreeMap<NodeId, Vec<Artifact>>,
-    /// Nodes in the order in which they are told, each before what it reads.
-    order: Vec<NodeId>,
 }
 
 impl Lineage {
@@ -61,7 +60,7 @@ impl Lineage {
             return Err(CommandError::usage(text));
         };
         let options = Options { targets: vec![id], jobs: 1, preview: true, ..Options::default() };
-        let mut made = BTreeMap::new();
+        let (mut made, mut order) = (BTreeMap::new(), Vec::new());
         for (node, Previewed { preview, outputs }) in workspace.previews(&options)? {
             if !matches!(preview, Preview::Cached | Preview::Restore) {
                 let name = &workspace.pipeline.graph.node(node).name;
@@ -69,29 +68,21 @@ impl Lineage {
                 return Err(CommandError::Usage(format!("`{name}` is not up to date"), vec![hint]));
             }
             made.insert(node, outputs);
+            order.push(node);
         }
-        let mut trace = Trace { workspace: &workspace, made, order: Vec::new() };
-        trace.visit(id);
+        // Previews come in the graph's order; here each stands before what it reads.
+        order.reverse();
+        let ancestry = Ancestry { workspace: &workspace, made };
         if globals.json() {
-            return trace.order.iter().try_for_each(|id| trace.print_json(*id));
+            return order.iter().try_for_each(|id| ancestry.print_json(*id));
         }
         let artifact = &found.artifact;
         say(&format!("{}  {}  {}", found.reference, artifact.type_name, artifact.digest))?;
-        trace.order.iter().try_for_each(|id| trace.say(*id))
+        order.iter().try_for_each(|id| ancestry.say(*id))
     }
 }
 
-impl Trace<'_> {
-    fn visit(&mut self, id: NodeId) {
-        if self.order.contains(&id) {
-            return;
-        }
-        self.order.push(id);
-        for producer in self.workspace.pipeline.graph.producers(id) {
-            self.visit(producer);
-        }
-    }
-
+impl Ancestry<'_> {
     fn say(&self, id: NodeId) -> Result<(), CommandError> {
         let (node, info) = (self.workspace.pipeline.graph.node(id), &self.workspace.pipeline.nodes[id.0]);
         say("")?;
