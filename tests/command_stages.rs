@@ -419,7 +419,7 @@ fn declared_variables_are_passed_and_in_the_key_and_others_are_stripped() {
     assert!(run("1"));
     let printed = project.read("out");
     let names: Vec<&str> = printed.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-    let known = ["HOME", "LANG", "PATH", "PWD", "OLDPWD", "SHLVL", "SHOWN", "TMPDIR", "TZ", "_"];
+    let known = ["HOME", "LC_CTYPE", "PATH", "PWD", "OLDPWD", "SHLVL", "SHOWN", "TMPDIR", "TZ", "_"];
     assert!(names.iter().all(|name| known.contains(name)), "{names:?}");
     for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
         let value = printed.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).expect("it is set");

@@ -392,7 +392,7 @@ impl Store {
     /// As [`Store::get`]; `dest` is untouched then.
     pub fn restore(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
         let dest = std::path::absolute(dest).map_err(failed("resolve", dest))?;
-        self.lend(digest, &dest, executable)?;
+        self.write_out(digest, &dest, executable, || self.prepare_folder(disk::parent(&dest)))?;
         self.lock_pending().restored.insert(dest);
         Ok(())
     }
@@ -402,11 +402,22 @@ impl Store {
     /// # Errors
     /// As [`Store::restore`].
     pub fn lend(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
-        let folder = disk::parent(dest);
+        let prepare = || disk::create_dirs(&*self.disk, disk::parent(dest), 0o777);
+        self.write_out(digest, dest, executable, prepare)
+    }
+
+    /// Puts a file in the place of `dest` whose folder is prepared once the bytes are known to be there.
+    fn write_out(
+        &self,
+        digest: &Digest,
+        dest: &Path,
+        executable: bool,
+        prepare: impl Fn() -> Result<(), DiskError>,
+    ) -> Result<(), StoreError> {
         let mode = if executable { 0o777 } else { 0o666 };
         let create = || {
-            self.prepare_folder(folder)?;
-            Temp::create(&self.disk, folder, mode)
+            prepare()?;
+            Temp::create(&self.disk, disk::parent(dest), mode)
         };
         let temp = match self.packed(digest)? {
             Some(bytes) => {

@@ -24,7 +24,7 @@ use crate::process::{shell, staging, tools};
 use crate::project::{Project, STATE};
 
 /// Raised when command stages work differently for the same declaration.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const KEYS: [&str; 13] = [
     "run",

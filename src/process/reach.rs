@@ -82,8 +82,10 @@ pub struct Reach {
     home: Option<PathBuf>,
     path: Vec<PathBuf>,
     installed: BTreeSet<PathBuf>,
-    /// The same, without holes.
+    /// What there is of the same, without holes.
     read: Vec<OsString>,
+    /// The devices that there are.
+    devices: Vec<OsString>,
 }
 
 impl Reach {
@@ -93,12 +95,16 @@ impl Reach {
         let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
-        let mut reach = Self { holes, home, path, installed: BTreeSet::new(), read: Vec::new() };
+        let cards = (0..CARDS).map(|card| format!("/dev/nvidia{card}"));
+        let devices = DEVICES.iter().map(|device| (*device).to_owned()).chain(cards);
+        let devices = devices.filter(|device| Path::new(device).exists()).map(OsString::from).collect();
+        let mut reach = Self { holes, home, path, installed: BTreeSet::new(), read: Vec::new(), devices };
         reach.installed.extend(SYSTEM.iter().map(PathBuf::from));
         for folder in reach.path.clone() {
             reach.add_program_folder(&folder);
         }
         reach.read = reach.installed.iter().flat_map(|place| reach.around_holes(place)).collect();
+        reach.read.retain(|place| Path::new(place).exists());
         reach
     }
 
@@ -117,9 +123,8 @@ impl Reach {
         if command.network {
             read.extend(NETWORK.iter().map(OsString::from));
         }
-        let cards = (0..CARDS).map(|card| format!("/dev/nvidia{card}").into());
-        let devices = DEVICES.iter().map(OsString::from).chain(cards).collect();
-        Bounds { read, write: vec![folder.into(), SHARED_MEMORY.into()], devices, network: command.network }
+        let (write, devices) = (vec![folder.into(), SHARED_MEMORY.into()], self.devices.clone());
+        Bounds { read, write, devices, network: command.network }
     }
 
     /// A folder of `PATH`, what it belongs to, and what its links belong to.

@@ -38,7 +38,9 @@ const TAIL_LINES: usize = 20;
 const TAIL_BYTES: u64 = 16 * 1024;
 
 /// What every command finds in its environment, and no user sets.
-const FIXED: [(&str, &str); 2] = [("LANG", "C.UTF-8"), ("TZ", "UTC")];
+///
+/// Text is UTF-8, and all else as without a locale: `LANG` would have each program look for 26 files of it.
+pub const FIXED: [(&str, &str); 2] = [("LC_CTYPE", "C.UTF-8"), ("TZ", "UTC")];
 
 /// Why a command gave no outs.
 #[derive(Debug, thiserror::Error)]

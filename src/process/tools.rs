@@ -17,6 +17,8 @@ use std::time::Duration;
 use headwater_cache::Digest;
 use headwater_sandbox::{Ending, Order, Supervisors};
 
+use crate::process::staging::FIXED;
+
 /// How long a program may take to tell its version.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long one may take that has not answered before.
@@ -78,7 +80,7 @@ fn ask_for(patience: Duration, path: &Path, root: &Path, supervisors: &Superviso
     let order = Order {
         program: path.into(),
         arguments: vec!["--version".into()],
-        environment: [("LANG".into(), "C.UTF-8".into())].into_iter().chain(passed_on).collect(),
+        environment: FIXED.iter().map(|(name, value)| (name.into(), value.into())).chain(passed_on).collect(),
         folder: root.into(),
         errors_apart: true,
         timeout: Some(patience),

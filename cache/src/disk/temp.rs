@@ -38,6 +38,8 @@ pub(crate) struct Temp {
     pub(super) path: PathBuf,
     file: Box<dyn Handle>,
     written: u64,
+    /// Whether it has become the file that it was made for.
+    placed: bool,
 }
 
 impl Temp {
@@ -47,7 +49,7 @@ impl Temp {
             let name = format!("{TEMP_PREFIX}{}{TEMP_SUFFIX}", random_name());
             let path = folder.join(name);
             match create(&**disk, &path, mode) {
-                Ok(Some(file)) => return Ok(Temp { disk: disk.clone(), path, file, written: 0 }),
+                Ok(Some(file)) => return Ok(Temp { disk: disk.clone(), path, file, written: 0, placed: false }),
                 Ok(None) => {}
                 Err(error) => return Err(failed("create", &path)(error)),
             }
@@ -100,21 +102,26 @@ impl Temp {
     }
 
     /// Puts the file in the place of `dest`, atomically. Neither content nor name need be durable.
-    pub(crate) fn place(self, dest: &Path) -> Result<(), DiskError> {
-        self.disk.rename(&self.path, dest).map_err(failed("replace", dest))
+    pub(crate) fn place(mut self, dest: &Path) -> Result<(), DiskError> {
+        self.disk.rename(&self.path, dest).map_err(failed("replace", dest))?;
+        self.placed = true;
+        Ok(())
     }
 
     /// Puts the synced file in the place of `dest`, atomically and durably.
     pub(crate) fn replace(self, dest: &Path) -> Result<(), DiskError> {
-        self.disk.rename(&self.path, dest).map_err(failed("replace", dest))?;
-        super::sync_dir(&*self.disk, parent(dest))
+        let disk = self.disk.clone();
+        self.place(dest)?;
+        super::sync_dir(&*disk, parent(dest))
     }
 }
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        // After `replace` there is nothing to remove; otherwise what stays is swept later.
-        let _ = repeated(|| self.disk.remove(&self.path));
+        // What stays is swept later.
+        if !self.placed {
+            let _ = repeated(|| self.disk.remove(&self.path));
+        }
     }
 }
 
