@@ -55,7 +55,8 @@ impl Deps {
             return Err(CommandError::usage(format!("`{name}` is a built-in stage, and reads what it is wired to")));
         };
         let project = &*pipeline.project;
-        let scratch = Staging::new(name, project).map_err(CommandError::failed)?;
+        let deps = command.deps.iter().map(|(dep, _)| dep.path());
+        let scratch = Staging::new(command, deps, project).map_err(CommandError::failed)?;
         copy(project, command, &scratch.project).map_err(CommandError::failed)?;
         for input in pipeline.graph.inputs(id) {
             let Source::Output { node, output, .. } = &input.source else { continue };

@@ -247,7 +247,7 @@ mod tests {
     fn reach(root: &Path, path: &str, hole: &str) -> Reach {
         let (holes, home) = (vec![root.join(hole)], Some(root.join("home")));
         let (path_folders, installed, read) = (vec![root.join(path)], BTreeSet::new(), Vec::new());
-        let mut reach = Reach { holes, home, path: path_folders, installed, read };
+        let mut reach = Reach { holes, home, path: path_folders, installed, read, devices: Vec::new() };
         reach.add_program_folder(&root.join(path));
         reach
     }

@@ -1,7 +1,7 @@
 //! The staging folder of a command, and the run of the command in it.
 //!
-//! Each dep stands at its path relative to the project's root; `HOME` and `TMPDIR` lie beside. The folder goes when the
-//! command succeeds and is kept when it fails, so that a person can step in. It does not know keys or the graph, nor how a
+//! Each dep stands at its path relative to the project's root; `HOME` and `TMPDIR` lie beside. The folder goes, or
+//! another command gets it, when the command succeeds; it is kept when it fails, so that a person can step in. It does not know keys or the graph, nor how a
 //! command is held to its folder.
 //!
 //! Deps are copies that the command may write to and remove: Landlock gives rights to whole folders, so that a file in a
@@ -11,6 +11,7 @@
 //! Invariants: what a command does to its deps touches neither project nor store; a copy has the content that the key was
 //! made from.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -29,7 +30,7 @@ use crate::process::command::{Command, CommandLine, Dep};
 use crate::process::missing::Places;
 use crate::process::outs::{self, OutError};
 use crate::process::work::WorkFolder;
-use crate::process::workshop::{TRACE, Workshop};
+use crate::process::workshop::{Hermetic, TRACE, Workshop};
 use crate::project::{Project, file_type};
 use crate::report::duration;
 
@@ -73,21 +74,25 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
     if job.cancel.is_raised() {
         return Err(Failure::Cancelled);
     }
-    let staging = Staging::new(job.node, project).map_err(Failure::new)?;
+    let deps = job.inputs.iter().map(|input| Path::new(&input.port));
+    let staging = Staging::new(command, deps, project).map_err(Failure::new)?;
     for input in job.inputs {
         staging.mount(input, job, project)?;
     }
-    staging.make_parents(command).map_err(Failure::new)?;
     let log_path = project.log_path(job.node);
-    staging.attempt(command, job, &project.workshop, &log_path).map_err(|trouble| match trouble {
-        Trouble::Other(failure) => failure,
-        Trouble::Command(what) => {
+    match staging.attempt(command, job, &project.workshop, &log_path) {
+        Ok(outs) => {
+            staging.give_back(command, &project.workshop);
+            Ok(outs)
+        }
+        Err(Trouble::Other(failure)) => Err(failure),
+        Err(Trouble::Command(what)) => {
             let text = read_tail(&log_path).unwrap_or_default();
             let (line, tail) = (command.line.text(), tail(&text) + &staging.hints(command, &text, project));
             let step_in = staging.keep(command, job.node, project);
-            Failure::new(CommandFailure::Command { what, line, tail, step_in })
+            Err(Failure::new(CommandFailure::Command { what, line, tail, step_in }))
         }
-    })
+    }
 }
 
 /// A folder in which a command runs; it goes when this is dropped.
@@ -98,23 +103,34 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// An empty one.
+    /// One with nothing but the folders that the command's deps and outs lie in.
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn new(node: &str, project: &Project) -> Result<Self, CommandFailure> {
+    pub fn new<'a>(
+        command: &'a Command,
+        deps: impl Iterator<Item = &'a Path>,
+        project: &Project,
+    ) -> Result<Self, CommandFailure> {
         let all = project.state.join("work");
-        let folder = files("make a folder in", &all, WorkFolder::new(&all, &Project::file_name(node)))?;
-        for part in ["project", "home", "tmp"] {
-            make_folder(&folder.path.join(part))?;
-        }
+        let within = |path: &'a Path| path.ancestors().skip(1).map(|folder| Path::new("project").join(folder));
+        let mut folders: BTreeSet<PathBuf> = ["home", "project", "tmp"].map(PathBuf::from).into();
+        folders.extend(deps.chain(command.outs.iter().map(|(out, _)| out.as_path())).flat_map(within));
+        let folder = files("make a folder in", &all, project.workshop.folders.take(&all, &folders))?;
         Ok(Self { project: folder.path.join("project"), folder })
+    }
+
+    /// Leaves the folder to another command, if it is certain that nothing of this one goes on in it: what is not held, or
+    /// may ask others for work over the network, could have it done there later.
+    fn give_back(self, command: &Command, workshop: &Workshop) {
+        if command.hermetic() == Hermetic::Enforced && !command.network {
+            workshop.folders.give_back(self.folder);
+        }
     }
 
     /// Puts an input where the command looks for it.
     fn mount(&self, input: &Bound, job: &Job<'_>, project: &Project) -> Result<(), Failure> {
         let target = self.project.join(&input.port);
-        make_parent(&target).map_err(Failure::new)?;
         match (&input.path, &input.tree) {
             (Some(path), None) => {
                 let Artifact { type_name, digest, .. } = &input.artifact;
@@ -131,10 +147,6 @@ impl Staging {
             }
             (None, _) => mount_artifact(&input.artifact, &target, job.store),
         }
-    }
-
-    fn make_parents(&self, command: &Command) -> Result<(), CommandFailure> {
-        command.outs.iter().try_for_each(|(out, _)| make_parent(&self.project.join(out)))
     }
 
     /// Runs the command, and stores what it made.

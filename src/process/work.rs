@@ -1,22 +1,55 @@
-//! `WorkFolder`: a folder that lives as long as one run of a command.
+//! `WorkFolder`: a folder in which one command at a time runs.
 //!
 //! It does not know what runs in it. Invariants: a kernel lock on a file beside the folder tells that its process lives;
-//! what a killed process left is removed by the next one that needs a folder; what cannot be removed is no failure.
+//! what a killed process left is removed by the next one that needs a folder; what cannot be removed is no failure. The
+//! next command finds only folders that it would have been given anyway, and these as they were made.
 
-use std::fs::{self, File};
+use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
 
+use rustix::io::Errno;
 use walkdir::WalkDir;
 
 const LOCK: &str = "lock";
+/// A folder with more folders in it is removed.
+const FOLDERS_KEPT: usize = 64;
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
 static SWEPT: Once = Once::new();
+
+/// Folders that commands have left, for the next ones: where folders are made and removed by the thousand, that costs
+/// more than commands do (ext4 looks at each inode that was freed in the last half minute before it gives out one).
+#[derive(Default)]
+pub struct WorkFolders {
+    idle: Mutex<Vec<WorkFolder>>,
+}
+
+impl WorkFolders {
+    /// A folder below `all` that holds these folders, and nothing else. A folder comes after the one that it lies in.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn take(&self, all: &Path, folders: &BTreeSet<PathBuf>) -> io::Result<WorkFolder> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut folder = idle.map_or_else(|| WorkFolder::new(all), Ok)?;
+        folder.furnish(folders)?;
+        Ok(folder)
+    }
+
+    /// Takes back a folder to which nothing has access any more. One that cannot be cleaned is removed.
+    pub fn give_back(&self, mut folder: WorkFolder) {
+        if let Some(inside) = folder.clean() {
+            folder.inside = inside;
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(folder);
+        }
+    }
+}
 
 /// A folder of this process alone; dropping it removes it.
 pub struct WorkFolder {
@@ -24,19 +57,38 @@ pub struct WorkFolder {
     lock: PathBuf,
     /// Locked while the folder is in use.
     _held: File,
+    made: Marks,
+    /// The folders in it.
+    inside: BTreeSet<PathBuf>,
+}
+
+/// By which a folder is known to be as it was made.
+#[derive(PartialEq, Eq)]
+struct Marks {
+    device: u64,
+    inode: u64,
+    rights: Rights,
+}
+
+#[derive(PartialEq, Eq)]
+struct Rights {
+    mode: u32,
+    owner: (u32, u32),
+    /// The length of the names of its extended attributes, some of which change what is made in it.
+    attributes: usize,
 }
 
 impl WorkFolder {
-    /// A new folder below `all`, whose name begins with `name`.
+    /// A new folder below `all`.
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn new(all: &Path, name: &str) -> io::Result<Self> {
+    pub fn new(all: &Path) -> io::Result<Self> {
         fs::create_dir_all(all)?;
         SWEPT.call_once(|| sweep(all));
         loop {
             let number = RUNS.fetch_add(1, Ordering::Relaxed);
-            let path = all.join(format!("{name}-{}-{number}", process::id()));
+            let path = all.join(format!("{}-{number}", process::id()));
             let lock = lock_of(&path);
             let held = match File::create_new(&lock) {
                 // Left by a dead process whose id has come round again, or being swept at this moment.
@@ -45,7 +97,8 @@ impl WorkFolder {
             };
             if held.try_lock().is_ok() {
                 fs::create_dir(&path)?;
-                return Ok(Self { path, lock, _held: held });
+                let made = Marks::of(&path)?;
+                return Ok(Self { path, lock, _held: held, made, inside: BTreeSet::new() });
             }
         }
     }
@@ -60,6 +113,56 @@ impl WorkFolder {
         }
         fs::create_dir_all(target.parent().unwrap_or(target))?;
         fs::rename(&self.path, target)
+    }
+
+    /// Makes the folders that are missing, and removes the others.
+    fn furnish(&mut self, folders: &BTreeSet<PathBuf>) -> io::Result<()> {
+        for other in self.inside.iter().rev().filter(|other| !folders.contains(*other)) {
+            fs::remove_dir(self.path.join(other))?;
+        }
+        for missing in folders.difference(&self.inside) {
+            fs::create_dir(self.path.join(missing))?;
+        }
+        self.inside.clone_from(folders);
+        Ok(())
+    }
+
+    /// Removes all but folders, and gives those; `None` if one is not as it was made.
+    fn clean(&self) -> Option<BTreeSet<PathBuf>> {
+        if Marks::of(&self.path).ok()? != self.made {
+            return None;
+        }
+        let mut folders = BTreeSet::new();
+        for entry in WalkDir::new(&self.path).min_depth(1) {
+            let entry = entry.ok()?;
+            if !entry.file_type().is_dir() {
+                fs::remove_file(entry.path()).ok()?;
+                continue;
+            }
+            if folders.len() == FOLDERS_KEPT || Marks::of(entry.path()).ok()?.rights != self.made.rights {
+                return None;
+            }
+            folders.insert(entry.path().strip_prefix(&self.path).ok()?.to_owned());
+        }
+        Some(folders)
+    }
+}
+
+impl Marks {
+    fn of(folder: &Path) -> io::Result<Self> {
+        let about = fs::symlink_metadata(folder)?;
+        let rights = Rights::of(folder, &about)?;
+        Ok(Self { device: about.dev(), inode: about.ino(), rights })
+    }
+}
+
+impl Rights {
+    fn of(folder: &Path, about: &Metadata) -> io::Result<Self> {
+        let attributes = match rustix::fs::llistxattr(folder, &mut [0u8; 0]) {
+            Err(Errno::NOTSUP) => 0,
+            length => length?,
+        };
+        Ok(Self { mode: about.mode(), owner: (about.uid(), about.gid()), attributes })
     }
 }
 
@@ -125,12 +228,76 @@ mod tests {
         let dead = all.path().join("train-1-0");
         fs::create_dir_all(dead.join("project")).expect("a folder");
         fs::write(lock_of(&dead), "").expect("a lock");
-        let living = WorkFolder::new(all.path(), "train").expect("a folder");
+        let living = WorkFolder::new(all.path()).expect("a folder");
         sweep(all.path());
         assert!(!dead.exists() && !lock_of(&dead).exists());
         assert!(living.path.exists());
         drop(living);
         assert_eq!(fs::read_dir(all.path()).expect("a folder").count(), 0);
+    }
+
+    fn named<const N: usize>(names: [&str; N]) -> BTreeSet<PathBuf> {
+        names.into_iter().map(PathBuf::from).collect()
+    }
+
+    /// What the next command finds in the folder that one has left.
+    fn after(left: impl FnOnce(&Path)) -> (bool, Vec<String>) {
+        let all = tempfile::tempdir().expect("a folder");
+        let folders = WorkFolders::default();
+        let first = folders.take(all.path(), &named(["home", "project", "project/out"])).expect("a folder");
+        let (path, inode) = (first.path.clone(), first.made.inode);
+        left(&path);
+        folders.give_back(first);
+        let next = folders.take(all.path(), &named(["home", "project", "project/data"])).expect("a folder");
+        let found = WalkDir::new(&next.path).min_depth(1).sort_by_file_name().into_iter();
+        let found =
+            found.map(|entry| entry.expect("an entry").path().strip_prefix(&next.path).expect("in it").to_owned());
+        let found = found.map(|path| path.display().to_string()).collect();
+        (next.made.inode == inode, found)
+    }
+
+    const EMPTY: [&str; 3] = ["home", "project", "project/data"];
+
+    #[test]
+    fn the_next_command_finds_nothing_of_the_one_before() {
+        let (same, found) = after(|folder| {
+            for file in ["top", "home/.cache", "project/out/made"] {
+                fs::write(folder.join(file), "left").expect("a file");
+            }
+            std::os::unix::fs::symlink("/etc", folder.join("project/link")).expect("a link");
+            fs::create_dir_all(folder.join("project/a/b/c")).expect("folders");
+        });
+        assert!(same);
+        assert_eq!(found, EMPTY);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_folder_is_removed() {
+        let (same, found) = after(|folder| {
+            fs::remove_dir(folder.join("home")).expect("removed");
+            std::os::unix::fs::symlink("/", folder.join("home")).expect("a link");
+        });
+        assert!(same);
+        assert_eq!(found, EMPTY);
+    }
+
+    #[test]
+    fn folders_whose_rights_a_command_has_changed_are_not_used_again() {
+        let seal = |folder: &Path| fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).expect("permissions");
+        for changed in ["", "home", "project/out"] {
+            let (same, found) = after(|folder| seal(&folder.join(changed)));
+            assert!(!same, "{changed}");
+            assert_eq!(found, EMPTY);
+        }
+    }
+
+    #[test]
+    fn a_folder_of_very_many_folders_is_not_used_again() {
+        let (same, found) = after(|folder| {
+            (0..100).for_each(|number| fs::create_dir(folder.join(format!("tmp-{number}"))).expect("a folder"));
+        });
+        assert!(!same);
+        assert_eq!(found, EMPTY);
     }
 
     #[test]

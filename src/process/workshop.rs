@@ -1,4 +1,5 @@
-//! `Workshop`: what all commands of a project share: the supervisors that run them, and what each may use.
+//! `Workshop`: what all commands of a project share: the supervisors that run them, the folders in which they run, and
+//! what each may use.
 //!
 //! It does not know what a command makes.
 
@@ -9,6 +10,7 @@ use headwater_sandbox::{Bounds, Supervisors, bounds};
 
 use crate::process::command::Command;
 use crate::process::reach::Reach;
+use crate::process::work::WorkFolders;
 
 /// The first argument by which this program knows that it is to be a supervisor.
 pub const SUPERVISE: &str = "supervise-commands";
@@ -51,6 +53,7 @@ impl Hermetic {
 /// Where a project's commands are run.
 pub struct Workshop {
     pub supervisors: Supervisors,
+    pub folders: WorkFolders,
     /// What no command may see.
     holes: OnceLock<Vec<PathBuf>>,
     reach: OnceLock<Reach>,
@@ -61,7 +64,7 @@ impl Workshop {
     pub fn new() -> Self {
         // The file that runs, also if another has been put in its place meanwhile.
         let supervisors = Supervisors::new("/proc/self/exe".into(), vec![SUPERVISE.into()]);
-        Self { supervisors, holes: OnceLock::new(), reach: OnceLock::new() }
+        Self { supervisors, folders: WorkFolders::default(), holes: OnceLock::new(), reach: OnceLock::new() }
     }
 
     /// Says which folders no command may see; the first call counts.
