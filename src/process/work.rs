@@ -23,11 +23,26 @@ const FOLDERS_KEPT: usize = 64;
 static RUNS: AtomicU64 = AtomicU64::new(0);
 static SWEPT: Once = Once::new();
 
-/// Folders that commands have left, for the next ones: where folders are made and removed by the thousand, that costs
-/// more than commands do (ext4 looks at each inode that was freed in the last half minute before it gives out one).
+/// How much of removed files stays until the end.
+const BIN_BYTES: u64 = 64 * 1024 * 1024;
+/// A file of more bytes is removed at once.
+const BIN_FILE_BYTES: u64 = 64 * 1024;
+
+/// Folders that commands have left, for the next ones, and small files that are removed when no command is left: ext4
+/// looks at each inode that was freed in the last half minute before it gives out one, so that to make and remove by the
+/// thousand, turn by turn, costs more than commands do.
 #[derive(Default)]
 pub struct WorkFolders {
     idle: Mutex<Vec<WorkFolder>>,
+    bin: Mutex<Bin>,
+}
+
+/// Where small files wait for their removal, beside all that a command can reach.
+#[derive(Default)]
+struct Bin {
+    folder: Option<WorkFolder>,
+    files: u64,
+    bytes: u64,
 }
 
 impl WorkFolders {
@@ -44,16 +59,36 @@ impl WorkFolders {
 
     /// Takes back a folder to which nothing has access any more. One that cannot be cleaned is removed.
     pub fn give_back(&self, mut folder: WorkFolder) {
-        if let Some(inside) = folder.clean() {
+        let remove = |file: &Path| self.bin.lock().unwrap_or_else(PoisonError::into_inner).take(&folder.all, file);
+        if let Some(inside) = folder.clean(remove) {
             folder.inside = inside;
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(folder);
         }
     }
 }
 
+impl Bin {
+    /// Removes a file, now or in the end.
+    fn take(&mut self, all: &Path, file: &Path) -> io::Result<()> {
+        let bytes = fs::symlink_metadata(file)?.len();
+        if bytes > BIN_FILE_BYTES || self.bytes + bytes > BIN_BYTES {
+            return fs::remove_file(file);
+        }
+        let folder = match &mut self.folder {
+            Some(folder) => folder,
+            none => none.insert(WorkFolder::new(all)?),
+        };
+        fs::rename(file, folder.path.join(self.files.to_string()))?;
+        (self.files, self.bytes) = (self.files + 1, self.bytes + bytes);
+        Ok(())
+    }
+}
+
 /// A folder of this process alone; dropping it removes it.
 pub struct WorkFolder {
     pub path: PathBuf,
+    /// The folder that it lies in.
+    all: PathBuf,
     lock: PathBuf,
     /// Locked while the folder is in use.
     _held: File,
@@ -98,7 +133,7 @@ impl WorkFolder {
             if held.try_lock().is_ok() {
                 fs::create_dir(&path)?;
                 let made = Marks::of(&path)?;
-                return Ok(Self { path, lock, _held: held, made, inside: BTreeSet::new() });
+                return Ok(Self { path, all: all.to_owned(), lock, _held: held, made, inside: BTreeSet::new() });
             }
         }
     }
@@ -128,7 +163,7 @@ impl WorkFolder {
     }
 
     /// Removes all but folders, and gives those; `None` if one is not as it was made.
-    fn clean(&self) -> Option<BTreeSet<PathBuf>> {
+    fn clean(&self, remove: impl Fn(&Path) -> io::Result<()>) -> Option<BTreeSet<PathBuf>> {
         if Marks::of(&self.path).ok()? != self.made {
             return None;
         }
@@ -136,7 +171,7 @@ impl WorkFolder {
         for entry in WalkDir::new(&self.path).min_depth(1) {
             let entry = entry.ok()?;
             if !entry.file_type().is_dir() {
-                fs::remove_file(entry.path()).ok()?;
+                remove(entry.path()).ok()?;
                 continue;
             }
             if folders.len() == FOLDERS_KEPT || Marks::of(entry.path()).ok()?.rights != self.made.rights {
