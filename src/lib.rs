@@ -24,6 +24,7 @@ pub mod clock;
 pub mod commands;
 pub mod drawing;
 pub mod error;
+pub mod forecast;
 pub mod interrupt;
 pub mod journal;
 pub mod pipeline;

@@ -120,6 +120,12 @@ impl Workspace {
         self.begun.elapsed().as_secs_f64()
     }
 
+    /// What the node cost when it last ran.
+    pub fn seconds(&self, id: NodeId) -> Option<f64> {
+        let key = self.last.get(&self.pipeline.graph.node(id).name)?.key()?;
+        self.ledger.get(&key.0).map(|record| record.seconds)
+    }
+
     /// What a run with these options would do with each node, in the graph's order.
     ///
     /// # Errors

@@ -278,10 +278,10 @@ fn status_says_what_a_run_would_do_and_does_nothing() {
         assert_eq!((status["joined"].as_str(), status["split"].as_str()), ("cached", "stale"));
         assert_eq!((status["prepare"].as_str(), status["board"].as_str()), ("maybe", "maybe"));
     }
-    assert_eq!(
-        project.ok(&["run", "--dry-run", "split"]),
-        "    stale split  param seed 7 -> 8 (pipeline.toml:4)\n2 cached, 1 to run\n"
-    );
+    let told = project.ok(&["run", "--dry-run", "split"]);
+    let (told, expected) = told.trim_end().rsplit_once('\n').expect("lines");
+    assert_eq!(told, "    stale split  param seed 7 -> 8 (pipeline.toml:4)\n2 cached, 1 to run");
+    assert!(expected.starts_with("expected: "), "{expected}");
 }
 
 #[test]
@@ -289,11 +289,13 @@ fn explain_names_the_param_before_the_run_and_after_it() {
     let project = project_that_ran();
     project.edit("pipeline.toml", "late_after = 15", "late_after = 20");
     let before = project.ok(&["explain", "train[model=small]"]);
-    assert!(before.starts_with("train[model=small] may run: what it reads may change\n"), "{before}");
+    let edit = "param late_after 15 -> 20 (pipeline.toml:3), of joined";
+    assert_eq!(before.lines().next(), Some(format!("train[model=small] may run: {edit}").as_str()));
     assert!(before.contains("joined param late_after 15 -> 20 (pipeline.toml:3)"), "{before}");
     project.run(&[]).succeeded();
     let after = project.ok(&["explain", "train[model=small]"]);
-    assert!(after.starts_with("train[model=small] is cached; its key is new since run 000002:\n"), "{after}");
+    let first = format!("train[model=small] is cached; its key is new since run 000002: {edit}");
+    assert_eq!(after.lines().next(), Some(first.as_str()));
     assert!(after.contains("joined param late_after 15 -> 20 (pipeline.toml:3)"), "{after}");
 }
 
@@ -361,4 +363,52 @@ fn blobs_over(project: &Project, bytes: u64) -> Vec<std::path::PathBuf> {
     let files = files.map(|file| file.expect("an entry")).filter(|file| file.file_type().is_file());
     let large = files.filter(|file| file.metadata().expect("metadata").len() > bytes);
     large.map(|file| file.into_path()).collect()
+}
+
+#[test]
+fn verifying_runs_a_node_twice_and_names_what_differs() {
+    let stages = r#"
+[stages.steady]
+run = "echo same > steady.txt"
+outs = ["steady.txt"]
+
+[stages.shaky]
+run = "mkdir parts; cp steady.txt parts/a; head -c 16 /dev/urandom > parts/b"
+deps = ["steady.txt"]
+outs = ["parts"]
+
+[stages.below]
+run = "cat parts/a parts/b > below"
+deps = ["parts"]
+outs = ["below"]
+"#;
+    let project = Project::with(stages);
+    let done = project.call(&["run", "--verify", "steady"]);
+    assert!(done.code == 0 && done.err.contains("verified: 1 the same, 0 not"), "{}", done.err);
+    let done = project.call(&["run", "--verify"]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("  differs shaky.parts (b): "), "{}", done.err);
+    assert!(done.err.contains("verified: 1 the same, 1 not"), "{}", done.err);
+    assert!(done.err.contains("not every node gives the same twice"), "{}", done.err);
+    let lines = project.call(&["run", "--verify", "shaky", "--format", "json"]).out;
+    let told: Vec<&str> = lines.lines().filter(|line| line.contains("output_differs")).collect();
+    assert_eq!(told.len(), 1, "{lines}");
+    assert!(
+        told[0].contains(r#""node":"shaky","output":"parts""#) && told[0].contains(r#""entries":["b"]"#),
+        "{lines}"
+    );
+}
+
+#[test]
+fn status_says_how_long_a_run_is_expected_to_take() {
+    let project = Project::with("[stages.make]\nrun = \"cp a b\"\ndeps = [\"a\"]\nouts = [\"b\"]\n");
+    project.write("a", "1");
+    assert!(project.ok(&["status"]).ends_with("1 to run\nexpected: not known, 1 that never ran\n"));
+    project.run(&[]).succeeded();
+    assert!(!project.ok(&["status"]).contains("expected"));
+    project.write("a", "2");
+    let told = project.ok(&["status"]);
+    assert!(told.lines().last().expect("a line").starts_with("expected: "), "{told}");
+    assert!(!told.contains("never ran"), "{told}");
+    assert!(project.ok(&["status", "--format", "json"]).contains(r#""expected_seconds":0."#));
 }

@@ -1,7 +1,8 @@
 //! `headwater explain`: why a node would run, or why it ran, up to the root of the change.
 //!
 //! It compares a node's manifest with that of its last finish. A changed input is followed to the node that made it,
-//! between the same two runs, until what differs is no input: the root.
+//! between the same two runs, until what differs is no input: the root. The first line names a root, the others how it got
+//! to the node.
 
 use std::collections::BTreeSet;
 
@@ -58,23 +59,48 @@ fn explain(workspace: &Workspace, id: NodeId) -> Result<Vec<Step>, CommandError>
     let previews = workspace.previews(&options)?;
     let previews: Vec<(NodeId, Preview)> =
         previews.into_iter().map(|(id, previewed)| (id, previewed.preview)).collect();
-    let mut steps = Steps { workspace, steps: Vec::new(), seen: BTreeSet::new() };
+    let mut steps = Steps { workspace, steps: Vec::new(), seen: BTreeSet::new(), root: None };
     let own = previews.iter().find(|(node, _)| *node == id).map(|(_, preview)| preview);
     match own {
         Some(Preview::Cached) => steps.past(id),
         Some(Preview::Restore) => steps.say(0, id, "is cached; an out is not in place and will be restored"),
         _ => steps.future(0, id, &previews),
     }
-    Ok(steps.steps)
+    Ok(steps.told(id))
 }
 
 struct Steps<'a> {
     workspace: &'a Workspace,
     steps: Vec<Step>,
     seen: BTreeSet<NodeId>,
+    /// The first change that came from no node above, and the node that it is of.
+    root: Option<(NodeId, String)>,
 }
 
 impl Steps<'_> {
+    /// The lines, of which the first names the root.
+    fn told(mut self, id: NodeId) -> Vec<Step> {
+        if let (Some((of, root)), Some(first)) = (&self.root, self.steps.first_mut()) {
+            let place = match *of == id {
+                true => String::new(),
+                false => format!(", of {}", self.workspace.pipeline.graph.node(*of).name),
+            };
+            first.text = format!("{}: {root}{place}", first.text);
+            if self.steps.len() == 2 && *of == id {
+                self.steps.truncate(1);
+            }
+        }
+        self.steps
+    }
+
+    /// Says a change; if no node above gave it, it is a root.
+    fn say_change(&mut self, depth: usize, id: NodeId, text: String, from_above: bool) {
+        if !from_above && self.root.is_none() {
+            self.root = Some((id, text.clone()));
+        }
+        self.say(depth, id, text);
+    }
+
     fn say(&mut self, depth: usize, id: NodeId, text: impl Into<String>) {
         let node = self.workspace.pipeline.graph.node(id).name.clone();
         self.steps.push(Step { event: "explained", depth, node, text: text.into() });
@@ -89,20 +115,23 @@ impl Steps<'_> {
         let last = self.workspace.last.get(&pipeline.graph.node(id).name);
         match previews.iter().find(|(node, _)| *node == id).map(|(_, preview)| preview) {
             Some(Preview::Maybe(Reason::Unknown(upstream))) => {
-                self.say(depth, id, "may run: what it reads may change");
+                self.say(depth, id, "may run");
                 for above in upstream {
                     self.future(depth + 1, *above, previews);
                 }
             }
             Some(Preview::Stale(Reason::Changed(changes))) => {
-                self.say(depth, id, "will run:");
+                self.say(depth, id, "will run");
                 self.causes(depth + 1, id, changes, last);
             }
             Some(Preview::Stale(reason) | Preview::Maybe(reason)) => {
-                let text = format!("will run: {}", sentence(reason, id, pipeline, last));
-                self.say(depth, id, text);
+                self.say(depth, id, "will run");
+                self.say_change(depth + 1, id, sentence(reason, id, pipeline, last), false);
             }
-            Some(Preview::Failed(error)) => self.say(depth, id, format!("cannot run: {error}")),
+            Some(Preview::Failed(error)) => {
+                self.say(depth, id, "cannot run");
+                self.say_change(depth + 1, id, error.clone(), false);
+            }
             Some(Preview::Cached | Preview::Restore) | None => self.say(depth, id, "is cached"),
         }
     }
@@ -110,10 +139,22 @@ impl Steps<'_> {
     fn causes(&mut self, depth: usize, id: NodeId, changes: &[Change], last: Option<&NodeLine>) {
         let pipeline = &self.workspace.pipeline;
         for text in params(id, pipeline, last) {
-            self.say(depth, id, text);
+            self.say_change(depth, id, text, false);
         }
-        for change in changes {
-            self.say(depth, id, self.with_source(id, change));
+        self.say_changes(depth, id, changes);
+    }
+
+    /// What is the node's own first, then what other nodes gave it.
+    fn say_changes(&mut self, depth: usize, id: NodeId, changes: &[Change]) {
+        let from_above = |change: &&Change| {
+            let port = port(&change.label, id, &self.workspace.pipeline);
+            port.is_some_and(|port| !self.producers(id, &BTreeSet::from([port])).is_empty())
+        };
+        let (above, own): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(from_above);
+        for (changes, from_above) in [(own, false), (above, true)] {
+            for change in changes {
+                self.say_change(depth, id, self.with_source(id, change), from_above);
+            }
         }
     }
 
@@ -148,7 +189,7 @@ impl Steps<'_> {
             return self.say(0, id, format!("is cached; it has had one key only, first in run {}", first(&runs, name)));
         };
         let ran = (now..before).rev().find(|at| finish(&runs[*at]) == key).unwrap_or(now);
-        self.say(0, id, format!("is cached; its key is new since run {}:", runs[ran].head.run));
+        self.say(0, id, format!("is cached; its key is new since run {}", runs[ran].head.run));
         self.between(1, id, &runs[ran], &runs[before..]);
     }
 
@@ -160,7 +201,7 @@ impl Steps<'_> {
         let name = &self.workspace.pipeline.graph.node(id).name;
         let line_of = |run: &'_ PastRun| run.nodes.get(name).filter(|line| line.finished()).cloned();
         let (Some(now), Some(then)) = (line_of(new), olds.iter().find_map(line_of)) else {
-            return self.say(depth, id, "is new");
+            return self.say_change(depth, id, "is new".into(), false);
         };
         let manifest = |line: &NodeLine| {
             let record = self.workspace.ledger.get(&line.key()?.0)?;
@@ -174,12 +215,15 @@ impl Steps<'_> {
             if let Some(old) = then.params.get(param).filter(|old| *old != value) {
                 let line = self.workspace.pipeline.param_line(id, param);
                 let place = line.map(|line| format!(" ({}:{line})", file_name(&self.workspace.pipeline)));
-                self.say(depth, id, format!("param {param} {old} -> {value}{}", place.unwrap_or_default()));
+                self.say_change(
+                    depth,
+                    id,
+                    format!("param {param} {old} -> {value}{}", place.unwrap_or_default()),
+                    false,
+                );
             }
         }
-        for change in &changes {
-            self.say(depth, id, self.with_source(id, change));
-        }
+        self.say_changes(depth, id, &changes);
         let passed =
             self.workspace.pipeline.graph.node(id).stage.outputs.iter().filter_map(|port| port.passes.as_deref());
         let ports: BTreeSet<&str> = if changes.is_empty() {

@@ -15,6 +15,7 @@ pub mod schema;
 pub mod show;
 pub mod status;
 pub mod store;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;

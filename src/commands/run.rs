@@ -9,7 +9,7 @@ use clap::Args;
 use headwater_cache::Artifact;
 use headwater_engine::{Event, Finish, Key, NodeId, Options, Outcome, Summary};
 
-use crate::commands::{Globals, status};
+use crate::commands::{Globals, status, verify};
 use crate::error::CommandError;
 use crate::interrupt;
 use crate::journal::{EndLine, History, Journal, Line, SameLine};
@@ -47,6 +47,9 @@ pub struct Run {
     /// Say what would run, and run nothing
     #[arg(long)]
     dry_run: bool,
+    /// Then run each target once more, and say where the two differ
+    #[arg(long, conflicts_with_all = ["dry_run", "trace"])]
+    verify: bool,
 }
 
 impl Run {
@@ -67,13 +70,33 @@ impl Run {
         unchanged::forget(&globals.pipeline);
         let pipeline = &workspace.pipeline;
         interrupt::listen(&pipeline.project, options.cancel.clone()).map_err(CommandError::failed)?;
+        let pass = self.pass(&workspace, &options, globals)?;
+        let Summary { ran, failed, skipped, cancelled, .. } = pass.summary;
+        let is_newest = History::of(&pipeline.project.state).newest().is_some_and(|newest| newest == pass.run);
+        let is_same = ran + failed + skipped + cancelled == 0 && !pass.restored;
+        if is_same && is_newest && self.asks_for_what_is_new() {
+            workspace.keep_unchanged(&self.targets, &pass.outs, &pass.run, &pass.summary);
+        } else {
+            // Another run may have kept what it found before this one.
+            unchanged::forget(&globals.pipeline);
+        }
+        match failed > 0 {
+            true => Err(CommandError::RunFailed),
+            false if self.verify => self.verify(&workspace, options, globals, &pass),
+            false => Ok(()),
+        }
+    }
+
+    /// One run with its journal.
+    fn pass(&self, workspace: &Workspace, options: &Options, globals: &Globals) -> Result<Pass, CommandError> {
+        let pipeline = &workspace.pipeline;
         let journal = Journal::begin(&pipeline.project.state, &pipeline.file.name, arguments());
         let journal = journal.map_err(CommandError::failed)?;
         let run = journal.run.clone();
         let trace = self.trace.as_ref().map(|_| Trace::default());
-        let mut listener = Listener::new(&workspace, Reporter::new(&workspace, globals, journal), trace);
-        let summary = workspace.drive(&options, &mut |event| listener.take(event))?;
-        let Listener { reporter, trace, finished, outs, restored, .. } = listener;
+        let mut listener = Listener::new(workspace, Reporter::new(workspace, globals, journal), trace);
+        let summary = workspace.drive(options, &mut |event| listener.take(event))?;
+        let Listener { reporter, trace, finished, outputs, outs, restored, .. } = listener;
         workspace.remember_use(&finished)?;
         reporter.end(&summary)?;
         if let Some((trace, path)) = trace.zip(self.trace.as_ref()) {
@@ -82,16 +105,24 @@ impl Run {
         if options.cancel.is_raised() {
             return Err(CommandError::Interrupted);
         }
-        let Summary { ran, failed, skipped, cancelled, .. } = summary;
-        let is_newest = History::of(&pipeline.project.state).newest().is_some_and(|newest| newest == run);
-        let is_same = ran + failed + skipped + cancelled == 0 && !restored;
-        if is_same && is_newest && self.asks_for_what_is_new() {
-            workspace.keep_unchanged(&self.targets, &outs, &run, &summary);
-        } else {
-            // Another run may have kept what it found before this one.
-            unchanged::forget(&globals.pipeline);
+        Ok(Pass { run, summary, finished, outputs, outs, restored })
+    }
+
+    /// Runs each target again, and compares what it gave.
+    fn verify(
+        &self,
+        workspace: &Workspace,
+        options: Options,
+        globals: &Globals,
+        first: &Pass,
+    ) -> Result<(), CommandError> {
+        let targets = workspace.pipeline.targets(&self.targets)?;
+        let again = Options { forced: targets.clone(), targets: targets.clone(), ..options };
+        let second = self.pass(workspace, &again, globals)?;
+        if second.summary.failed > 0 {
+            return Err(CommandError::RunFailed);
         }
-        if failed > 0 { Err(CommandError::RunFailed) } else { Ok(()) }
+        verify::compare(workspace, &targets, (first, &second), globals)
     }
 
     fn options(&self, workspace: &Workspace) -> Result<Options, CommandError> {
@@ -107,12 +138,31 @@ impl Run {
     /// Whether only what has changed could make this run do something.
     fn asks_for_what_is_new(&self) -> bool {
         let asked = [&self.settings, &self.force, &self.resources];
-        asked.iter().all(|words| words.is_empty()) && !self.dry_run && self.trace.is_none()
+        asked.iter().all(|words| words.is_empty()) && !self.dry_run && !self.verify && self.trace.is_none()
     }
 
     fn jobs(&self) -> usize {
-        self.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, Into::into)
+        self.jobs.map_or_else(default_jobs, Into::into)
     }
+}
+
+/// As many nodes run at once as there are cores, if nothing else is said.
+pub fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
+}
+
+/// A run that came to its end.
+pub struct Pass {
+    run: String,
+    summary: Summary,
+    /// The keys of the nodes that finished.
+    pub finished: BTreeMap<NodeId, Key>,
+    /// What they gave, in the order of their ports.
+    pub outputs: BTreeMap<NodeId, Vec<Artifact>>,
+    /// Each out in the project.
+    outs: Vec<(PathBuf, Artifact)>,
+    /// Whether an out was put back in place.
+    restored: bool,
 }
 
 /// What is gathered from a run's events.
@@ -121,16 +171,15 @@ struct Listener<'a> {
     reporter: Reporter<'a>,
     trace: Option<Trace>,
     finished: BTreeMap<NodeId, Key>,
-    /// Each out in the project.
+    outputs: BTreeMap<NodeId, Vec<Artifact>>,
     outs: Vec<(PathBuf, Artifact)>,
-    /// Whether an out was put back in place.
     restored: bool,
 }
 
 impl<'a> Listener<'a> {
     fn new(workspace: &'a Workspace, reporter: Reporter<'a>, trace: Option<Trace>) -> Self {
-        let (finished, outs) = Default::default();
-        Self { workspace, reporter, trace, finished, outs, restored: false }
+        let (finished, outputs, outs) = Default::default();
+        Self { workspace, reporter, trace, finished, outputs, outs, restored: false }
     }
 
     fn take(&mut self, event: Event) {
@@ -141,6 +190,7 @@ impl<'a> Listener<'a> {
         if let Event::Finished(finish) = &event {
             let made = matches!(finish.outcome, Outcome::Ran | Outcome::Cached);
             self.finished.extend(finish.key.filter(|_| made).map(|key| (finish.node, key)));
+            self.outputs.insert(finish.node, finish.outputs.clone());
             self.outs.extend(placed(pipeline, finish));
             self.restored |= finish.restored;
         }

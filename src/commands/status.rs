@@ -5,7 +5,9 @@ use headwater_engine::{NodeId, Options, Preview};
 use serde::Serialize;
 
 use crate::commands::Globals;
+use crate::commands::run::default_jobs;
 use crate::error::CommandError;
+use crate::forecast::Forecast;
 use crate::reason::sentence;
 use crate::report::{print_json, say};
 use crate::workspace::{Previewed, Workspace};
@@ -26,6 +28,9 @@ struct NodeStatus<'a> {
     node: &'a str,
     state: &'static str,
     reason: &'a str,
+    /// What it cost when it last ran, if it may run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_seconds: Option<f64>,
 }
 
 impl Status {
@@ -34,7 +39,7 @@ impl Status {
     pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
         let workspace = Workspace::open(&globals.pipeline, &self.settings)?;
         let targets = workspace.pipeline.targets(&self.targets)?;
-        let options = Options { targets, jobs: 1, preview: true, ..Options::default() };
+        let options = Options { targets, jobs: default_jobs(), preview: true, ..Options::default() };
         preview(&workspace, &options, globals)
     }
 }
@@ -51,7 +56,9 @@ pub fn preview(workspace: &Workspace, options: &Options, globals: &Globals) -> R
         counts[rank(preview)] += 1;
         let node = &workspace.pipeline.graph.node(*id).name;
         if globals.json() {
-            print_json(&NodeStatus { event: "node_status", node, state, reason: &reason })?;
+            let runs = matches!(preview, Preview::Stale(_) | Preview::Maybe(_));
+            let expected_seconds = runs.then(|| workspace.seconds(*id)).flatten();
+            print_json(&NodeStatus { event: "node_status", node, state, reason: &reason, expected_seconds })?;
         } else if !globals.quiet && (globals.verbose > 0 || !matches!(preview, Preview::Cached)) {
             say(format!("{state:>9} {node}  {reason}").trim_end())?;
         }
@@ -61,6 +68,7 @@ pub fn preview(workspace: &Workspace, options: &Options, globals: &Globals) -> R
         let parts: Vec<String> =
             words.iter().zip(counts).filter(|(_, n)| *n > 0).map(|(w, n)| format!("{n} {w}")).collect();
         say(&parts.join(", "))?;
+        Forecast::of(workspace, &previews, options.jobs).line().map_or(Ok(()), |line| say(&line))?;
     }
     if counts[4] > 0 { Err(CommandError::RunFailed) } else { Ok(()) }
 }
