@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rayon::prelude::*;
@@ -125,6 +125,8 @@ pub(crate) struct Segments {
     writer: Mutex<Option<Writer>>,
     /// The number of that segment, or [`NONE`]: who only reads does not wait for who writes.
     own: AtomicUsize,
+    /// Grows whenever entries that others wrote come in, or go.
+    met: AtomicU64,
     syncs: Syncs,
     /// A segment that has reached this length is left.
     roll_after: u64,
@@ -167,6 +169,7 @@ impl Segments {
             lost: Mutex::default(),
             writer: Mutex::default(),
             own: AtomicUsize::new(NONE),
+            met: AtomicU64::new(0),
             syncs: Syncs::default(),
             roll_after: ROLL_AFTER,
         };
@@ -174,26 +177,33 @@ impl Segments {
         Ok(segments)
     }
 
-    /// Reads what other processes have appended since the last look; gives whether that was anything.
-    pub(crate) fn refresh(&self) -> Result<bool, SegmentError> {
+    /// Reads what other processes have appended; gives [`Segments::met`].
+    pub(crate) fn refresh(&self) -> Result<u64, SegmentError> {
         self.check_synced()?;
         let own = self.own.load(Ordering::Acquire);
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        let mut news = false;
         for (number, segment) in loaded.iter_mut().enumerate() {
             if own != number {
-                news |= self.catch_up(segment)?;
+                self.catch_up(segment)?;
             }
         }
         for name in disk::names(&*self.disk, &self.folder)? {
             let path = self.folder.join(&name);
             if is_segment(&name) && !loaded.iter().any(|segment| segment.path == path) {
-                let found = self.load(path)?;
-                news |= found.is_some();
-                loaded.extend(found);
+                loaded.extend(self.load(path)?);
             }
         }
-        Ok(news)
+        Ok(self.met())
+    }
+
+    /// A number that grows whenever what others wrote comes in: when it is looked for, and when a segment of theirs is
+    /// taken over to append to.
+    pub(crate) fn met(&self) -> u64 {
+        self.met.load(Ordering::Acquire)
+    }
+
+    fn meet(&self) {
+        self.met.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The payload of an entry, checked; of several records of a name the one of the highest generation.
@@ -475,6 +485,7 @@ impl Segments {
             segment.end = indexed.end.max(segment.end);
             segment.indexed = indexed;
         }
+        self.meet();
         self.catch_up(&mut segment)?;
         if segment.fresh.len() * STALE_SHARE > segment.indexed.heads().len() {
             self.index(&mut segment, &BTreeSet::new());
@@ -482,16 +493,16 @@ impl Segments {
         Ok(Some(segment))
     }
 
-    /// Reads what lies behind the last good entry that is known; gives whether what is known has changed.
-    fn catch_up(&self, segment: &mut Segment) -> Result<bool, SegmentError> {
+    /// Reads what lies behind the last good entry that is known.
+    fn catch_up(&self, segment: &mut Segment) -> Result<(), SegmentError> {
         let length = disk::look_at(&*segment.file, &segment.path)?.bytes;
-        let cut = length < segment.end;
-        if cut {
+        if length < segment.end {
             // Somebody has cut off what was read: what is left is looked through from the beginning.
             segment.forget();
+            self.meet();
         }
         if !segment.has_header()? || length <= segment.end {
-            return Ok(cut);
+            return Ok(());
         }
         let scan = scan_twice(&*segment.file, &segment.path, segment.end, length)?;
         if !scan.heads.is_empty() {
@@ -499,10 +510,11 @@ impl Segments {
             self.sync(&*segment.file, &segment.path, "sync")?;
             segment.learn(&scan.heads, scan.end);
             segment.skipped += scan.skipped;
+            self.meet();
         }
         let tail = length.saturating_sub(segment.end);
         segment.tail = if tail > 0 && self.is_abandoned(segment) { tail } else { 0 };
-        Ok(cut || !scan.heads.is_empty())
+        Ok(())
     }
 
     /// Whether nobody is writing to the segment, so that what follows its last good entry is what somebody left.
