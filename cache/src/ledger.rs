@@ -435,7 +435,8 @@ mod tests {
 
     #[test]
     fn a_record_that_is_written_while_the_one_before_is_read_is_the_one_that_is_found() {
-        let ways: [fn(&Ledger); 2] = [|ledger| drop(ledger.get(&key("a"))), |ledger| ledger.load(&[key("a"), key("b")])];
+        let ways: [fn(&Ledger); 2] =
+            [|ledger| drop(ledger.get(&key("a"))), |ledger| ledger.load(&[key("a"), key("b")])];
         for read in ways {
             let root = filled(&["a", "b"]);
             let (ledger, arm) =
