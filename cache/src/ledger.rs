@@ -35,6 +35,24 @@ pub struct Record {
     pub seconds: f64,
 }
 
+/// What a key produced, without the manifest: what is asked for of every cached node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Made {
+    /// Output port and artifact, in the order of the ports.
+    pub outputs: Vec<(String, Artifact)>,
+    /// What it took to produce, in seconds.
+    pub seconds: f64,
+}
+
+/// A record of which the manifest is not copied.
+#[derive(Deserialize)]
+struct Skimmed<'a> {
+    outputs: Vec<(String, Artifact)>,
+    #[serde(rename = "manifest", borrow)]
+    _manifest: &'a str,
+    seconds: f64,
+}
+
 /// Why the ledger cannot be read or appended to. Damage is not among the reasons.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,7 +80,7 @@ pub struct Ledger {
 /// What was read, and whether it may still be taken for the last of its key.
 #[derive(Debug)]
 struct Records {
-    last: HashMap<Digest, Arc<Record>, Uniform>,
+    last: HashMap<Digest, Arc<Made>, Uniform>,
     /// How often records have come beside those that are read. What was read across such a change is not kept: it may
     /// be older than what came.
     changes: u64,
@@ -94,33 +112,44 @@ impl Ledger {
         Ok(news)
     }
 
-    /// Reads the last records of many keys together, for [`Ledger::get`]: a million one by one take several times as long.
+    /// Reads the last records of many keys together, for [`Ledger::made`]: a million one by one take several times as long.
     pub fn load(&self, keys: &[Digest]) {
         let known = self.known();
         let changes = known.changes;
         let unknown: Vec<Digest> = keys.iter().filter(|key| !known.last.contains_key(key)).copied().collect();
         drop(known);
         let take = |name: &Digest, payload: &[u8]| {
-            let record = decode_of(name, payload)?;
-            Some((*name, Arc::new(record)))
+            let Skimmed { outputs, seconds, .. } = decode_of(name, payload)?;
+            Some((*name, Arc::new(Made { outputs, seconds })))
         };
         self.learn(changes, self.store.segments().read_together(Kind::Record, &unknown, take));
     }
 
-    /// The last record of `key`. One that cannot be read is none.
+    /// The last record of `key`, read anew each time. One that cannot be read is none.
     pub fn get(&self, key: &Digest) -> Option<Arc<Record>> {
+        decode_of(key, &self.payload(key)?).map(Arc::new)
+    }
+
+    /// What the last record of `key` says was made; kept for the next time.
+    pub fn made(&self, key: &Digest) -> Option<Arc<Made>> {
         let known = self.known();
         let changes = known.changes;
         if let Some(record) = known.last.get(key) {
             return Some(record.clone());
         }
         drop(known);
-        let Ok(Found::Payload(payload)) = self.store.segments().read(Kind::Record, key) else {
-            return None;
-        };
-        let record = Arc::new(decode_of(key, &payload)?);
-        self.learn(changes, [(*key, record.clone())]);
-        Some(record)
+        let payload = self.payload(key)?;
+        let Skimmed { outputs, seconds, .. } = decode_of(key, &payload)?;
+        let made = Arc::new(Made { outputs, seconds });
+        self.learn(changes, [(*key, made.clone())]);
+        Some(made)
+    }
+
+    fn payload(&self, key: &Digest) -> Option<Vec<u8>> {
+        match self.store.segments().read(Kind::Record, key) {
+            Ok(Found::Payload(payload)) => Some(payload),
+            Ok(Found::Nothing | Found::Damaged(_)) | Err(_) => None,
+        }
     }
 
     /// Commits what was put into the store before, and then appends records: when this returns all of it is durable, and
@@ -169,7 +198,7 @@ impl Ledger {
     }
 
     /// Keeps what was read, unless there were changes since.
-    fn learn(&self, changes: u64, found: impl IntoIterator<Item = (Digest, Arc<Record>)>) {
+    fn learn(&self, changes: u64, found: impl IntoIterator<Item = (Digest, Arc<Made>)>) {
         let mut known = self.change();
         if known.changes == changes {
             known.last.extend(found);
@@ -190,7 +219,7 @@ fn encode(key: &Digest, record: &Record) -> Result<Vec<u8>, CodecError> {
 }
 
 /// The record in a payload, if it is one of this key.
-fn decode_of(key: &Digest, payload: &[u8]) -> Option<Record> {
+fn decode_of<'a, T: Deserialize<'a>>(key: &Digest, payload: &'a [u8]) -> Option<T> {
     // The key stands first, and as it is: compared there, a million need not be decoded.
     let stands_first = payload.get(codec::HEADER..)?.starts_with(key.as_bytes());
     let decoded = stands_first.then(|| codec::decode_after::<MAX_PAYLOAD, _>(MAGIC, VERSION, payload, LENGTH));
@@ -246,6 +275,11 @@ mod tests {
             manifest: format!("kind test\nname {name}\n"),
             seconds: 1.5,
         }
+    }
+
+    fn made(name: &str) -> Made {
+        let Record { outputs, seconds, .. } = record(name);
+        Made { outputs, seconds }
     }
 
     fn filled(names: &[&str]) -> tempfile::TempDir {
@@ -387,7 +421,7 @@ mod tests {
         ledger.load(&keys);
         assert_eq!(ledger.known().last.len() + 1, keys.len());
         for name in names.iter().step_by(3) {
-            assert_eq!(*ledger.get(&key(name)).unwrap(), record(name));
+            assert_eq!(*ledger.made(&key(name)).unwrap(), made(name));
         }
     }
 
@@ -403,7 +437,7 @@ mod tests {
         ledger.load(&names.map(key));
         let records = &ledger.known().last;
         assert_eq!(records.len(), 2);
-        assert!(names.iter().filter_map(|name| Some((name, records.get(&key(name))?))).all(|(n, r)| **r == record(n)));
+        assert!(names.iter().filter_map(|name| Some((name, records.get(&key(name))?))).all(|(n, r)| **r == made(n)));
     }
 
     #[test]
@@ -436,14 +470,14 @@ mod tests {
     #[test]
     fn a_record_that_is_written_while_the_one_before_is_read_is_the_one_that_is_found() {
         let ways: [fn(&Ledger); 2] =
-            [|ledger| drop(ledger.get(&key("a"))), |ledger| ledger.load(&[key("a"), key("b")])];
+            [|ledger| drop(ledger.made(&key("a"))), |ledger| ledger.load(&[key("a"), key("b")])];
         for read in ways {
             let root = filled(&["a", "b"]);
             let (ledger, arm) =
                 interrupted(root.path(), |ledger| ledger.append(&[(key("a"), record("second"))]).unwrap());
             arm();
             read(&ledger);
-            assert_eq!(*ledger.get(&key("a")).unwrap(), record("second"));
+            assert_eq!(*ledger.made(&key("a")).unwrap(), made("second"));
         }
     }
 
@@ -457,8 +491,8 @@ mod tests {
             assert!(ledger.refresh().unwrap());
         });
         arm();
-        assert_eq!(*ledger.get(&key("a")).unwrap(), record("a"));
-        assert_eq!(*ledger.get(&key("a")).unwrap(), record("second"));
+        assert_eq!(*ledger.made(&key("a")).unwrap(), made("a"));
+        assert_eq!(*ledger.made(&key("a")).unwrap(), made("second"));
     }
 
     #[test]
@@ -479,7 +513,7 @@ mod tests {
         }
         let later = open(root.path());
         for round in (0..200).map(|round| key(&round.to_string())) {
-            assert_eq!(ledger.get(&round), later.get(&round));
+            assert_eq!(ledger.made(&round), later.made(&round));
         }
     }
 
@@ -489,14 +523,14 @@ mod tests {
         let other = open(root.path());
         other.append(&[(key("a"), record("a"))]).unwrap();
         let ledger = open(root.path());
-        assert_eq!(*ledger.get(&key("a")).unwrap(), record("a"));
+        assert_eq!(*ledger.made(&key("a")).unwrap(), made("a"));
         other.append(&[(key("a"), record("second")), (key("b"), record("b"))]).unwrap();
         drop(other);
         // What the other process held is free, and goes on with this.
         ledger.append(&[(key("c"), record("c"))]).unwrap();
         assert_eq!([ledger.refresh().unwrap(), ledger.refresh().unwrap()], [true, false]);
-        assert_eq!(*ledger.get(&key("a")).unwrap(), record("second"));
-        assert_eq!(*ledger.get(&key("b")).unwrap(), record("b"));
+        assert_eq!(*ledger.made(&key("a")).unwrap(), made("second"));
+        assert_eq!(*ledger.made(&key("b")).unwrap(), made("b"));
         // Else it would not have been taken over.
         assert!(file(&root).exists());
     }

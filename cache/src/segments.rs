@@ -227,11 +227,11 @@ impl Segments {
         take: impl Fn(&Digest, &[u8]) -> Option<T> + Sync,
     ) -> Vec<T> {
         aside(|| {
-            // Sorted, neighbours are looked for in the same places.
+            // Sorted, each is looked for from where the one before was.
             let mut names: Vec<&Digest> = names.iter().collect();
             names.par_sort_unstable();
             names.dedup();
-            let mut places: Vec<(usize, Head)> = names.into_iter().filter_map(|name| self.best(kind, name)).collect();
+            let mut places = self.best_of(kind, &names);
             places.par_sort_unstable_by_key(|(number, head)| (*number, head.offset));
             let together = |(one, before): &(usize, Head), (other, after): &(usize, Head)| {
                 one == other && after.offset - before.end() <= GAP && after.offset / STRETCH == before.offset / STRETCH
@@ -425,6 +425,28 @@ impl Segments {
         let strange = self.lock_strange();
         let strange = strange.iter().map(|(path, kind)| format!("{} is a {kind}, not a segment", path.display()));
         damaged.map(skipped).chain(strange).collect()
+    }
+
+    /// Where the best entries of names lie, which are in ascending order.
+    fn best_of(&self, kind: Kind, names: &[&Digest]) -> Vec<(usize, Head)> {
+        let lost = self.lock_lost();
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let mut begins = vec![0; loaded.len()];
+        let mut places = Vec::with_capacity(names.len());
+        for name in names {
+            let mut best: Option<(usize, Head)> = None;
+            for (number, (segment, begin)) in loaded.iter().zip(&mut begins).enumerate() {
+                let fresh = segment.fresh.get(&(kind, **name));
+                for head in fresh.into_iter().chain(segment.indexed.find_next(kind, name, begin)) {
+                    let better = best.is_none_or(|(_, best)| head.generation > best.generation);
+                    if better && !lost.contains_key(&(number, head.offset)) {
+                        best = Some((number, *head));
+                    }
+                }
+            }
+            places.extend(best);
+        }
+        places
     }
 
     /// The first of [`Segments::places`]: what is asked for of every output of every cached node.

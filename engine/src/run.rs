@@ -219,7 +219,7 @@ impl Session<'_> {
     fn expected_cost(&self, id: NodeId, options: &Options) -> u64 {
         let last = || {
             let key = self.last_keys.get(&self.graph.node(id).name)?;
-            self.ledger.get(&key.0).map(|record| record.seconds)
+            self.ledger.made(&key.0).map(|made| made.seconds)
         };
         let seconds = options.expected.get(&id).copied().or_else(last).unwrap_or(1.0);
         (seconds * 1e6) as u64
