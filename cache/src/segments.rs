@@ -237,22 +237,31 @@ impl Segments {
                 one == other && after.offset - before.end() <= GAP && after.offset / STRETCH == before.offset / STRETCH
             };
             let stretches: Vec<&[(usize, Head)]> = places.chunk_by(together).collect();
-            let read = |stretch: &&[(usize, Head)]| self.read_stretch(stretch, &take);
-            stretches.par_iter().flat_map_iter(read).collect()
+            // One buffer for many stretches: a new one each time is cleared by the kernel first.
+            let read = |buffer: &mut Vec<u8>, stretch: &&[(usize, Head)]| self.read_stretch(stretch, buffer, &take);
+            stretches.par_iter().map_init(Vec::new, read).flatten_iter().collect()
         })
     }
 
     /// Reads entries of one segment that lie behind each other.
-    fn read_stretch<T>(&self, stretch: &[(usize, Head)], take: &impl Fn(&Digest, &[u8]) -> Option<T>) -> Vec<T> {
+    fn read_stretch<T>(
+        &self,
+        stretch: &[(usize, Head)],
+        buffer: &mut Vec<u8>,
+        take: &impl Fn(&Digest, &[u8]) -> Option<T>,
+    ) -> Vec<T> {
         let [(number, first), .., (_, last)] = stretch else {
             return stretch.iter().filter_map(|(number, head)| self.read_one(*number, head, take)).collect();
         };
         let (file, _) = self.file(*number);
-        let mut bytes = vec![0; usize::try_from(last.end() - first.offset).unwrap_or(0)];
-        let read = disk::fill(&*file, &mut bytes, first.offset).unwrap_or(0);
+        let length = usize::try_from(last.end() - first.offset).unwrap_or(0);
+        if buffer.len() < length {
+            buffer.resize(length, 0);
+        }
+        let read = disk::fill(&*file, &mut buffer[..length], first.offset).unwrap_or(0);
         let payload = |head: &Head| {
             let begin = usize::try_from(head.offset - first.offset).ok()?;
-            segment::payload_in(bytes[..read].get(begin..)?, head)
+            segment::payload_in(buffer[..read].get(begin..)?, head)
         };
         stretch.iter().filter_map(|(_, head)| take(&head.name, payload(head)?)).collect()
     }
