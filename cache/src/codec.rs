@@ -10,8 +10,8 @@
 //! they could hold; every byte is consumed; equal values give equal bytes.
 
 use bincode::error::DecodeError;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Length of the magic and the version.
 pub(crate) const HEADER: usize = 8;
@@ -88,10 +88,10 @@ pub(crate) fn decode<const LIMIT: usize, T: DeserializeOwned>(
 }
 
 /// The same of a value before which so many bytes stand that the caller has read.
-pub(crate) fn decode_after<const LIMIT: usize, T: DeserializeOwned>(
+pub(crate) fn decode_after<'a, const LIMIT: usize, T: Deserialize<'a>>(
     magic: [u8; 4],
     version: u32,
-    bytes: &[u8],
+    bytes: &'a [u8],
     skipped: usize,
 ) -> Result<T, CodecError> {
     within(bytes.len(), LIMIT)?;
@@ -111,8 +111,8 @@ pub(crate) fn decode_after<const LIMIT: usize, T: DeserializeOwned>(
 }
 
 /// The value at the beginning of `body`, if no more than `CLAIMED` bytes of memory are needed, and how long it is.
-fn decode_within<const CLAIMED: usize, T: DeserializeOwned>(body: &[u8]) -> Result<(T, usize), DecodeError> {
-    bincode::serde::decode_from_slice(body, bincode::config::standard().with_limit::<CLAIMED>())
+fn decode_within<'a, const CLAIMED: usize, T: Deserialize<'a>>(body: &'a [u8]) -> Result<(T, usize), DecodeError> {
+    bincode::serde::borrow_decode_from_slice(body, bincode::config::standard().with_limit::<CLAIMED>())
 }
 
 fn within(bytes: usize, limit: usize) -> Result<(), CodecError> {

@@ -6,11 +6,11 @@
 //! Records are entries of the store's segments, beside the small blobs, so that both become durable with one sync.
 //!
 //! Invariants: a record that [`Ledger::get`] returns was written whole, is durable, and so is all that was put before it;
-//! of several records of a key the last that was written wins; damage costs the records it hits and no others, and is
-//! never an error.
+//! of several records of a key the last that was written wins, also while it is being written; damage costs the records
+//! it hits and no others, and is never an error.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,24 @@ pub struct Record {
     pub seconds: f64,
 }
 
+/// What a key produced, without the manifest: what is asked for of every cached node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Made {
+    /// Output port and artifact, in the order of the ports.
+    pub outputs: Vec<(String, Artifact)>,
+    /// What it took to produce, in seconds.
+    pub seconds: f64,
+}
+
+/// A record of which the manifest is not copied.
+#[derive(Deserialize)]
+struct Skimmed<'a> {
+    outputs: Vec<(String, Artifact)>,
+    #[serde(rename = "manifest", borrow)]
+    _manifest: &'a str,
+    seconds: f64,
+}
+
 /// Why the ledger cannot be read or appended to. Damage is not among the reasons.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,52 +74,82 @@ pub enum LedgerError {
 #[derive(Debug)]
 pub struct Ledger {
     store: Arc<Store>,
-    /// Records that were read or written.
-    records: RwLock<HashMap<Digest, Arc<Record>, Uniform>>,
+    read: RwLock<Records>,
+}
+
+/// What was read, and whether it may still be taken for the last of its key.
+#[derive(Debug)]
+struct Records {
+    last: HashMap<Digest, Arc<Made>, Uniform>,
+    /// How often records have come beside those that are read. What was read across such a change is not kept: it may
+    /// be older than what came.
+    changes: u64,
+    /// How much of others' the segments had met at the last refresh.
+    met: u64,
 }
 
 impl Ledger {
     /// The ledger of a store.
     pub fn of(store: &Arc<Store>) -> Ledger {
-        Ledger { store: store.clone(), records: RwLock::default() }
+        let records = Records { last: HashMap::default(), changes: 0, met: store.segments().met() };
+        Ledger { store: store.clone(), read: RwLock::new(records) }
     }
 
-    /// Reads what other processes have appended since; gives whether that was anything.
+    /// Reads what other processes have appended; gives whether anything of theirs has come in since the last refresh,
+    /// by this call or otherwise.
     ///
     /// # Errors
     /// If a segment cannot be read, or is of a newer format. Damage is reported by [`Ledger::damage`].
     pub fn refresh(&self) -> Result<bool, LedgerError> {
-        let news = self.store.segments().refresh()?;
+        let met = self.store.segments().refresh()?;
+        let mut records = self.change();
+        let news = records.met != met;
         if news {
-            self.records.write().unwrap_or_else(PoisonError::into_inner).clear();
+            records.met = met;
+            records.changes += 1;
+            records.last.clear();
         }
         Ok(news)
     }
 
-    /// Reads the last records of many keys together, for [`Ledger::get`]: a million one by one take several times as long.
+    /// Reads the last records of many keys together, for [`Ledger::made`]: a million one by one take several times as long.
     pub fn load(&self, keys: &[Digest]) {
-        let known = self.records.read().unwrap_or_else(PoisonError::into_inner);
-        let unknown: Vec<Digest> = keys.iter().filter(|key| !known.contains_key(key)).copied().collect();
+        let known = self.known();
+        let changes = known.changes;
+        let unknown: Vec<Digest> = keys.iter().filter(|key| !known.last.contains_key(key)).copied().collect();
         drop(known);
         let take = |name: &Digest, payload: &[u8]| {
-            let record = decode_of(name, payload)?;
-            Some((*name, Arc::new(record)))
+            let Skimmed { outputs, seconds, .. } = decode_of(name, payload)?;
+            Some((*name, Arc::new(Made { outputs, seconds })))
         };
-        let found = self.store.segments().read_together(Kind::Record, &unknown, take);
-        self.records.write().unwrap_or_else(PoisonError::into_inner).extend(found);
+        self.learn(changes, self.store.segments().read_together(Kind::Record, &unknown, take));
     }
 
-    /// The last record of `key`. One that cannot be read is none.
+    /// The last record of `key`, read anew each time. One that cannot be read is none.
     pub fn get(&self, key: &Digest) -> Option<Arc<Record>> {
-        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(record) = records.get(key) {
+        decode_of(key, &self.payload(key)?).map(Arc::new)
+    }
+
+    /// What the last record of `key` says was made; kept for the next time.
+    pub fn made(&self, key: &Digest) -> Option<Arc<Made>> {
+        let known = self.known();
+        let changes = known.changes;
+        if let Some(record) = known.last.get(key) {
             return Some(record.clone());
         }
-        drop(records);
-        let Ok(Found::Payload(payload)) = self.store.segments().read(Kind::Record, key) else {
-            return None;
-        };
-        decode_of(key, &payload).map(|record| self.learn(key, Arc::new(record)))
+        drop(known);
+        let payload = self.payload(key)?;
+        let Skimmed { outputs, seconds, .. } = decode_of(key, &payload)?;
+        let made = Arc::new(Made { outputs, seconds });
+        self.learn(changes, [(*key, made.clone())]);
+        Some(made)
+    }
+
+    fn payload(&self, key: &Digest) -> Option<Vec<u8>> {
+        match self.store.segments().read(Kind::Record, key) {
+            Ok(Found::Payload(payload)) => Some(payload),
+            Ok(Found::Nothing | Found::Damaged(_)) | Err(_) => None,
+        }
     }
 
     /// Commits what was put into the store before, and then appends records: when this returns all of it is durable, and
@@ -124,7 +172,12 @@ impl Ledger {
         let entry = |((key, _), payload): (&(Digest, Arc<Record>), _)| NewEntry::new(Kind::Record, *key, payload);
         let entries: Vec<NewEntry> = records.iter().zip(encoded.iter().map(Vec::as_slice)).map(entry).collect();
         self.store.commit_with(&entries)?;
-        self.records.write().unwrap_or_else(PoisonError::into_inner).extend(records.iter().cloned());
+        // Read again if asked for: most never are, and another append may have been between.
+        let mut known = self.change();
+        known.changes += 1;
+        for (key, _) in records {
+            known.last.remove(key);
+        }
         Ok(())
     }
 
@@ -144,10 +197,20 @@ impl Ledger {
         (!damage.is_empty()).then(|| damage.join("; "))
     }
 
-    fn learn(&self, key: &Digest, record: Arc<Record>) -> Arc<Record> {
-        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
-        records.insert(*key, record.clone());
-        record
+    /// Keeps what was read, unless there were changes since.
+    fn learn(&self, changes: u64, found: impl IntoIterator<Item = (Digest, Arc<Made>)>) {
+        let mut known = self.change();
+        if known.changes == changes {
+            known.last.extend(found);
+        }
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Records> {
+        self.read.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Records> {
+        self.read.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -156,7 +219,7 @@ fn encode(key: &Digest, record: &Record) -> Result<Vec<u8>, CodecError> {
 }
 
 /// The record in a payload, if it is one of this key.
-fn decode_of(key: &Digest, payload: &[u8]) -> Option<Record> {
+fn decode_of<'a, T: Deserialize<'a>>(key: &Digest, payload: &'a [u8]) -> Option<T> {
     // The key stands first, and as it is: compared there, a million need not be decoded.
     let stands_first = payload.get(codec::HEADER..)?.starts_with(key.as_bytes());
     let decoded = stands_first.then(|| codec::decode_after::<MAX_PAYLOAD, _>(MAGIC, VERSION, payload, LENGTH));
@@ -171,11 +234,14 @@ fn decode(payload: &[u8]) -> Result<(Digest, Record), CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::{FailingDisk, RealDisk};
     use crate::tree::Shape;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::fs;
     use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Barrier, Mutex, OnceLock};
 
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()
@@ -209,6 +275,11 @@ mod tests {
             manifest: format!("kind test\nname {name}\n"),
             seconds: 1.5,
         }
+    }
+
+    fn made(name: &str) -> Made {
+        let Record { outputs, seconds, .. } = record(name);
+        Made { outputs, seconds }
     }
 
     fn filled(names: &[&str]) -> tempfile::TempDir {
@@ -348,9 +419,9 @@ mod tests {
         let ledger = open(root.path());
         let keys: Vec<Digest> = names.iter().step_by(3).map(|name| key(name)).chain([key("unknown")]).collect();
         ledger.load(&keys);
-        assert_eq!(ledger.records.read().unwrap().len() + 1, keys.len());
+        assert_eq!(ledger.known().last.len() + 1, keys.len());
         for name in names.iter().step_by(3) {
-            assert_eq!(*ledger.get(&key(name)).unwrap(), record(name));
+            assert_eq!(*ledger.made(&key(name)).unwrap(), made(name));
         }
     }
 
@@ -364,9 +435,9 @@ mod tests {
         bytes[middle] ^= 1;
         fs::write(file(&root), bytes).unwrap();
         ledger.load(&names.map(key));
-        let records = ledger.records.read().unwrap();
+        let records = &ledger.known().last;
         assert_eq!(records.len(), 2);
-        assert!(names.iter().filter_map(|name| Some((name, records.get(&key(name))?))).all(|(n, r)| **r == record(n)));
+        assert!(names.iter().filter_map(|name| Some((name, records.get(&key(name))?))).all(|(n, r)| **r == made(n)));
     }
 
     #[test]
@@ -378,6 +449,90 @@ mod tests {
         assert_eq!([ledger.refresh().unwrap(), ledger.refresh().unwrap()], [true, false]);
         ledger.append(&[(key("b"), record("b"))]).unwrap();
         assert!(!ledger.refresh().unwrap());
+    }
+
+    /// A ledger on a disk that calls `once` when a segment is read the next time after it was armed.
+    fn interrupted(root: &Path, once: impl Fn(&Ledger) + Send + Sync + 'static) -> (Arc<Ledger>, impl Fn()) {
+        let (armed, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::<Arc<Ledger>>::new()));
+        let (arms, calls) = (armed.clone(), opened.clone());
+        let disk = FailingDisk::new(Arc::new(RealDisk), move |call| {
+            let of_segment = call.path.extension().is_some_and(|end| end == "seg");
+            if call.operation == "read_at" && of_segment && armed.swap(false, Ordering::SeqCst) {
+                once(calls.get().expect("it is open"));
+            }
+            None
+        });
+        let ledger = Arc::new(Ledger::of(&Arc::new(Store::open_on(Arc::new(disk), root).unwrap())));
+        opened.set(ledger.clone()).unwrap();
+        (ledger, move || arms.store(true, Ordering::SeqCst))
+    }
+
+    #[test]
+    fn a_record_that_is_written_while_the_one_before_is_read_is_the_one_that_is_found() {
+        let ways: [fn(&Ledger); 2] =
+            [|ledger| drop(ledger.made(&key("a"))), |ledger| ledger.load(&[key("a"), key("b")])];
+        for read in ways {
+            let root = filled(&["a", "b"]);
+            let (ledger, arm) =
+                interrupted(root.path(), |ledger| ledger.append(&[(key("a"), record("second"))]).unwrap());
+            arm();
+            read(&ledger);
+            assert_eq!(*ledger.made(&key("a")).unwrap(), made("second"));
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_process_that_comes_while_the_one_before_is_read_is_the_one_that_is_found() {
+        let root = filled(&["a"]);
+        let other = Mutex::new(Some(open(root.path())));
+        let (ledger, arm) = interrupted(root.path(), move |ledger| {
+            let other = other.lock().unwrap().take().unwrap();
+            other.append(&[(key("a"), record("second"))]).unwrap();
+            assert!(ledger.refresh().unwrap());
+        });
+        arm();
+        assert_eq!(*ledger.made(&key("a")).unwrap(), made("a"));
+        assert_eq!(*ledger.made(&key("a")).unwrap(), made("second"));
+    }
+
+    #[test]
+    fn of_two_records_appended_at_once_the_one_that_is_found_is_the_one_that_is_found_later() {
+        let root = folder();
+        let ledger = open(root.path());
+        for round in 0..200 {
+            let barrier = Barrier::new(2);
+            std::thread::scope(|scope| {
+                for name in ["first", "second"] {
+                    let (ledger, barrier) = (&ledger, &barrier);
+                    scope.spawn(move || {
+                        barrier.wait();
+                        ledger.append(&[(key(&round.to_string()), record(name))]).unwrap();
+                    });
+                }
+            });
+        }
+        let later = open(root.path());
+        for round in (0..200).map(|round| key(&round.to_string())) {
+            assert_eq!(ledger.made(&round), later.made(&round));
+        }
+    }
+
+    #[test]
+    fn a_refresh_tells_of_records_that_came_in_when_a_segment_was_taken_over() {
+        let root = folder();
+        let other = open(root.path());
+        other.append(&[(key("a"), record("a"))]).unwrap();
+        let ledger = open(root.path());
+        assert_eq!(*ledger.made(&key("a")).unwrap(), made("a"));
+        other.append(&[(key("a"), record("second")), (key("b"), record("b"))]).unwrap();
+        drop(other);
+        // What the other process held is free, and goes on with this.
+        ledger.append(&[(key("c"), record("c"))]).unwrap();
+        assert_eq!([ledger.refresh().unwrap(), ledger.refresh().unwrap()], [true, false]);
+        assert_eq!(*ledger.made(&key("a")).unwrap(), made("second"));
+        assert_eq!(*ledger.made(&key("b")).unwrap(), made("b"));
+        // Else it would not have been taken over.
+        assert!(file(&root).exists());
     }
 
     #[test]

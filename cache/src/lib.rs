@@ -136,7 +136,7 @@ pub use files::{FileError, FileIndex};
 pub use fingerprint::FileState;
 pub use folder::{FolderError, FolderFile};
 pub use gc::{CollectError, Collector, Dropped, Keep, Plan, User};
-pub use ledger::{Ledger, LedgerError, Record};
+pub use ledger::{Ledger, LedgerError, Made, Record};
 pub use open::Verified;
 pub use segments::SegmentError;
 pub use snapshot::Snapshot;

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rayon::prelude::*;
@@ -125,6 +125,8 @@ pub(crate) struct Segments {
     writer: Mutex<Option<Writer>>,
     /// The number of that segment, or [`NONE`]: who only reads does not wait for who writes.
     own: AtomicUsize,
+    /// Grows whenever entries that others wrote come in, or go.
+    met: AtomicU64,
     syncs: Syncs,
     /// A segment that has reached this length is left.
     roll_after: u64,
@@ -167,6 +169,7 @@ impl Segments {
             lost: Mutex::default(),
             writer: Mutex::default(),
             own: AtomicUsize::new(NONE),
+            met: AtomicU64::new(0),
             syncs: Syncs::default(),
             roll_after: ROLL_AFTER,
         };
@@ -174,26 +177,33 @@ impl Segments {
         Ok(segments)
     }
 
-    /// Reads what other processes have appended since the last look; gives whether that was anything.
-    pub(crate) fn refresh(&self) -> Result<bool, SegmentError> {
+    /// Reads what other processes have appended; gives [`Segments::met`].
+    pub(crate) fn refresh(&self) -> Result<u64, SegmentError> {
         self.check_synced()?;
         let own = self.own.load(Ordering::Acquire);
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        let mut news = false;
         for (number, segment) in loaded.iter_mut().enumerate() {
             if own != number {
-                news |= self.catch_up(segment)?;
+                self.catch_up(segment)?;
             }
         }
         for name in disk::names(&*self.disk, &self.folder)? {
             let path = self.folder.join(&name);
             if is_segment(&name) && !loaded.iter().any(|segment| segment.path == path) {
-                let found = self.load(path)?;
-                news |= found.is_some();
-                loaded.extend(found);
+                loaded.extend(self.load(path)?);
             }
         }
-        Ok(news)
+        Ok(self.met())
+    }
+
+    /// A number that grows whenever what others wrote comes in: when it is looked for, and when a segment of theirs is
+    /// taken over to append to.
+    pub(crate) fn met(&self) -> u64 {
+        self.met.load(Ordering::Acquire)
+    }
+
+    fn meet(&self) {
+        self.met.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The payload of an entry, checked; of several records of a name the one of the highest generation.
@@ -217,32 +227,41 @@ impl Segments {
         take: impl Fn(&Digest, &[u8]) -> Option<T> + Sync,
     ) -> Vec<T> {
         aside(|| {
-            // Sorted, neighbours are looked for in the same places.
+            // Sorted, each is looked for from where the one before was.
             let mut names: Vec<&Digest> = names.iter().collect();
             names.par_sort_unstable();
             names.dedup();
-            let mut places: Vec<(usize, Head)> = names.into_iter().filter_map(|name| self.best(kind, name)).collect();
+            let mut places = self.best_of(kind, &names);
             places.par_sort_unstable_by_key(|(number, head)| (*number, head.offset));
             let together = |(one, before): &(usize, Head), (other, after): &(usize, Head)| {
                 one == other && after.offset - before.end() <= GAP && after.offset / STRETCH == before.offset / STRETCH
             };
             let stretches: Vec<&[(usize, Head)]> = places.chunk_by(together).collect();
-            let read = |stretch: &&[(usize, Head)]| self.read_stretch(stretch, &take);
-            stretches.par_iter().flat_map_iter(read).collect()
+            // One buffer for many stretches: a new one each time is cleared by the kernel first.
+            let read = |buffer: &mut Vec<u8>, stretch: &&[(usize, Head)]| self.read_stretch(stretch, buffer, &take);
+            stretches.par_iter().map_init(Vec::new, read).flatten_iter().collect()
         })
     }
 
     /// Reads entries of one segment that lie behind each other.
-    fn read_stretch<T>(&self, stretch: &[(usize, Head)], take: &impl Fn(&Digest, &[u8]) -> Option<T>) -> Vec<T> {
+    fn read_stretch<T>(
+        &self,
+        stretch: &[(usize, Head)],
+        buffer: &mut Vec<u8>,
+        take: &impl Fn(&Digest, &[u8]) -> Option<T>,
+    ) -> Vec<T> {
         let [(number, first), .., (_, last)] = stretch else {
             return stretch.iter().filter_map(|(number, head)| self.read_one(*number, head, take)).collect();
         };
         let (file, _) = self.file(*number);
-        let mut bytes = vec![0; usize::try_from(last.end() - first.offset).unwrap_or(0)];
-        let read = disk::fill(&*file, &mut bytes, first.offset).unwrap_or(0);
+        let length = usize::try_from(last.end() - first.offset).unwrap_or(0);
+        if buffer.len() < length {
+            buffer.resize(length, 0);
+        }
+        let read = disk::fill(&*file, &mut buffer[..length], first.offset).unwrap_or(0);
         let payload = |head: &Head| {
             let begin = usize::try_from(head.offset - first.offset).ok()?;
-            segment::payload_in(bytes[..read].get(begin..)?, head)
+            segment::payload_in(buffer[..read].get(begin..)?, head)
         };
         stretch.iter().filter_map(|(_, head)| take(&head.name, payload(head)?)).collect()
     }
@@ -417,6 +436,28 @@ impl Segments {
         damaged.map(skipped).chain(strange).collect()
     }
 
+    /// Where the best entries of names lie, which are in ascending order.
+    fn best_of(&self, kind: Kind, names: &[&Digest]) -> Vec<(usize, Head)> {
+        let lost = self.lock_lost();
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let mut begins = vec![0; loaded.len()];
+        let mut places = Vec::with_capacity(names.len());
+        for name in names {
+            let mut best: Option<(usize, Head)> = None;
+            for (number, (segment, begin)) in loaded.iter().zip(&mut begins).enumerate() {
+                let fresh = segment.fresh.get(&(kind, **name));
+                for head in fresh.into_iter().chain(segment.indexed.find_next(kind, name, begin)) {
+                    let better = best.is_none_or(|(_, best)| head.generation > best.generation);
+                    if better && !lost.contains_key(&(number, head.offset)) {
+                        best = Some((number, *head));
+                    }
+                }
+            }
+            places.extend(best);
+        }
+        places
+    }
+
     /// The first of [`Segments::places`]: what is asked for of every output of every cached node.
     fn best(&self, kind: Kind, name: &Digest) -> Option<(usize, Head)> {
         let lost = self.lock_lost();
@@ -475,6 +516,7 @@ impl Segments {
             segment.end = indexed.end.max(segment.end);
             segment.indexed = indexed;
         }
+        self.meet();
         self.catch_up(&mut segment)?;
         if segment.fresh.len() * STALE_SHARE > segment.indexed.heads().len() {
             self.index(&mut segment, &BTreeSet::new());
@@ -482,16 +524,16 @@ impl Segments {
         Ok(Some(segment))
     }
 
-    /// Reads what lies behind the last good entry that is known; gives whether what is known has changed.
-    fn catch_up(&self, segment: &mut Segment) -> Result<bool, SegmentError> {
+    /// Reads what lies behind the last good entry that is known.
+    fn catch_up(&self, segment: &mut Segment) -> Result<(), SegmentError> {
         let length = disk::look_at(&*segment.file, &segment.path)?.bytes;
-        let cut = length < segment.end;
-        if cut {
+        if length < segment.end {
             // Somebody has cut off what was read: what is left is looked through from the beginning.
             segment.forget();
+            self.meet();
         }
         if !segment.has_header()? || length <= segment.end {
-            return Ok(cut);
+            return Ok(());
         }
         let scan = scan_twice(&*segment.file, &segment.path, segment.end, length)?;
         if !scan.heads.is_empty() {
@@ -499,10 +541,11 @@ impl Segments {
             self.sync(&*segment.file, &segment.path, "sync")?;
             segment.learn(&scan.heads, scan.end);
             segment.skipped += scan.skipped;
+            self.meet();
         }
         let tail = length.saturating_sub(segment.end);
         segment.tail = if tail > 0 && self.is_abandoned(segment) { tail } else { 0 };
-        Ok(cut || !scan.heads.is_empty())
+        Ok(())
     }
 
     /// Whether nobody is writing to the segment, so that what follows its last good entry is what somebody left.

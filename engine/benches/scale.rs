@@ -268,7 +268,7 @@ fn dispatch(graph: &Graph, threads: usize, prepare: impl Fn(NodeId)) {
     let mut room = Room::new(requests, cpus, &Capacities::default()).expect("room for all");
     let (sender, ended) = channel();
     std::thread::scope(|scope| {
-        let crew = Crew::start(scope, threads).expect("threads");
+        let crew = Crew::start(scope, "stage", threads).expect("threads");
         let mut seats = Vec::new();
         while !plan.is_done() {
             let mut jobs: Vec<Work> = Vec::new();

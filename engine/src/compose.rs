@@ -65,6 +65,9 @@ pub(crate) fn compose(
     bound: &[Bound],
     given: Vec<Artifact>,
 ) -> Result<Vec<Artifact>, Failure> {
+    if stage.outputs.iter().all(|port| port.passes.is_none()) {
+        return Ok(given);
+    }
     let mut composed = Vec::with_capacity(given.len());
     for (port, artifact) in stage.outputs.iter().zip(given) {
         let passed = port.passes.as_ref().and_then(|passed| bound.iter().find(|input| input.port == *passed));

@@ -4,18 +4,24 @@
 //! up; what is not cached takes up its room, is claimed, so that no other process computes it too, and goes to the crew,
 //! which sends one message back. What it made goes to the committer. A run that starts nothing is the same loop told so.
 //!
+//! A look-up takes up nothing, and putting outs back next to nothing: whatever runs, nodes that are cached are told. What
+//! is not cached begins in the order of the plan: before one that was looked up does, whatever is ready and comes before
+//! it is looked up.
+//!
 //! Nodes are claimed some at a time, and the ledger is read again once for all of them. What comes first is reckoned when
 //! the first node turns out to need a worker: as long as all is cached, any order will do.
 //!
 //! Invariants: a node is visited only while all that it reads is done with outputs, and ends as what follows from
 //! these; of nodes with one key one runs at a time, in all processes that share the store; a node whose sources changed
-//! while it ran is run again once from the new content and then fails; what runs takes up no more than there is.
+//! while it ran is run again once from the new content and then fails; what runs takes up no more than there is; nobody
+//! holds a claim and waits for room.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
-use headwater_cache::{Claim, DiskError, Record};
+use headwater_cache::{Artifact, Claim, DiskError, Record};
 
 use crate::clock::Pauses;
 use crate::committer::Committer;
@@ -25,6 +31,7 @@ use crate::event::{Event, Outcome, Preview};
 use crate::graph::NodeId;
 use crate::known::{Flight, Found, Hit, Inputs, Known, Prepared, Uncommitted};
 use crate::manifest::Key;
+use crate::misses::Misses;
 use crate::pace::Paces;
 use crate::plan::{Plan, State};
 use crate::queue::{Claimed, Queue};
@@ -73,7 +80,10 @@ pub(crate) struct Run<'s, 'e> {
     /// Whether each node runs whatever its record says.
     pub(crate) forced: Vec<bool>,
     pub(crate) in_flight: BTreeMap<Key, Flight>,
+    pub(crate) misses: Misses,
     prepared: Vec<Prepared>,
+    /// The ledger has had news since prepared nodes were looked up.
+    news: bool,
     /// Keys that this run has computed.
     pub(crate) computed: BTreeSet<Key>,
     /// Records that the committer has, by the number of their item.
@@ -87,7 +97,14 @@ pub(crate) struct Run<'s, 'e> {
     pub(crate) pauses: Pauses,
     pub(crate) trees: Trees<'s>,
     crew: Crew<'s>,
+    /// The threads that put outs back in place.
+    restorers: Crew<'s>,
+    /// Nodes whose outs are to be put back, and which wait until fewer threads work.
+    restores: VecDeque<usize>,
+    /// What is handed out.
     running: usize,
+    /// How much of that puts outs back.
+    restoring: usize,
     pub(crate) stopping: bool,
     pub(crate) sender: Sender<Message>,
     pub(crate) emit: &'e mut dyn FnMut(Event),
@@ -102,7 +119,7 @@ impl<'s, 'e> Run<'s, 'e> {
         room: Room,
         looked: BTreeMap<SourceId, Look>,
         committer: Committer,
-        crew: Crew<'s>,
+        [crew, restorers]: [Crew<'s>; 2],
         sender: Sender<Message>,
         emit: &'e mut dyn FnMut(Event),
     ) -> Self {
@@ -120,7 +137,9 @@ impl<'s, 'e> Run<'s, 'e> {
             known: std::iter::repeat_with(Known::default).take(nodes).collect(),
             forced,
             in_flight: BTreeMap::new(),
+            misses: Misses::default(),
             prepared: Vec::new(),
+            news: false,
             computed: BTreeSet::new(),
             unrecorded: BTreeMap::new(),
             uncommitted: VecDeque::new(),
@@ -130,7 +149,10 @@ impl<'s, 'e> Run<'s, 'e> {
             pauses: Pauses::default(),
             trees: if options.preview { Trees::preview(session.store) } else { Trees::new(session.store) },
             crew,
+            restorers,
+            restores: VecDeque::new(),
             running: 0,
+            restoring: 0,
             stopping: false,
             sender,
             emit,
@@ -175,33 +197,92 @@ impl<'s, 'e> Run<'s, 'e> {
         (0..BATCH).take_while(|_| !self.stopping && self.visit_next()).count() > 0
     }
 
-    /// Goes on with a node whose claim has come, else with one whose turn it is to take up room, else with a ready one.
+    /// Goes on with nodes whose claims have come, else with one whose turn has come, else looks a ready one up.
     fn visit_next(&mut self) -> bool {
-        if self.room.is_open()
-            && let Some(claimed) = self.queue.next()
-        {
-            self.resume(claimed);
-            return true;
+        self.resume_claimed() || self.restore_next() || self.begin_next() || self.look_at_next()
+    }
+
+    /// Goes on with the nodes whose claims have come: others may want these.
+    fn resume_claimed(&mut self) -> bool {
+        let claimed = self.queue.claimed();
+        if claimed.is_empty() {
+            return false;
         }
-        let claims = self.running + self.prepared.len() + self.unrecorded.len();
-        if !self.queue.has_room() || claims >= CLAIMS {
+        // Whoever had the claim has most likely written what is asked for.
+        let refreshed = self.session.ledger.refresh().map_err(|error| error.to_string());
+        for claimed in claimed {
+            match &refreshed {
+                Ok(news) => {
+                    self.news |= news;
+                    self.resume(claimed);
+                }
+                Err(error) => {
+                    self.fail_with(claimed.node, error.clone());
+                    self.land(claimed.key);
+                }
+            }
+        }
+        true
+    }
+
+    /// Looks again at a node whose outs are to be put back, if that may be done now.
+    fn restore_next(&mut self) -> bool {
+        let next = if self.may_restore() { self.restores.pop_front() } else { None };
+        if let Some(node) = next {
+            self.look_again(node, None);
+        }
+        next.is_some()
+    }
+
+    /// One at a time always; more as long as no more threads work than there are cpus.
+    fn may_restore(&self) -> bool {
+        self.restoring == 0 || self.running < self.options.jobs
+    }
+
+    /// Goes on with a node whose turn it is to take up room, else with the first of those that are not cached, if there is
+    /// room and none comes before it that was not looked up.
+    fn begin_next(&mut self) -> bool {
+        if !self.may_claim() {
             return false;
         }
         if let Some((node, seat)) = self.room.call() {
-            self.recall(node, seat);
+            self.look_again(node, Some(seat));
             return true;
         }
-        let Some(next) = self.plan.peek() else { return false };
-        let may = self.room.is_open() || {
-            let lead = self.paces.lead(&self.stage(next).kind);
+        let Some(first) = self.misses.first() else { return false };
+        let ready = self.plan.peek();
+        let rank = |node| (self.plan.priority(node), Reverse(node));
+        if ready.is_some_and(|ready| rank(ready) > rank(first)) || !self.has_room_for(first) {
+            return false;
+        }
+        if let Some((node, inputs)) = self.misses.take() {
+            self.begin_missed(node, inputs);
+        }
+        true
+    }
+
+    fn look_at_next(&mut self) -> bool {
+        let ready = self.plan.take();
+        if let Some(node) = ready {
+            self.visit(node, None, None);
+        }
+        ready.is_some()
+    }
+
+    /// Whether one more node may be claimed, or wait for its claim.
+    fn may_claim(&self) -> bool {
+        let claims = self.running + self.prepared.len() + self.unrecorded.len();
+        self.queue.has_room() && claims < CLAIMS
+    }
+
+    /// Whether a node may ask for room: there is some, or it may be handed out ahead.
+    fn has_room_for(&mut self, node: usize) -> bool {
+        self.room.is_open() || {
+            let lead = self.paces.lead(&self.stage(node).kind);
             // Half of them at a time, as the ledger is read again for each batch.
             let enough = if self.prepared.is_empty() { lead / 2 } else { lead };
             enough > 0 && self.room.is_open_ahead(enough)
-        };
-        if may && let Some(node) = self.plan.take() {
-            self.visit(node, None, None);
         }
-        may
     }
 
     pub(crate) fn summary(&self) -> Summary {
@@ -281,6 +362,10 @@ impl<'s, 'e> Run<'s, 'e> {
         if self.is_ranked_now() {
             return self.plan.put_back(node);
         }
+        if self.known[node].seat.is_none() && !(self.may_claim() && self.has_room_for(node)) {
+            self.known[node].key = None;
+            return self.misses.add(node, self.plan.priority(node), inputs);
+        }
         if self.seat(node) {
             self.prepare(Prepared { node, inputs, forced, lost }, claim);
         }
@@ -327,7 +412,8 @@ impl<'s, 'e> Run<'s, 'e> {
         if prepared.is_empty() {
             return;
         }
-        let news = if self.stopping { Ok(false) } else { self.session.ledger.refresh() };
+        let before = std::mem::take(&mut self.news);
+        let news = if self.stopping { Ok(false) } else { self.session.ledger.refresh().map(|news| news || before) };
         let mut jobs = Vec::with_capacity(prepared.len());
         for prepared in prepared {
             let (node, key) = (prepared.node, prepared.inputs.key);
@@ -393,12 +479,25 @@ impl<'s, 'e> Run<'s, 'e> {
         self.plan.put_back(node);
     }
 
-    /// Looks again at a node that has the room it waited for.
-    fn recall(&mut self, node: usize, seat: Seat) {
-        if self.plan.is_fed(node) {
-            return self.visit(node, None, Some(seat));
+    /// Goes on with a node that was looked up before.
+    fn begin_missed(&mut self, node: usize, inputs: Option<Inputs>) {
+        match inputs {
+            Some(inputs) => {
+                self.decide(node, inputs, None);
+                self.unseat(node);
+            }
+            None => self.look_again(node, None),
         }
-        self.room.leave(seat);
+    }
+
+    /// Looks again at a node that has waited, with the room that it has.
+    fn look_again(&mut self, node: usize, seat: Option<Seat>) {
+        if self.plan.is_fed(node) {
+            return self.visit(node, None, seat);
+        }
+        if let Some(seat) = seat {
+            self.room.leave(seat);
+        }
         self.plan.put_back(node);
     }
 
@@ -447,18 +546,25 @@ impl<'s, 'e> Run<'s, 'e> {
         self.restore(node, key, outputs);
     }
 
-    /// Has a worker put outs back in place; that takes one cpu, whatever the stage takes.
-    fn restore(&mut self, node: usize, key: Key, outputs: Vec<headwater_cache::Artifact>) {
-        if self.known[node].seat.is_none() {
-            self.known[node].seat = self.room.enter_simply();
-        }
-        if self.known[node].seat.is_none() {
-            return self.room.wait(node, self.plan.priority(node));
+    /// Has outs put back in place, now or when fewer threads work. That copies files: it takes up nothing of what the
+    /// stage would take.
+    fn restore(&mut self, node: usize, key: Key, outputs: Vec<Artifact>) {
+        self.unseat(node);
+        if !self.may_restore() {
+            self.known[node].key = None;
+            return self.restores.push_back(node);
         }
         self.in_flight.insert(key, Flight::default());
+        self.restoring += 1;
         let stage = self.stage(node);
         let job = self.job(node, true, move |session| session.restore(stage, outputs));
-        self.crew.hand([job]);
+        self.restorers.hand([job]);
+    }
+
+    /// Puts all nodes back that wait for their turn.
+    pub(crate) fn put_waiting_back(&mut self) {
+        let nodes = self.room.give_up().into_iter().chain(self.misses.give_up()).chain(self.restores.drain(..));
+        nodes.for_each(|node| self.plan.put_back(node));
     }
 
     fn job(&mut self, node: usize, restored: bool, work: impl FnOnce(&'s Session<'s>) -> Work + Send + 's) -> Job<'s> {
@@ -478,6 +584,7 @@ impl<'s, 'e> Run<'s, 'e> {
         match message {
             Message::Worked { node, seconds, work, restored } => {
                 self.running -= 1;
+                self.restoring -= usize::from(restored);
                 self.known[node].handed = false;
                 self.unseat(node);
                 self.known[node].seconds += seconds;

@@ -38,16 +38,16 @@ struct Bench<'scope> {
 }
 
 impl<'scope> Crew<'scope> {
-    /// Starts so many threads.
+    /// Starts so many threads, with this name and a number.
     ///
     /// # Errors
     /// If not all of them can be had.
-    pub fn start<'env>(threads: &'scope Scope<'scope, 'env>, count: usize) -> io::Result<Self> {
+    pub fn start<'env>(threads: &'scope Scope<'scope, 'env>, name: &str, count: usize) -> io::Result<Self> {
         let bench = Mutex::new(Bench { jobs: VecDeque::new(), idle: 0, closed: false });
         let crew = Self(Arc::new(Shared { bench, called: Condvar::new() }));
         for number in 0..count {
             let shared = crew.0.clone();
-            let name = format!("stage-{number}");
+            let name = format!("{name}-{number}");
             std::thread::Builder::new().name(name).spawn_scoped(threads, move || shared.work())?;
         }
         Ok(crew)
@@ -106,7 +106,7 @@ mod tests {
     fn all_that_was_handed_in_is_done_when_the_scope_ends() {
         let done = Mutex::new(Vec::new());
         std::thread::scope(|threads| {
-            let crew = Crew::start(threads, 1).unwrap();
+            let crew = Crew::start(threads, "stage", 1).unwrap();
             for number in 0..100 {
                 let done = &done;
                 crew.hand([Box::new(move || done.lock().unwrap().push(number)) as Work]);
@@ -119,7 +119,7 @@ mod tests {
     fn jobs_run_at_once_on_as_many_threads_as_there_are() {
         let meet = std::sync::Barrier::new(3);
         std::thread::scope(|threads| {
-            let crew = Crew::start(threads, 3).unwrap();
+            let crew = Crew::start(threads, "stage", 3).unwrap();
             let job = || {
                 meet.wait();
             };
@@ -132,7 +132,7 @@ mod tests {
         let (sender, answers) = channel();
         let (go, gone) = channel();
         std::thread::scope(|threads| {
-            let crew = Crew::start(threads, 1).unwrap();
+            let crew = Crew::start(threads, "stage", 1).unwrap();
             let second = sender.clone();
             let first: Work = Box::new(move || {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();

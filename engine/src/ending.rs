@@ -141,6 +141,8 @@ impl Run<'_, '_> {
 
     /// Fails a node that had its outputs: the disk did not take them.
     fn revoke(&mut self, node: usize, error: &str) {
+        // The run ends; of these, what reads the node is skipped as well.
+        self.put_waiting_back();
         let skipped = self.plan.revoke(node);
         let text = format!("its outputs could not be made durable: {error}");
         self.report_failure(node, text, skipped);
@@ -180,9 +182,7 @@ impl Run<'_, '_> {
 
     /// Ends what has not begun; called again after each message, as nodes may be put back meanwhile.
     pub(crate) fn cancel(&mut self) {
-        for node in self.room.give_up() {
-            self.plan.put_back(node);
-        }
+        self.put_waiting_back();
         for (node, key) in self.queue.give_up() {
             self.land(key);
             self.plan.put_back(node);

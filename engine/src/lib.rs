@@ -14,6 +14,7 @@
 //! | [`crew`], `pace` | the threads that run stages; which kinds of stages end within a moment |
 //! | `worker` | what a worker does: the stage's function, the checks, the record |
 //! | `committer` | makes what workers stored durable and writes their records, many with one sync |
+//! | `misses` | nodes that are not cached, and whose turn to begin has not come |
 //! | `queue` | nodes whose keys another process computes; why nothing deadlocks |
 //! | `compose` | passed entries and what a stage gave, as one output |
 //! | [`cancel`] | by which a run, and what runs in it, is told to end |
@@ -41,6 +42,7 @@ mod known;
 mod lookup;
 mod loss;
 pub mod manifest;
+mod misses;
 mod pace;
 pub mod plan;
 mod queue;

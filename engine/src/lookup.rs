@@ -2,7 +2,7 @@
 //!
 //! It changes nothing of the plan. A key is made when all that a node reads is done with outputs.
 
-use headwater_cache::{Artifact, Digest, Entry, Record, Tree};
+use headwater_cache::{Artifact, Digest, Entry, Tree};
 
 use crate::compose::compose;
 use crate::coordinator::Run;
@@ -83,14 +83,17 @@ impl<'s> Run<'s, '_> {
     /// node that is forced does not look.
     pub(crate) fn look_up(&mut self, node: usize, key: Key, bound: &[Bound], forced: bool) -> Result<Found, Failure> {
         let (session, stage) = (self.session, self.stage(node));
-        let unrecorded = self.unrecorded.get(&key).map(|(_, record)| &**record);
-        let recorded = session.ledger.get(&key.0);
-        let Some(record) = unrecorded.or(recorded.as_deref()).filter(|_| !forced) else { return Ok(Found::Miss(None)) };
-        let Some(given) = given(stage, record) else { return Ok(Found::Miss(None)) };
+        if forced {
+            return Ok(Found::Miss(None));
+        }
+        let unrecorded = self.unrecorded.get(&key).map(|(_, record)| (&record.outputs, record.seconds));
+        let recorded = if unrecorded.is_none() { session.ledger.made(&key.0) } else { None };
+        let made = unrecorded.or(recorded.as_ref().map(|made| (&made.outputs, made.seconds)));
+        let Some((outputs, seconds)) = made else { return Ok(Found::Miss(None)) };
+        let Some(given) = given(stage, outputs) else { return Ok(Found::Miss(None)) };
         if let Some(lost) = given.iter().find(|artifact| !session.store.holds(artifact)) {
             return Ok(Found::Miss(Some(lost.digest)));
         }
-        let seconds = record.seconds;
         let durable = unrecorded.is_none() && stage.outputs.iter().all(|port| port.passes.is_none());
         match compose(&mut self.trees, stage, bound, given) {
             Ok(outputs) => Ok(Found::Hit(Hit { outputs, seconds, durable })),
@@ -120,7 +123,7 @@ impl<'s> Run<'s, '_> {
 }
 
 /// What a record has for each output of a stage, in the order of the ports.
-fn given(stage: &Stage, record: &Record) -> Option<Vec<Artifact>> {
-    let find = |name: &str| record.outputs.iter().find(|(port, _)| port == name);
+fn given(stage: &Stage, outputs: &[(String, Artifact)]) -> Option<Vec<Artifact>> {
+    let find = |name: &str| outputs.iter().find(|(port, _)| port == name);
     stage.outputs.iter().map(|port| find(&port.name).map(|(_, artifact)| artifact.clone())).collect()
 }

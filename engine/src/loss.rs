@@ -23,6 +23,7 @@ impl Run<'_, '_> {
             return self.fail_with(node, text);
         }
         self.looked.extend(changed);
+        self.misses.forget_inputs();
         self.plan.put_back(node);
     }
 
@@ -51,6 +52,7 @@ impl Run<'_, '_> {
     fn reopen(&mut self, node: usize) {
         self.known[node].unsettled = None;
         self.plan.reopen(node);
+        self.misses.forget_inputs();
     }
 
     /// The nodes from a node's producer up to the one that made these bytes, through those that only pass them on.

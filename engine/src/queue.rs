@@ -4,20 +4,21 @@
 //! not know the plan, nor why a key is wanted.
 //!
 //! Nothing deadlocks, within a process or between several that compute each other's keys, because whoever holds a claim
-//! never waits for another. A claim is held by a node that runs; by one that has been handed out and not begun, or whose
-//! claim has come, and that waits for a worker or until nobody is due before it; and by a record on its way to the disk. The
-//! first waits for its stage alone: it was given all its inputs before, and if it finds them lost it lets go before they are
-//! made again. The second waits for workers, all of which are busy with the first kind or put outs in place, which takes no
-//! claim, and for nodes that are due, which wait for workers alone. The third waits for the committer, which commits when a
-//! batch is full, old, or told to, and takes no claim. What waits for a claim or for room, or pauses before another try, holds
-//! none; what waits behind an equal key of its own process waits for one of these. Two keys that share a lock file do not wait for each
-//! other within a process. So some claim is always let go, and each is held only as long as work goes on. The one
-//! thing that is not allowed: a stage that itself runs nodes over the same store.
+//! never waits for another. A claim is held by a node that runs; by one that has been handed out and not begun, as nodes
+//! of its kind end within a moment; and by a record on its way to the disk. The first waits for its stage alone: it was
+//! given all its inputs before, and if it finds them lost it lets go before they are made again. The second waits for
+//! workers, all of which are busy with the first kind. The third waits for the committer, which commits when a batch is
+//! full, old, or told to, and takes no claim. What waits for a claim or for room, or pauses before another try, holds
+//! none: a claim that comes while there is no room is let go, once it was seen that there is no record, and tried for again
+//! when there is room, as others may have room before. What waits behind an equal key of its own process waits for one of
+//! these. Two keys that share a lock file do not wait for each other within a process. So some claim is always let go, and
+//! each is held only as long as work goes on. The one thing that is not allowed: a stage that itself runs nodes over
+//! the same store.
 //!
 //! Invariants: at most [`WAITERS`] threads wait for one run; a thread that outlives its run, as nothing interrupts a wait
 //! for a lock, lets go of what it gets.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::Sender;
 
@@ -41,13 +42,13 @@ pub(crate) struct Queue {
     claims: Claims,
     answers: Sender<Message>,
     waiting: BTreeMap<usize, Key>,
-    claimed: VecDeque<Claimed>,
+    claimed: Vec<Claimed>,
 }
 
 impl Queue {
     /// An empty queue, whose threads answer by [`Message::Claimed`].
     pub fn new(claims: Claims, answers: Sender<Message>) -> Self {
-        Self { claims, answers, waiting: BTreeMap::new(), claimed: VecDeque::new() }
+        Self { claims, answers, waiting: BTreeMap::new(), claimed: Vec::new() }
     }
 
     /// Whether one more may wait.
@@ -75,14 +76,14 @@ impl Queue {
     /// Takes in what a thread has waited for. Of a node that was given up nothing is kept.
     pub fn receive(&mut self, node: usize, key: Key, claim: Result<Claim, DiskError>) -> Result<(), DiskError> {
         if self.waiting.remove(&node).is_some() {
-            self.claimed.push_back(Claimed { node, key, claim: claim? });
+            self.claimed.push(Claimed { node, key, claim: claim? });
         }
         Ok(())
     }
 
-    /// The next node whose claim has come.
-    pub fn next(&mut self) -> Option<Claimed> {
-        self.claimed.pop_front()
+    /// The nodes whose claims have come.
+    pub fn claimed(&mut self) -> Vec<Claimed> {
+        std::mem::take(&mut self.claimed)
     }
 
     /// Lets go of all nodes, and gives them with their keys.

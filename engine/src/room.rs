@@ -143,12 +143,9 @@ impl Room {
 
     /// Lets a node in that does not wait, if there is room and nobody is due.
     pub fn enter(&mut self, node: usize) -> Option<Seat> {
-        self.enter_as(self.class_of[node] as usize)
-    }
-
-    /// Lets a node in that takes one cpu, whatever it would take up otherwise.
-    pub fn enter_simply(&mut self) -> Option<Seat> {
-        self.enter_as(SIMPLE)
+        let class = self.class_of[node] as usize;
+        let may = self.ahead == 0 && self.fits(class) && !self.is_due();
+        may.then(|| self.take(class))
     }
 
     /// Whether a node takes one cpu and nothing else.
@@ -212,11 +209,6 @@ impl Room {
         self.line.clear();
         self.ranked.iter_mut().for_each(BinaryHeap::clear);
         std::mem::take(&mut self.waiting).into_keys().collect()
-    }
-
-    fn enter_as(&mut self, class: usize) -> Option<Seat> {
-        let may = self.ahead == 0 && self.fits(class) && !self.is_due();
-        may.then(|| self.take(class))
     }
 
     fn take(&mut self, class: usize) -> Seat {

@@ -10,8 +10,9 @@
 //! cpu themselves while both pools are busy, and every one of these threads has work to do. Nothing deadlocks: a stage's
 //! thread holds nothing that a pool's thread could wait for, and a pool's thread waits for no stage.
 //!
-//! Beside these a run has the coordinator, on the thread that called it; one that commits; and one for each key that
-//! another process computes, up to a limit.
+//! Beside these a run has the coordinator, on the thread that called it; one that commits; one for each key that another
+//! process computes, up to a limit; and as many again as there are jobs, or outs if these are fewer, which put outs back in
+//! place: one of these at a time always works, more only as long as no more threads work than there are jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -152,11 +153,18 @@ impl Session<'_> {
             let committer = Committer::start(threads, self.store, self.ledger, sender.clone());
             let committer = committer.map_err(RunError::Committer)?;
             let threads_wanted = if options.preview { 0 } else { options.jobs.max(1) };
-            let crew = Crew::start(threads, threads_wanted).map_err(RunError::Workers)?;
-            let mut run = Run::new(self, options, plan, room, looked, committer, crew, sender, emit);
+            let crew = Crew::start(threads, "stage", threads_wanted).map_err(RunError::Workers)?;
+            let restorers = threads_wanted.min(self.placing(&wanted));
+            let restorers = Crew::start(threads, "restore", restorers).map_err(RunError::Workers)?;
+            let mut run = Run::new(self, options, plan, room, looked, committer, [crew, restorers], sender, emit);
             run.drive(&messages);
             Ok(run.summary())
         })
+    }
+
+    /// How many nodes have outs that may have to be put back.
+    fn placing(&self, wanted: &[bool]) -> usize {
+        self.graph.ids().filter(|id| wanted[id.0] && self.graph.node(*id).stage.outs.is_some()).count()
     }
 
     /// What nodes take up. A run that starts nothing takes up nothing.
@@ -211,7 +219,7 @@ impl Session<'_> {
     fn expected_cost(&self, id: NodeId, options: &Options) -> u64 {
         let last = || {
             let key = self.last_keys.get(&self.graph.node(id).name)?;
-            self.ledger.get(&key.0).map(|record| record.seconds)
+            self.ledger.made(&key.0).map(|made| made.seconds)
         };
         let seconds = options.expected.get(&id).copied().or_else(last).unwrap_or(1.0);
         (seconds * 1e6) as u64

@@ -104,7 +104,7 @@ fn stages_that_wait_for_other_pools_never_run_upon_each_other_and_all_end() {
             let (stacked, running) = (AtomicUsize::new(0), AtomicUsize::new(0));
             let (most, sum) = (AtomicUsize::new(0), AtomicUsize::new(0));
             std::thread::scope(|scope| {
-                let crew = Crew::start(scope, threads).unwrap();
+                let crew = Crew::start(scope, "stage", threads).unwrap();
                 let job = || {
                     stage(&stacked, || {
                         most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);

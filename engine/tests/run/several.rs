@@ -2,7 +2,7 @@
 //! open files.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -175,6 +175,50 @@ fn a_claim_that_comes_while_what_the_node_reads_is_made_anew_is_let_go() {
     // Not from bytes that are lost.
     assert_eq!(told.called.iter().filter(|name| *name == "wait").count(), 1);
     assert_eq!(bench.output(&told, "wait"), "bytes");
+}
+
+/// While `long` runs, which takes up all, another process lets go of what a node waits for, having done this with it: gives
+/// what was told, and whether the claim could be had again before `long` ended.
+fn let_go_while_long_runs(finish: impl Fn(&Bench, &Draft) + Send + Sync + 'static) -> (Told, bool) {
+    let make = stage("make");
+    let (mut one, two, claim) = claimed(&make);
+    let key = one.key(&make).0;
+    let (held, was_free) = (Mutex::new(claim), Arc::new(AtomicBool::new(false)));
+    let long = stage("long").work({
+        let (made, was_free) = (make.clone(), was_free.clone());
+        move |work| {
+            finish(&two, &made);
+            drop(held.lock().unwrap().take());
+            let is_free = || {
+                thread::sleep(Duration::from_millis(1));
+                two.claims.try_claim(&key).unwrap().is_some()
+            };
+            // It comes to who waits meanwhile.
+            (0..50).for_each(|_| _ = is_free());
+            was_free.store((0..5000).any(|_| is_free()), Ordering::SeqCst);
+            work.put("long")
+        }
+    });
+    let told = one.run(&[make, long]);
+    (told, was_free.load(Ordering::SeqCst))
+}
+
+#[test]
+fn a_claim_that_comes_while_there_is_no_room_is_let_go() {
+    let (told, was_free) = let_go_while_long_runs(|_, _| {});
+    assert!(was_free);
+    assert_eq!(told.events, ["waiting for make", "started long", "started make", "ran long", "ran make"]);
+}
+
+#[test]
+fn what_another_process_computed_is_taken_while_there_is_no_room() {
+    let (told, was_free) = let_go_while_long_runs(|two, make| {
+        two.store.put(b"made elsewhere").unwrap();
+        let outputs = vec![("out".into(), blob("made elsewhere"))];
+        two.ledger.append(&[(two.key(make).0, Record { outputs, manifest: String::new(), seconds: 7.0 })]).unwrap();
+    });
+    assert!(was_free);
+    assert_eq!(told.events, ["waiting for make", "started long", "cached make", "ran long"]);
 }
 
 #[test]
