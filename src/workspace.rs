@@ -123,7 +123,7 @@ impl Workspace {
     /// What the node cost when it last ran.
     pub fn seconds(&self, id: NodeId) -> Option<f64> {
         let key = self.last.get(&self.pipeline.graph.node(id).name)?.key()?;
-        self.ledger.get(&key.0).map(|record| record.seconds)
+        self.ledger.made(&key.0).map(|made| made.seconds)
     }
 
     /// What a run with these options would do with each node, in the graph's order.
