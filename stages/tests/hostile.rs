@@ -12,6 +12,7 @@ mod seeded;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use headwater_stages::collect::write_frame;
 use headwater_stages::deploy::predict;
 use headwater_stages::evaluate::{Compare, Evaluate};
 use headwater_stages::frame::{self, ROWS, Schema};
@@ -271,6 +272,9 @@ fn use_frame(frame: &Draft, learned: &Learned) {
         let again = frame::decode(&stored(&decoded)).expect("what was decoded and encoded decodes");
         assert!(again.equals_missing(&decoded), "{again} {decoded}");
         let _ = (summary::columns(&decoded), summary::head(&decoded, 5));
+        for name in ["out.csv", "out.jsonl", "out.parquet", "out.arrow"] {
+            let _ = write_frame(&decoded, name);
+        }
         for model in &learned.models {
             let _ = predict(model, &decoded);
         }
