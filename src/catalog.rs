@@ -319,6 +319,10 @@ impl Stored for Lent {
         &self.heads
     }
 
+    fn length(&self) -> u64 {
+        self.tree.as_ref().map_or(self.artifact.bytes, |tree| tree.bytes())
+    }
+
     fn entry(&self, name: &str) -> Result<Bytes, StageError> {
         let selected = self.heads.iter().any(|head| head.name == name);
         let entry = self.tree.as_ref().filter(|_| selected).and_then(|tree| tree.entry(name));
@@ -348,6 +352,10 @@ impl Stored for ProjectFile {
 
     fn entries(&self) -> &[EntryHead] {
         &[]
+    }
+
+    fn length(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |found| found.len())
     }
 
     fn entry(&self, name: &str) -> Result<Bytes, StageError> {

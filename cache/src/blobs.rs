@@ -74,6 +74,13 @@ impl Blobs {
         }
     }
 
+    /// Whether the first bytes of a blob are these; nothing is verified.
+    pub(crate) fn begin_with(&self, digest: &Digest, bytes: &[u8]) -> bool {
+        let mut found = vec![0; bytes.len()];
+        let opened = disk::open_regular(&*self.disk, &self.path(digest), Links::Refuse);
+        matches!(opened, Ok(Opened::Regular(file, _)) if disk::fill(&*file, &mut found, 0).is_ok()) && found == bytes
+    }
+
     /// Whether what lies in the place of the blob has its digest. Nothing is moved.
     pub(crate) fn matches(&self, digest: &Digest) -> Result<bool, StoreError> {
         let path = self.path(digest);

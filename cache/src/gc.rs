@@ -5,9 +5,10 @@
 //! were killed: it goes only where bytes are asked for, and then what is cheapest to compute again for its bytes first.
 //!
 //! Invariants: a collector holds the store with the kernel's exclusive lock, so nobody reads, puts or runs meanwhile,
-//! and whoever opens the store later sees it as it is then; what cannot be read of the roots stops a collection before
-//! anything is removed; what is kept of a segment is durable elsewhere before the segment goes; nothing that a kept
-//! record needs is ever removed. A collection that is killed has removed a part of what it planned, and no more.
+//! and whoever opens the store later sees it as it is then; roots that cannot be read, a damaged list of which an older one
+//! is intact among them, stop a collection before anything is removed; what is kept of a segment is durable elsewhere before
+//! the segment goes; nothing that a kept record needs is ever removed. A collection that is killed has removed a part of
+//! what it planned, and no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -139,7 +140,10 @@ impl Collector {
     /// # Errors
     /// If the roots cannot be read, or the store cannot be listed.
     pub fn plan(&self, keep: Keep) -> Result<Plan, CollectError> {
-        let mut uses = self.store.all_uses()?;
+        let mut uses = self.store.all_uses()?.map_err(|damaged| CollectError::Root {
+            user: damaged.user.unwrap_or_else(|| "a project".to_owned()),
+            source: StoreError::DamagedUses { path: damaged.path },
+        })?;
         uses.sort_by(|a, b| a.user.cmp(&b.user));
         let (mut users, mut sets) = (Vec::new(), BTreeSet::new());
         let (mut live, mut kept, mut forgotten) = (Live::default(), BTreeSet::new(), BTreeSet::new());
@@ -319,10 +323,11 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{FailingDisk, Fault, ForgetfulDisk};
+    use crate::disk::{Access, FailingDisk, Fault, ForgetfulDisk, Links};
     use crate::tree::{Artifact, Shape};
     use crate::tree::{Entry, Tree};
     use crate::uses::UsedSet;
+    use crate::verify::Look;
 
     const ROOT: &str = "/store";
 
@@ -473,12 +478,106 @@ mod tests {
     fn roots_that_cannot_be_read_stop_a_collection() {
         let disk = used();
         let store = open(&disk).0;
-        let set = store.all_uses().unwrap().into_iter().find(|uses| uses.user == "you").unwrap().sets[0];
+        let set = store.all_uses().unwrap().ok().unwrap().into_iter().find(|uses| uses.user == "you").unwrap().sets[0];
         drop(store);
         let path = collector(&disk).store.blobs().path(&set);
         disk.remove(&path).unwrap();
         let error = collector(&disk).plan(keep(1, None)).unwrap_err();
         assert_eq!(error.to_string(), format!("what you uses cannot be read: blob {set} is not in the store"));
+    }
+
+    /// Two segments, as of two processes at once: in the first the list of the second run, in the other that of the
+    /// third, which names what is the second's too. Damages the newest list; whoever opened the store since knows that it
+    /// was there by the contents of the segment, unless these are gone.
+    fn with_damaged_list(with_contents: bool) -> ForgetfulDisk {
+        let disk = ForgetfulDisk::new();
+        let held = open(&disk);
+        record(&held.0, &held.1, "second", 9.0);
+        let source = held.0.put(b"a source that no record names").unwrap();
+        uses(&held.0, "me", &["second"]);
+        let (store, ledger) = open(&disk);
+        record(&store, &ledger, "third", 2.0);
+        uses(&store, "me", &["third"]);
+        let keys = [key("second"), key("third")].into();
+        store.use_now("me", &UsedSet { keys, blobs: [source].into() }).unwrap();
+        uses(&store, "you", &["third"]);
+        drop((store, ledger, held));
+        drop(open(&disk));
+        let segments = open(&disk).0.segments().survey();
+        let lists = |(_, _, heads): &(usize, u64, Vec<Head>)| {
+            let of_me = |head: &&Head| (head.kind, head.name) == (Kind::Uses, Digest::of(b"me"));
+            heads.iter().filter(of_me).copied().collect::<Vec<Head>>()
+        };
+        let newest = segments.iter().flat_map(lists).max_by_key(|head| head.generation).unwrap();
+        for name in disk.names(&Path::new(ROOT).join("segments")).unwrap() {
+            let path = Path::new(ROOT).join("segments").join(name);
+            if path.extension().is_some_and(|end| end == "idx") {
+                if !with_contents {
+                    disk.remove(&path).unwrap();
+                }
+            } else if crate::segment::has(&*disk.open(&path, Access::Read(Links::Refuse)).unwrap(), &newest) {
+                let file = disk.open(&path, Access::Edit(0o600)).unwrap();
+                file.write_at(b"rot", newest.offset + 80).unwrap();
+            }
+        }
+        disk
+    }
+
+    #[test]
+    fn a_damaged_list_is_named_and_what_it_may_have_held_is_kept_until_its_user_runs_again() {
+        for with_contents in [true, false] {
+            let disk = with_damaged_list(with_contents);
+            // Once more is no permission, and looking at the store is none.
+            for _ in 0..3 {
+                let error = collector(&disk).plan(keep(1, Some(0))).unwrap_err().to_string();
+                let expected =
+                    "what me uses cannot be read: the list of what a project uses is damaged in /store/segments/";
+                assert!(error.starts_with(expected), "{error}");
+                let (store, ledger) = open(&disk);
+                store.stats(&ledger).unwrap();
+            }
+            uses(&open(&disk).0, "me", &["third"]);
+            // The last run, what the damaged list held, and what an older one still held.
+            let plan = collector(&disk).plan(keep(2, Some(0))).unwrap();
+            assert_eq!(plan.users[0].kept + plan.users[0].dropped, 3);
+            collector(&disk).carry_out(&plan).unwrap();
+            assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
+            assert!(open(&disk).0.get(&Digest::of(b"a source that no record names")).is_ok());
+        }
+    }
+
+    #[test]
+    fn repair_makes_a_damaged_list_anew_of_the_sets_that_are_there() {
+        for with_contents in [true, false] {
+            let disk = with_damaged_list(with_contents);
+            let (store, ledger) = open(&disk);
+            store.verify(&ledger, Look { full: true, repair: true }).unwrap();
+            drop((store, ledger));
+            let plan = collector(&disk).plan(keep(1, Some(0))).unwrap();
+            collector(&disk).carry_out(&plan).unwrap();
+            assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
+            assert!(open(&disk).0.get(&Digest::of(b"a source that no record names")).is_ok());
+            let (store, ledger) = open(&disk);
+            assert!(store.verify(&ledger, Look { full: true, repair: false }).unwrap().is_clean());
+        }
+    }
+
+    #[test]
+    fn a_list_that_was_half_written_when_its_run_was_killed_stops_nothing() {
+        let disk = used();
+        let file = disk.open(Path::new(&segment_of(&disk)), Access::Edit(0o600)).unwrap();
+        let length = file.look().unwrap().bytes;
+        let mut entry = Vec::new();
+        crate::segment::encode(Kind::Uses, &Digest::of(b"me"), 9, &[7; 100], length, &mut entry);
+        file.write_at(&entry[..120], length).unwrap();
+        drop(file);
+        collector(&disk).plan(keep(1, None)).unwrap();
+    }
+
+    fn segment_of(disk: &ForgetfulDisk) -> String {
+        let names = disk.names(&Path::new(ROOT).join("segments")).unwrap();
+        let name = names.into_iter().find(|name| name.to_string_lossy().ends_with(".seg")).unwrap();
+        format!("{ROOT}/segments/{}", name.to_string_lossy())
     }
 
     #[test]

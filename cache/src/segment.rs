@@ -254,6 +254,25 @@ pub(crate) fn scan(file: &dyn Handle, path: &Path, begin: u64, length: u64) -> R
     Ok(scan)
 }
 
+/// What bytes between good entries claim to be; of what claims to be longer than the file, an entry was never whole.
+pub(crate) fn claims(file: &dyn Handle, path: &Path, begin: u64, length: u64) -> Result<Vec<Head>, DiskError> {
+    let mut window = Window { file, length, start: 0, bytes: Vec::new() };
+    let mut claims = Vec::new();
+    let mut at = begin;
+    while at < length {
+        let entry = window.entry(at).map_err(failed("read", path))?;
+        if entry.is_none()
+            && let Some(prefix) = window.slice(at, PREFIX).map_err(failed("read", path))?
+            && let Some(head) = prefix.first_chunk().and_then(|prefix| claimed(prefix, at))
+            && head.end() <= length
+        {
+            claims.push(head);
+        }
+        at = entry.map_or(at + ALIGNMENT, |head| head.end());
+    }
+    Ok(claims)
+}
+
 /// A part of a file in memory that moves on as it is asked for what lies outside of it.
 struct Window<'f> {
     file: &'f dyn Handle,

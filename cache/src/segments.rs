@@ -109,6 +109,19 @@ pub(crate) enum Found {
     Damaged(PathBuf),
 }
 
+/// What reading the newest entry of a name gave, which no older one stands in for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Newest {
+    Payload(Vec<u8>),
+    Nothing,
+    Damaged {
+        /// The file in which it lies.
+        path: PathBuf,
+        /// The best that is intact.
+        older: Option<Vec<u8>>,
+    },
+}
+
 /// All segments of a store.
 #[derive(Debug)]
 pub(crate) struct Segments {
@@ -216,6 +229,55 @@ impl Segments {
             }
         }
         Ok(self.lost_place(kind, name).map_or(Found::Nothing, Found::Damaged))
+    }
+
+    /// The payload of the newest entry of a name, checked. One that is damaged is not forgotten, and damaged bytes that
+    /// claim to be a newer entry are one too.
+    pub(crate) fn newest(&self, kind: Kind, name: &Digest) -> Result<Newest, SegmentError> {
+        let mut damaged = None;
+        let mut intact = None;
+        for (number, head) in self.places(kind, name) {
+            let (file, path) = self.file(number);
+            match read_twice(&*file, &path, &head)? {
+                Some(payload) => {
+                    intact = Some((head.generation, payload));
+                    break;
+                }
+                None => damaged = damaged.or(Some(path)),
+            }
+        }
+        let generation = intact.as_ref().map(|(generation, _)| *generation);
+        let newer =
+            |(head, _): &(Head, PathBuf)| (head.kind, head.name) == (kind, *name) && Some(head.generation) > generation;
+        let claimed = self.claims()?.into_iter().find(newer).map(|(_, path)| path);
+        let older = intact.map(|(_, payload)| payload);
+        Ok(match (damaged.or(claimed), older) {
+            (Some(path), older) => Newest::Damaged { path, older },
+            (None, Some(payload)) => Newest::Payload(payload),
+            (None, None) => Newest::Nothing,
+        })
+    }
+
+    /// The names of all entries of a kind, and of what damaged bytes claim to be one.
+    pub(crate) fn names_and_claims(&self, kind: Kind) -> Result<BTreeSet<Digest>, SegmentError> {
+        let claims = self.claims()?.into_iter().filter(|(head, _)| head.kind == kind).map(|(head, _)| head.name);
+        Ok(self.names(kind).into_iter().chain(claims).collect())
+    }
+
+    /// What damaged bytes claim to be, and the files in which they lie: their prefix is there, and so many bytes.
+    fn claims(&self) -> Result<Vec<(Head, PathBuf)>, SegmentError> {
+        let damaged: Vec<(Arc<dyn Handle>, PathBuf)> = {
+            let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+            let damaged = loaded.iter().filter(|segment| segment.damaged() > 0);
+            damaged.map(|segment| (segment.file.clone(), segment.path.clone())).collect()
+        };
+        let mut claims = Vec::new();
+        for (file, path) in damaged {
+            let length = disk::look_at(&*file, &path)?.bytes;
+            let heads = segment::claims(&*file, &path, HEADER as u64, length)?;
+            claims.extend(heads.into_iter().map(|head| (head, path.clone())));
+        }
+        Ok(claims)
     }
 
     /// What `take` makes of the payloads of many entries, checked, in no order. They are read as they lie, many with one
@@ -379,10 +441,20 @@ impl Segments {
             let damaged: Vec<Head> = heads.into_iter().filter(|head| !good.contains(&head.offset)).collect();
             if repair {
                 damaged.iter().for_each(|head| self.lose(number, head));
+                self.pass_over_damage(number);
             }
             verified.push((count, bytes, damaged));
         }
         Ok(verified)
+    }
+
+    /// Has those to come not find what was skipped.
+    fn pass_over_damage(&self, number: usize) {
+        let lost = self.lost_of(number);
+        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        if loaded[number].skipped > 0 {
+            self.index(&mut loaded[number], &lost);
+        }
     }
 
     /// Whether an entry of this name is what it was. Nothing is forgotten, whatever is found.
@@ -517,8 +589,11 @@ impl Segments {
             segment.indexed = indexed;
         }
         self.meet();
+        let skipped = segment.skipped;
         self.catch_up(&mut segment)?;
-        if segment.fresh.len() * STALE_SHARE > segment.indexed.heads().len() {
+        // What is damaged stays in sight until it is repaired: contents would lead past it.
+        let is_whole = segment.skipped == skipped;
+        if is_whole && segment.fresh.len() * STALE_SHARE > segment.indexed.heads().len() {
             self.index(&mut segment, &BTreeSet::new());
         }
         Ok(Some(segment))

@@ -3,16 +3,19 @@
 //! Does not know what a project or a run is; a user is a name. A set of keys and blobs is a blob, so that a run which
 //! uses what an earlier one used costs nothing; the list of a user's sets is an entry of a segment.
 //!
-//! Invariants: the newest set stands first; no set stands twice.
+//! Invariants: the newest set stands first; no set stands twice. A list that is damaged is never passed over in silence: as
+//! long as no newer one is there it is an error to ask what is used. A newer one that is written in its place has, after the
+//! present set, all sets in the store that no intact list names: what the damaged one held is among them.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
 use crate::digest::Digest;
 use crate::segment::{Kind, MAX_PAYLOAD};
-use crate::segments::{Found, NewEntry};
+use crate::segments::{NewEntry, Newest};
 use crate::store::{Store, StoreError};
 
 const MAGIC: [u8; 4] = *b"HWUS";
@@ -45,7 +48,14 @@ impl Store {
     /// If it cannot be written and synced.
     pub fn use_now(&self, user: &str, set: &UsedSet) -> Result<(), StoreError> {
         let digest = self.put(&encode(SET_MAGIC, set)?)?;
-        let mut uses = self.uses_of(user)?.unwrap_or_else(|| Uses { user: user.to_owned(), sets: Vec::new() });
+        let mut uses = match self.list(&name_of(user))? {
+            List::Intact(uses) => uses,
+            List::Nothing => Uses { user: user.to_owned(), sets: Vec::new() },
+            List::Damaged { older, .. } => {
+                let older = older.map_or_else(Vec::new, |older| older.sets);
+                Uses { user: user.to_owned(), sets: self.with_unlisted(older)? }
+            }
+        };
         if uses.sets.first() == Some(&digest) {
             return self.commit();
         }
@@ -60,13 +70,30 @@ impl Store {
         self.commit_with(&[NewEntry::new(Kind::Uses, name_of(&uses.user), &payload)])
     }
 
-    /// The uses of everybody, in no meaningful order.
-    pub(crate) fn all_uses(&self) -> Result<Vec<Uses>, StoreError> {
+    /// The uses of everybody, in no meaningful order; or which list is damaged, and whose it is if an older one tells.
+    pub(crate) fn all_uses(&self) -> Result<Result<Vec<Uses>, DamagedList>, StoreError> {
         let mut all = Vec::new();
-        for name in self.segments().names(Kind::Uses) {
-            all.extend(self.read_uses(&name)?);
+        for name in self.segments().names_and_claims(Kind::Uses)? {
+            match self.list(&name)? {
+                List::Intact(uses) => all.push(uses),
+                List::Nothing => {}
+                List::Damaged { path, older } => {
+                    return Ok(Err(DamagedList { path, user: older.map(|older| older.user) }));
+                }
+            }
         }
-        Ok(all)
+        Ok(Ok(all))
+    }
+
+    /// Writes a list anew in the place of each that is damaged, if an older one tells whose it is.
+    pub(crate) fn mend_uses(&self) -> Result<(), StoreError> {
+        for name in self.segments().names_and_claims(Kind::Uses)? {
+            if let List::Damaged { older: Some(older), .. } = self.list(&name)? {
+                let sets = self.with_unlisted(older.sets)?;
+                self.write_uses(&Uses { user: older.user, sets })?;
+            }
+        }
+        Ok(())
     }
 
     /// A set that stands in somebody's uses.
@@ -74,17 +101,59 @@ impl Store {
         Ok(decode(SET_MAGIC, &self.get(digest)?)?)
     }
 
-    fn uses_of(&self, user: &str) -> Result<Option<Uses>, StoreError> {
-        self.read_uses(&name_of(user))
+    fn list(&self, name: &Digest) -> Result<List, StoreError> {
+        Ok(match self.segments().newest(Kind::Uses, name)? {
+            Newest::Payload(payload) => List::Intact(decode(MAGIC, &payload)?),
+            Newest::Nothing => List::Nothing,
+            Newest::Damaged { path, older } => {
+                List::Damaged { path, older: older.and_then(|payload| decode(MAGIC, &payload).ok()) }
+            }
+        })
     }
 
-    fn read_uses(&self, name: &Digest) -> Result<Option<Uses>, StoreError> {
-        match self.segments().read(Kind::Uses, name)? {
-            Found::Payload(payload) => Ok(Some(decode(MAGIC, &payload)?)),
-            Found::Nothing => Ok(None),
-            Found::Damaged(path) => Err(StoreError::DamagedUses { path }),
+    /// The sets that no intact list names, then these.
+    fn with_unlisted(&self, older: Vec<Digest>) -> Result<Vec<Digest>, StoreError> {
+        let mut listed: BTreeSet<Digest> = older.iter().copied().collect();
+        for name in self.segments().names(Kind::Uses) {
+            if let List::Intact(uses) = self.list(&name)? {
+                listed.extend(uses.sets);
+            }
         }
+        let unlisted = self.sets()?.into_iter().filter(|set| !listed.contains(set));
+        Ok(unlisted.chain(older).collect())
     }
+
+    /// Every blob that is a set, in order; what cannot be read is none. Looks at all blobs.
+    fn sets(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        let small: Vec<Digest> = self.segments().names(Kind::Blob).into_iter().collect();
+        let is_set = |digest: &Digest, payload: &[u8]| decode::<UsedSet>(SET_MAGIC, payload).is_ok().then_some(*digest);
+        let mut sets: BTreeSet<Digest> =
+            self.segments().read_together(Kind::Blob, &small, is_set).into_iter().collect();
+        for (digest, bytes) in self.large_blobs()? {
+            if bytes <= MAX_PAYLOAD as u64
+                && self.blobs().begin_with(&digest, &SET_MAGIC)
+                && self.used_set(&digest).is_ok()
+            {
+                sets.insert(digest);
+            }
+        }
+        Ok(sets)
+    }
+}
+
+/// A list that is not what it was, and no newer one is there.
+pub(crate) struct DamagedList {
+    /// The segment.
+    pub(crate) path: PathBuf,
+    /// Whose it is, as an older one says.
+    pub(crate) user: Option<String>,
+}
+
+/// The newest list of a user.
+enum List {
+    Intact(Uses),
+    Nothing,
+    Damaged { path: PathBuf, older: Option<Uses> },
 }
 
 fn name_of(user: &str) -> Digest {
@@ -116,10 +185,11 @@ mod tests {
         }
         let store = Store::open(folder.path()).unwrap();
         store.use_now("you", &set(&["c"])).unwrap();
-        let uses = store.uses_of("me").unwrap().unwrap();
+        let all = || store.all_uses().unwrap().ok().unwrap();
+        let uses = all().into_iter().find(|uses| uses.user == "me").unwrap();
         let sets: Vec<UsedSet> = uses.sets.iter().map(|digest| store.used_set(digest).unwrap()).collect();
         assert_eq!(sets, [set(&["a"]), set(&["a", "b"])]);
-        assert_eq!(store.all_uses().unwrap().len(), 2);
+        assert_eq!(all().len(), 2);
     }
 
     #[test]

@@ -82,6 +82,9 @@ impl Store {
     /// If the store cannot be read. Damage is no error.
     pub fn verify(&self, ledger: &Ledger, look: Look) -> Result<Findings, StoreError> {
         let mut found = Findings::default();
+        if look.repair {
+            self.mend_uses()?;
+        }
         if look.full {
             self.verify_large(look, &mut found)?;
             self.verify_segments(look, &mut found)?;

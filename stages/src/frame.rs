@@ -79,9 +79,14 @@ impl Schema {
     /// The schema of a stored frame.
     ///
     /// # Errors
-    /// As [`Schema::new`].
+    /// As [`Schema::new`], and if the header claims more rows than there is a bit for: a kind that reads no column goes by
+    /// that number alone.
     pub fn of(stored: &dyn Stored) -> Result<Self, StageError> {
-        Self::new(stored.header(), stored.entries())
+        let schema = Self::new(stored.header(), stored.entries())?;
+        if schema.rows.div_ceil(8) > stored.length() {
+            return Err(mismatch(&format!("{} bytes cannot hold {} rows", stored.length(), schema.rows)));
+        }
+        Ok(schema)
     }
 
     /// The names of the columns, in order.
@@ -217,10 +222,10 @@ pub fn decode_columns(stored: &dyn Stored, names: &[String]) -> Result<DataFrame
     DataFrame::new(height, columns).map_err(|error| mismatch(&error.to_string()))
 }
 
-/// The row selection of a stored frame, if it carries one.
+/// The row selection of a stored frame, if it carries one: as many rows as the frame has, none of them null.
 ///
 /// # Errors
-/// If the entry is missing or damaged.
+/// If the entry is missing, damaged, or of another length than the header says.
 pub fn decode_rows(stored: &dyn Stored) -> Result<Option<IdxCa>, StageError> {
     if !stored.entries().iter().any(|entry| entry.name == ROWS) {
         return Ok(None);
@@ -229,6 +234,10 @@ pub fn decode_rows(stored: &dyn Stored) -> Result<Option<IdxCa>, StageError> {
     let rows = rows.idx().map_err(|error| mismatch(&error.to_string()))?;
     if rows.null_count() > 0 {
         return Err(mismatch("the row selection has nulls"));
+    }
+    let height = Schema::of(stored)?.rows;
+    if rows.len() as u64 != height {
+        return Err(mismatch(&format!("the row selection has {} rows, the header says {height}", rows.len())));
     }
     Ok(Some(rows.clone()))
 }

@@ -64,6 +64,9 @@ pub trait Stored: Send + Sync {
     fn header(&self) -> &str;
     /// The tree's entries within the selection, in tree order; empty for a blob.
     fn entries(&self) -> &[EntryHead];
+    /// Length of all that was stored, outside of the selection too. It is not part of any key: what cannot be true may be
+    /// refused by it, and nothing else may depend on it.
+    fn length(&self) -> u64;
     /// The bytes of one entry.
     ///
     /// # Errors
@@ -141,6 +144,14 @@ impl Stored for Draft {
             Content::Tree(tree) => &tree.heads,
             Content::Blob(_) => &[],
         }
+    }
+
+    fn length(&self) -> u64 {
+        let bytes = match &self.content {
+            Content::Tree(tree) => tree.bytes.iter().map(Vec::len).sum(),
+            Content::Blob(bytes) => bytes.len(),
+        };
+        bytes as u64
     }
 
     fn entry(&self, name: &str) -> Result<Bytes, StageError> {

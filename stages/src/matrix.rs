@@ -15,9 +15,9 @@ use crate::{StageError, frame};
 /// # Errors
 /// If a column is missing, is neither number nor bool, or holds a null, a NaN or an infinity.
 pub fn features(place: &str, frame: &DataFrame, names: &[String]) -> Result<Array2<f64>, StageError> {
+    let columns = names.iter().map(|name| column(place, frame, name)).collect::<Result<Vec<_>, _>>()?;
     let mut values = Vec::with_capacity(frame.height() * names.len());
-    for name in names {
-        let column = column(place, frame, name)?;
+    for column in columns {
         let expected = "a number or a bool; put a `prepare` stage with `one_hot` before `train`";
         values.extend(numbers(
             place,

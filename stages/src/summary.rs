@@ -8,6 +8,11 @@ use serde::Serialize;
 use crate::StageError;
 use crate::frame::type_name;
 
+/// Days from 1970, some 260,000 years.
+const MOST_DAYS: i64 = 95_000_000;
+/// Nanoseconds.
+const DAY: i64 = 86_400_000_000_000;
+
 /// One column in one line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ColumnSummary {
@@ -65,10 +70,24 @@ fn mean(column: &Column) -> Result<Option<f64>, StageError> {
     Ok(column.cast(&DataType::Float64).map_err(failed)?.f64().map_err(failed)?.mean())
 }
 
-fn cell(value: &AnyValue<'_>) -> String {
+/// polars panics where the calendar of its dates ends: beyond, the number itself is shown.
+pub(crate) fn cell(value: &AnyValue<'_>) -> String {
+    let of_day = |number: i64, day: i64| (number / day).abs() > MOST_DAYS;
     match value {
         AnyValue::Null => String::new(),
+        AnyValue::Date(days) if of_day((*days).into(), 1) => days.to_string(),
+        AnyValue::Time(count) if !(0..DAY).contains(count) => count.to_string(),
+        AnyValue::Datetime(count, unit, _) if of_day(*count, in_a_day(*unit)) => count.to_string(),
+        AnyValue::DatetimeOwned(count, unit, _) if of_day(*count, in_a_day(*unit)) => count.to_string(),
         other => other.str_value().into_owned(),
+    }
+}
+
+fn in_a_day(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Nanoseconds => DAY,
+        TimeUnit::Microseconds => DAY / 1_000,
+        TimeUnit::Milliseconds => DAY / 1_000_000,
     }
 }
 
@@ -79,6 +98,31 @@ fn failed(error: PolarsError) -> StageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_beyond_the_calendar_is_shown_as_its_number() {
+        let mut types = vec![DataType::Time];
+        for unit in [TimeUnit::Nanoseconds, TimeUnit::Microseconds, TimeUnit::Milliseconds] {
+            types.extend([DataType::Datetime(unit, None), DataType::Datetime(unit, Some(TimeZone::UTC))]);
+        }
+        let steps = |unit: i64| (0..64).map(move |power| (unit >> power, -(unit >> power)));
+        let numbers: Vec<i64> = steps(i64::MAX).flat_map(|(late, early)| [late, early]).collect();
+        for dtype in types {
+            let moments = Series::new("m".into(), &numbers).cast(&dtype).expect("casts");
+            let frame = DataFrame::new(numbers.len(), vec![moments.into()]).expect("a frame");
+            let (_, rows) = head(&frame, numbers.len()).expect("rows");
+            columns(&frame).expect("columns");
+            if !matches!(dtype, DataType::Time | DataType::Datetime(TimeUnit::Nanoseconds, _)) {
+                assert_eq!(rows[0], [i64::MAX.to_string()], "{dtype}");
+            }
+        }
+        let days: Vec<i32> = numbers.iter().filter_map(|number| i32::try_from(*number).ok()).collect();
+        let dates = Series::new("d".into(), &days).cast(&DataType::Date).expect("casts");
+        let frame = DataFrame::new(days.len(), vec![dates.into()]).expect("a frame");
+        let (_, rows) = head(&frame, days.len()).expect("rows");
+        assert_eq!(rows[0], [i32::MAX.to_string()]);
+        assert_eq!(rows.last(), Some(&vec!["1970-01-01".to_owned()]));
+    }
 
     #[test]
     fn a_null_is_shown_as_nothing_and_counted() {

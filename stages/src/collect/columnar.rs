@@ -13,6 +13,7 @@ use super::cell::Builder;
 use super::read::{Format, ReadConfig, first_duplicate};
 use crate::StageError;
 use crate::frame;
+use crate::summary::cell;
 
 /// Reads a file.
 pub(super) fn read(config: &ReadConfig, bytes: &[u8]) -> Result<DataFrame, StageError> {
@@ -69,7 +70,7 @@ fn cast(config: &ReadConfig, column: &Series) -> Result<Series, StageError> {
     match same.iter().position(|same| same != Some(true)) {
         None => Ok(cast),
         Some(at) => {
-            let value = column.str_value(at).map_err(failed)?.into_owned();
+            let value = cell(&column.get(at).map_err(failed)?);
             Err(config.wrong_row(
                 at as u64 + 1,
                 Some(column.name()),

@@ -137,7 +137,7 @@ impl Kind for Split {
             let chosen = (0..rows).zip(&is_test).filter(|(_, test)| **test == wanted).map(|(row, _)| row);
             let composed = match &present {
                 None => chosen.collect(),
-                Some(present) => compose(present, chosen)?,
+                Some(present) => compose(present, chosen),
             };
             outputs.put(port, Draft::tree(artifact::FRAME, frame::encode_rows(composed, schema.mark.as_ref())?));
         }
@@ -146,10 +146,8 @@ impl Kind for Split {
 }
 
 /// Rows of rows: the input's columns may themselves stand behind a selection.
-fn compose(present: &IdxCa, chosen: impl Iterator<Item = u32>) -> Result<Vec<u32>, StageError> {
-    let missing =
-        || StageError::Decode { what: "frame".into(), detail: "its row selection is shorter than it is".into() };
-    chosen.map(|row| present.get(row as usize).ok_or_else(missing)).collect()
+fn compose(present: &IdxCa, chosen: impl Iterator<Item = u32>) -> Vec<u32> {
+    chosen.map(|row| present.get(row as usize).expect("a selection is as long as its frame, without nulls")).collect()
 }
 
 /// A class's name for messages, none without classes, and its rows in ascending order.

@@ -9,8 +9,9 @@ use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::sql::{Config, Sql};
+use crate::StageError;
 use crate::frame::{self, Schema};
-use crate::io::{Content, Draft, DraftTree, Inputs, Outputs, Stored};
+use crate::io::{Bytes, Content, Draft, DraftTree, EntryHead, Inputs, Outputs, Stored};
 use crate::kind::{Kind, Selection, artifact};
 
 type Tables = BTreeMap<&'static str, DataFrame>;
@@ -37,9 +38,34 @@ fn schemas(tables: &Tables) -> BTreeMap<String, Schema> {
     tables.iter().map(|(port, frame)| (port.to_string(), schema(frame))).collect()
 }
 
-/// What the run is handed: the selected entries alone.
-fn narrowed(frame: &DataFrame, selection: &Selection) -> Draft {
+/// What the run is handed: the selected entries alone, of a frame of some length.
+struct Narrowed(Draft, u64);
+
+impl Stored for Narrowed {
+    fn header(&self) -> &str {
+        self.0.header()
+    }
+
+    fn entries(&self) -> &[EntryHead] {
+        self.0.entries()
+    }
+
+    fn length(&self) -> u64 {
+        self.1
+    }
+
+    fn entry(&self, name: &str) -> Result<Bytes, StageError> {
+        self.0.entry(name)
+    }
+
+    fn blob(&self) -> Result<Bytes, StageError> {
+        self.0.blob()
+    }
+}
+
+fn narrowed(frame: &DataFrame, selection: &Selection) -> Narrowed {
     let tree = frame::encode(frame).unwrap();
+    let length = Draft::tree(artifact::FRAME, tree.clone()).length();
     let mut kept = DraftTree::new(tree.header.clone());
     for (head, bytes) in tree.into_entries() {
         let selected = match selection {
@@ -50,7 +76,7 @@ fn narrowed(frame: &DataFrame, selection: &Selection) -> Draft {
             kept.push(head.name, head.type_name, bytes);
         }
     }
-    Draft::tree(artifact::FRAME, kept)
+    Narrowed(Draft::tree(artifact::FRAME, kept), length)
 }
 
 fn run_on(tables: &Tables, query: &str) -> Result<Draft, String> {
