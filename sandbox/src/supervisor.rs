@@ -26,6 +26,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, getpid, pidfd_open, s
 use crate::bounds;
 use crate::capture::Capture;
 use crate::descendants::{self, Ended};
+use crate::lookups::{self, Binding, Lookups};
 use crate::order::{Ending, Message, Order, Report, receive, send};
 
 /// How long a program has to clean up when it is told to end.
@@ -91,6 +92,7 @@ struct Run<'a> {
     last: Option<Instant>,
     begun: Instant,
     heard: Instant,
+    lookups: Option<Lookups>,
 }
 
 /// What woke the supervisor.
@@ -106,13 +108,7 @@ impl<'a> Run<'a> {
             Ok(run) => run.finish(),
             Err(error) => {
                 descendants::end_all(&mut Ended::new());
-                Report {
-                    ending: Ending::NotStarted(error.to_string()),
-                    survivors: 0,
-                    printed: 0,
-                    output: Vec::new(),
-                    errors: Vec::new(),
-                }
+                not_started(error.to_string(), 0)
             }
         }
     }
@@ -125,8 +121,10 @@ impl<'a> Run<'a> {
         } else {
             (None, None)
         };
+        let lookups = order.twin.as_ref().filter(|_| order.bounds.is_some()).map(Lookups::begin).transpose()?;
+        let binding = lookups.as_ref().map(Lookups::binding);
         let main = thread::scope(|scope| {
-            scope.spawn(|| spawn(order, writer, apart)).join().expect("starting does not panic")
+            scope.spawn(|| spawn(order, writer, apart, binding)).join().expect("starting does not panic")
         })?;
         let (ended, now) = (Ended::new(), Instant::now());
         let output = Some(output);
@@ -142,6 +140,7 @@ impl<'a> Run<'a> {
             last: None,
             begun: now,
             heard: now,
+            lookups,
         })
     }
 
@@ -157,17 +156,12 @@ impl<'a> Run<'a> {
             (None, Some(status)) => ending(*status),
             (None, None) => Ending::NotStarted("its end was lost".into()),
         };
+        let missed = self.lookups.take().filter(|_| ending != Ending::Code(0)).and_then(|all| all.missed(self.order));
         match self.capture.finish() {
-            Ok((printed, output)) => Report { ending, survivors, printed, output, errors },
+            Ok((printed, output)) => Report { ending, survivors, printed, output, errors, missed },
             Err(error) => {
                 let text = format!("what it printed cannot be written to {}: {error}", self.order.log.display());
-                Report {
-                    ending: Ending::NotStarted(text),
-                    survivors,
-                    printed: 0,
-                    output: Vec::new(),
-                    errors: Vec::new(),
-                }
+                not_started(text, survivors)
             }
         }
     }
@@ -271,6 +265,11 @@ impl<'a> Run<'a> {
     }
 }
 
+fn not_started(why: String, survivors: u32) -> Report {
+    let (output, errors) = (Vec::new(), Vec::new());
+    Report { ending: Ending::NotStarted(why), survivors, printed: 0, output, errors, missed: None }
+}
+
 /// What is in a pipe, without waiting for more.
 fn rest(mut pipe: PipeReader) -> Vec<u8> {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -292,7 +291,12 @@ fn ending(status: WaitStatus) -> Ending {
 }
 
 /// Binds the calling thread and starts the program from it. The thread must end then.
-fn spawn(order: &Order, output: io::PipeWriter, errors: Option<io::PipeWriter>) -> io::Result<Pid> {
+fn spawn(
+    order: &Order,
+    output: io::PipeWriter,
+    errors: Option<io::PipeWriter>,
+    binding: Option<Binding>,
+) -> io::Result<Pid> {
     // Found before the bounds are in force: an error should say that it is not there, not that it may not be looked at.
     let mut command = Command::new(find(order).unwrap_or_else(|| PathBuf::from(&order.program)));
     command.arg0(&order.program).args(&order.arguments).current_dir(&order.folder);
@@ -301,6 +305,9 @@ fn spawn(order: &Order, output: io::PipeWriter, errors: Option<io::PipeWriter>) 
     command.stderr(errors.unwrap_or(output));
     if let Some(bounds) = &order.bounds {
         bounds::enter(bounds)?;
+    }
+    if let Some(binding) = &binding {
+        lookups::bind(binding);
     }
     let child = command.spawn()?;
     Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("a process without a number"))
