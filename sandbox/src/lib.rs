@@ -11,6 +11,7 @@
 //! | `lookups` | which files it looked for in vain |
 //! | `calls` | the calls that name a file |
 //! | `notifier` | being told of calls by the kernel; all the `unsafe` there is |
+//! | [`search`] | where a program is that is named without a slash |
 //! | [`capture`] | what it prints, bounded |
 //!
 //! It does not know pipelines, stages or the store.
@@ -45,6 +46,7 @@ pub mod descendants;
 mod lookups;
 mod notifier;
 pub mod order;
+pub mod search;
 pub mod supervisor;
 pub mod supervisors;
 pub mod tracing;

@@ -93,8 +93,10 @@ impl Notes {
             [path.to_owned()].into_iter().chain(real).collect::<Vec<_>>()
         };
         let here = spellings(Path::new(&twin.here));
-        let around = here.iter().filter_map(|path| Some(path.parent()?.to_owned())).collect();
-        Self { here, there: spellings(Path::new(&twin.there)), around, noted: BTreeMap::new(), bytes: 0 }
+        let there = spellings(Path::new(&twin.there));
+        let inside = |path: &&Path| there.iter().any(|there| path.starts_with(there) && path != there);
+        let around = here.iter().filter_map(|path| path.parent()).filter(inside).map(Path::to_owned).collect();
+        Self { here, there, around, noted: BTreeMap::new(), bytes: 0 }
     }
 
     /// To the end of the program; `None` if there was no listener.

@@ -80,11 +80,12 @@ impl Listener {
         let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
         let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
         // A call that was heard of waits for signals that kill alone: it does not fail for others (Linux 5.19).
-        let descriptor = set_filter(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, &program)
-            .or_else(|error| match error.raw_os_error() {
+        let descriptor = set_filter(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, &program).or_else(
+            |error| match error.raw_os_error() {
                 Some(libc::EINVAL) => set_filter(listener, &program),
                 _ => Err(error),
-            })?;
+            },
+        )?;
         // SAFETY: the kernel has just made this descriptor, and nobody else knows of it.
         let made = Self(unsafe { OwnedFd::from_raw_fd(descriptor) });
         // SAFETY: the argument is a number. Older kernels do not know it, and do without.

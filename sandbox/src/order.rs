@@ -107,6 +107,13 @@ pub struct Report {
     pub missed: Option<Vec<Missed>>,
 }
 
+impl Report {
+    /// One that knows nothing but the ending.
+    pub fn of(ending: Ending) -> Self {
+        Self { ending, survivors: 0, printed: 0, output: Vec::new(), errors: Vec::new(), missed: None }
+    }
+}
+
 /// What a supervisor is told.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Message {

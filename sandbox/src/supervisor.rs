@@ -28,6 +28,7 @@ use crate::capture::Capture;
 use crate::descendants::{self, Ended};
 use crate::lookups::{self, Binding, Lookups};
 use crate::order::{Ending, Message, Order, Report, receive, send};
+use crate::search;
 
 /// How long a program has to clean up when it is told to end.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -108,7 +109,7 @@ impl<'a> Run<'a> {
             Ok(run) => run.finish(),
             Err(error) => {
                 descendants::end_all(&mut Ended::new());
-                not_started(error.to_string(), 0)
+                Report::of(Ending::NotStarted(error.to_string()))
             }
         }
     }
@@ -161,7 +162,7 @@ impl<'a> Run<'a> {
             Ok((printed, output)) => Report { ending, survivors, printed, output, errors, missed },
             Err(error) => {
                 let text = format!("what it printed cannot be written to {}: {error}", self.order.log.display());
-                not_started(text, survivors)
+                Report { survivors, ..Report::of(Ending::NotStarted(text)) }
             }
         }
     }
@@ -265,11 +266,6 @@ impl<'a> Run<'a> {
     }
 }
 
-fn not_started(why: String, survivors: u32) -> Report {
-    let (output, errors) = (Vec::new(), Vec::new());
-    Report { ending: Ending::NotStarted(why), survivors, printed: 0, output, errors, missed: None }
-}
-
 /// What is in a pipe, without waiting for more.
 fn rest(mut pipe: PipeReader) -> Vec<u8> {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -316,13 +312,5 @@ fn spawn(
 /// The program in the `PATH` that it will have.
 fn find(order: &Order) -> Option<PathBuf> {
     let (_, path) = order.environment.iter().find(|(name, _)| name == "PATH")?;
-    if order.program.as_encoded_bytes().contains(&b'/') {
-        return None;
-    }
-    std::env::split_paths(path).map(|folder| folder.join(&order.program)).find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.is_absolute() && path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+    if order.program.as_encoded_bytes().contains(&b'/') { None } else { search::find(&order.program, path) }
 }

@@ -22,9 +22,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
+use crate::calls;
 #[cfg(target_arch = "x86_64")]
 use crate::calls::Does;
-use crate::calls;
 use crate::order::{Ending, Order};
 
 /// What a program did with a path.
