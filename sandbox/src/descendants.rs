@@ -16,6 +16,8 @@ use rustix::process::{getpgid, getpid, getsid, kill_process, kill_process_group,
 
 /// How long to wait for an orphan to arrive.
 const PAUSE: Duration = Duration::from_micros(200);
+/// How often: an orphan that has not come then is none.
+const PAUSES: u32 = 10_000;
 
 /// How those children ended that have ended.
 pub type Ended = BTreeMap<i32, WaitStatus>;
@@ -98,21 +100,25 @@ fn signal_each(children: &[Pid], signal: Signal) {
     }
 }
 
-/// Kills all that is below the calling process; how many children there were that had not ended by themselves.
-pub fn end_all(ended: &mut Ended) -> u32 {
-    let Some(()) = reap(ended) else { return 0 };
-    let by_themselves = ended.len();
+/// Kills all that is below the calling process; how many children there were that had not ended by themselves. `None` if
+/// there are some that cannot be found, as when a program has taken from its supervisor the right to open files.
+pub fn end_all(ended: &mut Ended) -> Option<u32> {
+    let Some(()) = reap(ended) else { return Some(0) };
+    let (by_themselves, mut pauses) = (ended.len(), 0);
     while reap(ended).is_some() {
         let children = children();
         signal_each(&children, Signal::KILL);
-        if children.is_empty() {
+        if children.is_empty() && pauses == PAUSES {
+            return None;
+        } else if children.is_empty() {
             // An orphan is on its way.
+            pauses += 1;
             std::thread::sleep(PAUSE);
         } else if let Ok(Some((pid, status))) = wait(WaitOptions::empty()) {
             ended.insert(pid.as_raw_nonzero().get(), status);
         }
     }
-    (ended.len() - by_themselves) as u32
+    Some((ended.len() - by_themselves) as u32)
 }
 
 /// Kills the children that are not known and in none of the sessions that are spared, and all that is below them.

@@ -21,6 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, getpid, pidfd_open, set_child_subreaper, setsid};
 
 use crate::bounds;
@@ -108,7 +109,7 @@ impl<'a> Run<'a> {
         match Self::start(order, control) {
             Ok(run) => run.finish(),
             Err(error) => {
-                descendants::end_all(&mut Ended::new());
+                descendants::end_all(&mut Ended::new()).unwrap_or_else(give_up);
                 Report::of(Ending::NotStarted(error.to_string()))
             }
         }
@@ -149,7 +150,7 @@ impl<'a> Run<'a> {
         while let Some(awaited) = self.awaited() {
             self.step(awaited);
         }
-        let survivors = descendants::end_all(&mut self.ended);
+        let survivors = descendants::end_all(&mut self.ended).unwrap_or_else(give_up);
         self.drain();
         let errors = self.errors.take().map(rest).unwrap_or_default();
         let ending = match (self.cause, self.ended.get(&self.main.as_raw_nonzero().get())) {
@@ -215,8 +216,10 @@ impl<'a> Run<'a> {
         let left = self.due().map(|(at, _)| at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
         let left = if process.is_some() { left } else { Some(left.map_or(GLANCE, |left| left.min(GLANCE))) };
         let left = left.and_then(|left| Timespec::try_from(left).ok());
-        // A failed wait is a short one.
-        let _ = poll(&mut descriptors, left.as_ref());
+        // A failed wait is a short one, but where no wait can succeed.
+        if poll(&mut descriptors, left.as_ref()) == Err(Errno::INVAL) {
+            give_up::<()>();
+        }
         let woken = |at: usize| descriptors.get(at).is_some_and(|one| !one.revents().is_empty());
         Woken { control: woken(0), output: self.output.is_some() && woken(first_output) }
     }
@@ -264,6 +267,12 @@ impl<'a> Run<'a> {
             self.read();
         }
     }
+}
+
+/// Ends the supervisor, which a program has made unable to do its work (`prlimit`): what is left comes to the parent, which
+/// ends it.
+fn give_up<T>() -> T {
+    std::process::exit(1)
 }
 
 /// What is in a pipe, without waiting for more.

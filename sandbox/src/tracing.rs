@@ -22,6 +22,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
+use crate::bounds;
 use crate::calls;
 #[cfg(target_arch = "x86_64")]
 use crate::calls::Does;
@@ -66,8 +67,8 @@ fn filter() -> io::Result<BpfProgram> {
     made.map_err(|error: seccompiler::BackendError| io::Error::other(error.to_string()))
 }
 
-/// Runs an order under ptrace, without bounds or limits; what it leaves behind is killed. `stub` is a program and its first arguments that calls
-/// [`become_traced`] with the rest.
+/// Runs an order under ptrace, within its bounds, without limits of time; what it leaves behind is killed. `stub` is a
+/// program and its first arguments that calls [`become_traced`] with the rest.
 ///
 /// # Errors
 /// If it cannot be traced.
@@ -86,6 +87,10 @@ fn start(order: &Order, stub: &[OsString]) -> io::Result<Traced> {
     let mut command = Command::new(program);
     command.args(first).arg(&order.program).args(&order.arguments).current_dir(&order.folder).env_clear();
     command.envs(order.environment.iter().map(|(name, value)| (name, value)));
+    if let Some(bounds) = &order.bounds {
+        // This thread's, which may look at what has the same ones.
+        bounds::enter(bounds)?;
+    }
     let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     let main = Pid::from_raw(child.id().cast_signed());
     begin(main)?;

@@ -88,3 +88,13 @@ fn nothing_waits_for_the_killed_supervisor_of_a_watched_program() {
     assert!(matches!(running.join().expect("no panic"), Err(SupervisorsError::Lost)));
     assert_eq!(processes(place.folder.path()), Vec::<String>::new());
 }
+
+#[test]
+fn a_supervisor_that_a_program_has_disabled_gives_up_and_nothing_is_left() {
+    let place = Place::new();
+    let order = place.order("setsid sleep 1000 & sleep 0.1; prlimit --pid $PPID --nofile=0:0; exit 3");
+    let done = place.supervisors.run(&order);
+    // There may be no `prlimit`.
+    assert!(matches!(&done, Err(SupervisorsError::Lost)) || done.is_ok_and(|report| report.ending == Ending::Code(3)));
+    assert_eq!(processes(place.folder.path()), Vec::<String>::new());
+}
