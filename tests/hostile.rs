@@ -443,6 +443,7 @@ fn links_that_come_and_go_in_an_out_lead_nowhere() {
 #[test]
 fn a_command_that_moves_its_folder_away_moves_nothing_else() {
     succeeds("mv ../project ../gone; mkdir ../project; echo made > ../project/out", "", "made\n");
+    fails_with("rm -rf ../project; ln -s {root} ../project", "", "the command put a link in the place of its folder");
     fails_with("mv ../../*/project ../../..", "", "the command ended with exit code");
     fails_with("mv \"$(dirname \"$PWD\")\" {root}/away", "", "the command ended with exit code");
 }

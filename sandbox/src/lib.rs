@@ -35,7 +35,7 @@
 //! - *`cgroup.kill`* needs a cgroup that one may write: seldom.
 //!
 //! Supervisors are the parent's own program, started anew with another first argument, and serve many programs one after
-//! the other: starting a large program takes much longer than starting a small one. They need no `unsafe`: the kernel
+//! the other: starting a large program takes much longer than starting a small one. Starting takes no `unsafe`: the kernel
 //! keeps bounds by thread, so that a thread binds itself and then starts the program, which inherits them.
 #![deny(unsafe_code)]
 

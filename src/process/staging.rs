@@ -184,6 +184,9 @@ impl Staging {
             SupervisorsError::NotStarted(_) | SupervisorsError::Lost => Trouble::Command(error.to_string()),
         })?;
         self.judge(command, &report.ending)?;
+        if fs::symlink_metadata(&self.project).is_ok_and(|about| about.is_symlink()) {
+            return Err(Trouble::Command("the command put a link in the place of its folder".into()));
+        }
         let outs = || command.outs.iter().map(|(out, _)| (out, self.project.join(out)));
         outs().try_for_each(|(out, _)| outs::refuse_links(&self.project, out)).map_err(trouble)?;
         if let Some((out, _)) = outs().find(|(_, made)| fs::symlink_metadata(made).is_err()) {
