@@ -41,7 +41,7 @@ fn what_is_no_programs_lives_on_when_a_supervisor_is_killed() {
     }
     let orphans = [number("same"), number("other")];
     // They have ended; nobody has waited for them yet.
-    let later = Command::new("sleep").arg("1000").spawn().expect("it starts");
+    let mut later = Command::new("sleep").arg("1000").spawn().expect("it starts");
     kill_process(number("work/begun"), Signal::KILL).expect("it runs");
     assert!(matches!(running.join().expect("no panic"), Err(SupervisorsError::Lost)));
     assert_eq!(processes(place.folder.path()), Vec::<String>::new());
@@ -54,6 +54,7 @@ fn what_is_no_programs_lives_on_when_a_supervisor_is_killed() {
         assert!(lives(process));
         kill_process(process, Signal::KILL).expect("it lives");
     }
+    later.wait().expect("it was not waited for");
     for stranger in &mut strangers {
         assert!(stranger.wait().expect("it was not waited for").success());
     }
