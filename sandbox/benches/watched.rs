@@ -1,4 +1,5 @@
 //! Programs that are watched for what they look for in vain, beside the same ones that are not: as ratios, taking turns.
+//! Of each the fastest tenth counts: on a busy machine, who waits often is served sooner.
 //!
 //! `cargo bench -p headwater-sandbox --bench watched`
 

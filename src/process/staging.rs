@@ -5,7 +5,7 @@
 //! command is held to its folder.
 //!
 //! A command that fails within [`QUICK`] is run once more, watched, in another folder, to tell what it looked for: watching
-//! every command would make each start of python take a tenth longer, and each call that a signal interrupts while it waits
+//! every command would make each start of python take a fifth longer, and each call that a signal interrupts while it waits
 //! to be heard of would fail for it, on kernels before 6.17 even afterwards; nothing that only helps to explain may do that.
 //!
 //! Deps are copies that the command may write to and remove: Landlock gives rights to whole folders, so that a file in a
