@@ -4,7 +4,7 @@
 //! command succeeds and is kept when it fails, so that a person can step in. It does not know keys or the graph, nor how a
 //! command is held to its folder.
 //!
-//! A command that fails within [`QUICK`] is run once more, watched, in another folder, to tell what it looked for: watching
+//! A command that fails within ten seconds is run once more, watched, in another folder, to tell what it looked for: watching
 //! every command would make each start of python take a fifth longer, and each call that a signal interrupts while it waits
 //! to be heard of would fail for it, on kernels before 6.17 even afterwards; nothing that only helps to explain may do that.
 //!
