@@ -89,3 +89,66 @@ fn where_the_kernel_cannot_do_it_a_run_says_so_once_and_marks_its_results() {
     let held = project.run(&[]).succeeded();
     assert_eq!((held.ran(), held.node("make")["hermetic"].as_str()), (vec!["make".to_owned()], Some("enforced")));
 }
+
+/// What a run says of a stage `make` that fails.
+fn failing(line: &str, keys: &str) -> String {
+    let project = project();
+    let root = project.root().canonicalize().expect("a path").display().to_string();
+    let line = format!("run = \"{}\"", line.replace("{root}", &root));
+    project.edit("pipeline.toml", "run = \"cp in.txt out\"", &line);
+    project.write("pipeline.toml", project.read("pipeline.toml") + keys);
+    for path in ["data/x.csv", "data/y.csv", "tool.sh"] {
+        project.write(path, "text");
+    }
+    let done = project.call(&["run"]);
+    assert_eq!((done.code, project.processes()), (1, Vec::new()), "{}", done.err);
+    done.err
+}
+
+#[test]
+fn what_a_failed_command_looked_for_in_silence_is_told_with_the_line_to_add() {
+    for line in ["cat data/x.csv > out 2> /dev/null", "cat data/x.csv nowhere .git/x > out 2> /dev/null; exit 3"] {
+        let told = failing(line, "");
+        let hint = " `data/x.csv` is in the project, and no dep: add it: deps = [\"in.txt\", \"data/x.csv\"]\n";
+        assert!(told.contains(hint) && !told.contains("headwater deps"), "{told}");
+    }
+    let told = failing("(test -e tool.sh; ls data; cat data/y.csv) 2> /dev/null; exit 3", "");
+    let hint =
+        " `data/y.csv` is in the project, and no dep: add it: deps = [\"in.txt\", \"data/y.csv\", \"tool.sh\"]\n";
+    assert!(told.contains(hint), "{told}");
+}
+
+#[test]
+fn what_a_failed_command_named_where_it_may_not_read_is_told() {
+    let told = failing("cat {root}/data/x.csv > out 2> /dev/null", "");
+    let sight = "was to be read in the project itself, which is out of a hermetic command's sight: ";
+    let hint = format!(" `data/x.csv` {sight}name it by that path, and add it: deps = [\"in.txt\", \"data/x.csv\"]\n");
+    assert!(told.contains(&hint), "{told}");
+    let told = failing("cat {root}/in.txt > out 2> /dev/null", "");
+    let hint = format!(" `in.txt` {sight}it is a dep, and stands at `in.txt` where the command runs\n");
+    assert!(told.contains(&hint), "{told}");
+}
+
+#[test]
+fn what_is_nowhere_is_told_if_the_command_complains_of_it_and_nothing_else_is_missing() {
+    let told = failing("cat in.txt odd.csv > out", "");
+    assert!(told.contains(" `odd.csv` is no dep, and not in the project either\n"), "{told}");
+    for line in ["cat odd.csv > out 2> /dev/null", "test -e odd.csv || { echo odd.csv; exit 3; }", "exit 3"] {
+        let told = failing(line, "");
+        assert!(!told.contains("in the project"), "{told}");
+    }
+}
+
+#[test]
+fn a_failed_command_that_may_change_the_world_is_run_once_and_told_how_to_find_out() {
+    let told = failing("echo 'it is not found'; exit 3", "network = true\n");
+    assert_eq!(told.contains("headwater deps make"), cfg!(target_arch = "x86_64"), "{told}");
+    assert!(!failing("echo wrong; exit 3", "network = true\n").contains("headwater deps"));
+    let once = "echo x >> {root}/times; exit 3";
+    let project = project();
+    let root = project.root().canonicalize().expect("a path").display().to_string();
+    project.edit("pipeline.toml", "cp in.txt out", &once.replace("{root}", &root));
+    project.write("pipeline.toml", project.read("pipeline.toml") + "hermetic = false\n");
+    assert_eq!(project.call(&["run"]).code, 1);
+    assert_eq!(project.read("times"), "x\n");
+}

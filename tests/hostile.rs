@@ -362,3 +362,112 @@ fn a_failed_command_is_told_which_file_of_the_project_it_named_in_vain() {
     let hint = "`folder/mine.txt` is in the project, and no dep: add it: deps = [\"in.txt\", \"folder/mine.txt\"]";
     assert!(done.err.contains(hint), "{}", done.err);
 }
+
+#[test]
+fn a_traced_command_changes_nothing_behind_links_of_the_project() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    for keys in ["", "hermetic = false"] {
+        let line =
+            "echo x >> elsewhere/mine.txt; rm -f elsewhere/mine.txt; echo x >> {root}/mine.txt; cat in.txt > out";
+        let project = project(line, keys);
+        let folder = project.path("folder").canonicalize().expect("a path");
+        std::os::unix::fs::symlink(folder, project.path("elsewhere")).expect("a link");
+        let done = project.call(&["deps", "make"]);
+        assert_eq!(done.code, 0, "{}", done.err);
+        assert!(done.out.starts_with("deps = [\"in.txt\""), "{}", done.out);
+        for file in ["folder/mine.txt", "mine.txt", "out"] {
+            assert_eq!(project.read(file), PRECIOUS, "{file}");
+        }
+    }
+}
+
+#[test]
+fn a_daemon_whose_program_is_no_file_ends_with_the_command() {
+    if !has("python3") {
+        return;
+    }
+    let daemon = "import os, time\nif os.fork() == 0:\n  os.setsid()\n  os.chdir(\"/\")\n  fd = os.memfd_create(\"x\")\n  \
+                  os.write(fd, open(\"/bin/sleep\", \"rb\").read())\n  os.execve(fd, [\"hw-hostile-memfd\", \"1000\"], {})\n\
+                  time.sleep(0.2)";
+    succeeds(&format!("python3 -c '\n{daemon}' && echo made > out"), "", "made\n");
+    let lines = fs::read_dir("/proc").expect("processes").filter_map(|entry| Some(entry.ok()?.path().join("cmdline")));
+    let left = lines.filter(|line| fs::read(line).is_ok_and(|line| line.starts_with(b"hw-hostile-memfd"))).count();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_command_that_signals_all_that_it_may_ends_itself_alone() {
+    // A kernel that would let it reach others is not asked to.
+    let line = "sleep 1000 & kill -0 $PPID 2> /dev/null || kill -9 -1; echo made > out";
+    succeeds(line, "", "made\n");
+}
+
+#[test]
+fn limits_that_a_command_sets_on_its_supervisor_harm_nothing_but_its_own_run() {
+    if !has("python3") {
+        return;
+    }
+    let limits = ["RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_AS"];
+    for (limit, keys) in limits.into_iter().flat_map(|limit| [(limit, ""), (limit, "hermetic = false")]) {
+        let limits = format!(
+            "import os, resource as r, subprocess\nr.prlimit(os.getppid(), r.{limit}, (0, 0))\n\
+             subprocess.Popen([\"setsid\", \"sleep\", \"1000\"])\nprint(\"text\" * 100000)\nopen(\"out\", \"w\").write(\"made\")"
+        );
+        // A shell would be the parent, unless it becomes the program.
+        let project = project(&format!("exec python3 -c '\n{limits}'"), keys);
+        let done = suffer(&project);
+        assert!(done.code == 0 || done.code == 1, "{limit}: {}{}", done.out, done.err);
+        let expected = if done.code == 0 { "made" } else { PRECIOUS };
+        assert_eq!(project.read("out"), expected, "{limit}");
+    }
+}
+
+#[test]
+fn links_that_come_and_go_in_an_out_lead_nowhere() {
+    let line = "mkdir out; (while :; do ln -sfn {root}/mine.txt out/a; rm -f out/a; echo x > out/a; ln -sfn {root}/folder out/b; \
+                rm -f out/b; mkdir -p out/b; echo x > out/b/mine.txt; rm -r out/b; done) 2> /dev/null & sleep 0.2";
+    let project = project(line, "");
+    for _ in 0..3 {
+        let done = suffer(&project);
+        assert!(done.code == 0 || done.out.contains("is a symbolic link"), "{}{}", done.out, done.err);
+        if project.path("out").is_dir() {
+            let found = walkdir::WalkDir::new(project.path("out")).into_iter().map(|entry| entry.expect("an entry"));
+            assert!(found.into_iter().all(|entry| !entry.path_is_symlink()));
+        }
+        project.write("in.txt", PRECIOUS);
+    }
+}
+
+#[test]
+fn a_command_that_moves_its_folder_away_moves_nothing_else() {
+    succeeds("mv ../project ../gone; mkdir ../project; echo made > ../project/out", "", "made\n");
+    fails_with("rm -rf ../project; ln -s {root} ../project", "", "the command put a link in the place of its folder");
+    fails_with("mv ../../*/project ../../..", "", "the command ended with exit code");
+    fails_with("mv \"$(dirname \"$PWD\")\" {root}/away", "", "the command ended with exit code");
+}
+
+#[test]
+fn memory_and_sockets_of_others_are_out_of_reach() {
+    fails_with("echo x > /proc/$PPID/mem", "", "the command ended with exit code");
+    if !has("python3") {
+        return;
+    }
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    let name = format!("headwater-hostile-{}", std::process::id());
+    let _listener =
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).expect("an address")).expect("bound");
+    let connect = format!("python3 -c 'import socket as s; s.socket(s.AF_UNIX).connect(\"\\0{name}\")'");
+    // Kernels before 6.12 keep neither signals nor these sockets in.
+    fails_with(&format!("kill -0 $PPID 2> /dev/null && exit 3; {connect}"), "", "the command ended with exit code");
+}
+
+#[test]
+fn many_empty_files_are_an_out() {
+    let project = project("mkdir out; cd out; seq 1 5000 | xargs touch", "");
+    let done = suffer(&project);
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    assert_eq!(fs::read_dir(project.path("out")).expect("a folder").count(), 5000);
+}

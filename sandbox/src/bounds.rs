@@ -8,6 +8,8 @@
 //! alone; a network namespace needs a user namespace, which many systems forbid. `io_uring` could make sockets past
 //! the filter, so it is not there (`ENOSYS`), as on older kernels. Sockets in the file system can be connected to.
 //!
+//! Beside it, limits of other processes (`prlimit`) cannot be changed: a supervisor without open files can do nothing.
+//!
 //! What root may do past all this, such as looking into the memory of other processes, is given up: bounded programs of
 //! root lack the capabilities for it.
 //!
@@ -122,11 +124,13 @@ fn allow(
     Ok(rules)
 }
 
-/// No socket but local ones; no other way to have one.
-fn network_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+/// No socket but local ones; no other way to have one; and no limits but one's own.
+fn network_filters() -> Result<[BpfProgram; 3], seccompiler::BackendError> {
     let local = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
     let sockets = filter(libc::SYS_socket, vec![SeccompRule::new(vec![local])?], libc::EACCES)?;
-    Ok([sockets, filter(libc::SYS_io_uring_setup, Vec::new(), libc::ENOSYS)?])
+    let others = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
+    let limits = filter(libc::SYS_prlimit64, vec![SeccompRule::new(vec![others])?], libc::EPERM)?;
+    Ok([sockets, filter(libc::SYS_io_uring_setup, Vec::new(), libc::ENOSYS)?, limits])
 }
 
 fn filter(call: i64, when: Vec<SeccompRule>, errno: i32) -> Result<BpfProgram, seccompiler::BackendError> {

@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
-use rustix::process::{getpgid, getpid, kill_process, kill_process_group, wait, waitpid};
+use rustix::process::{getpgid, getpid, getsid, kill_process, kill_process_group, wait, waitpid};
 
 /// How long to wait for an orphan to arrive.
 const PAUSE: Duration = Duration::from_micros(200);
+/// How often: an orphan that has not come then is none.
+const PAUSES: u32 = 10_000;
 
 /// How those children ended that have ended.
 pub type Ended = BTreeMap<i32, WaitStatus>;
@@ -35,24 +37,37 @@ pub fn reap(ended: &mut Ended) -> Option<()> {
 
 /// The calling process's children.
 pub fn children() -> Vec<Pid> {
-    of_threads().unwrap_or_else(of_all_processes)
+    children_of(getpid())
+}
+
+fn children_of(process: Pid) -> Vec<Pid> {
+    of_threads(process).unwrap_or_else(|| of_all_processes(process))
+}
+
+/// The sessions of the calling process and of all below it. A process can leave its session for a new one alone.
+pub fn sessions() -> BTreeSet<i32> {
+    let (mut found, mut left) = (BTreeSet::new(), vec![getpid()]);
+    while let Some(process) = left.pop() {
+        found.extend(session(process));
+        left.extend(children_of(process));
+    }
+    found
 }
 
 /// `None` if the kernel does not tell, or a thread has ended meanwhile.
-fn of_threads() -> Option<Vec<Pid>> {
+fn of_threads(process: Pid) -> Option<Vec<Pid>> {
     let mut found = Vec::new();
-    for thread in fs::read_dir("/proc/self/task").ok()? {
+    for thread in fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero())).ok()? {
         let text = fs::read_to_string(thread.ok()?.path().join("children")).ok()?;
         found.extend(text.split_ascii_whitespace().filter_map(pid));
     }
     Some(found)
 }
 
-fn of_all_processes() -> Vec<Pid> {
-    let own = getpid();
+fn of_all_processes(wanted: Pid) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     let processes = entries.filter_map(|entry| pid(entry.file_name().to_str()?));
-    processes.filter(|process| parent(*process) == Some(own)).collect()
+    processes.filter(|process| parent(*process) == Some(wanted)).collect()
 }
 
 /// The field behind the state, which follows the name in brackets: a name may hold brackets itself.
@@ -63,6 +78,10 @@ fn parent(process: Pid) -> Option<Pid> {
 
 fn pid(text: &str) -> Option<Pid> {
     Pid::from_raw(i32::from_str(text).ok()?)
+}
+
+fn session(process: Pid) -> Option<i32> {
+    getsid(Some(process)).ok().map(|session| session.as_raw_nonzero().get())
 }
 
 /// Signals the children, and their process groups.
@@ -81,28 +100,33 @@ fn signal_each(children: &[Pid], signal: Signal) {
     }
 }
 
-/// Kills all that is below the calling process; how many children there were that had not ended by themselves.
-pub fn end_all(ended: &mut Ended) -> u32 {
-    let Some(()) = reap(ended) else { return 0 };
-    let by_themselves = ended.len();
+/// Kills all that is below the calling process; how many children there were that had not ended by themselves. `None` if
+/// there are some that cannot be found, as when a program has taken from its supervisor the right to open files.
+pub fn end_all(ended: &mut Ended) -> Option<u32> {
+    let Some(()) = reap(ended) else { return Some(0) };
+    let (by_themselves, mut pauses) = (ended.len(), 0);
     while reap(ended).is_some() {
         let children = children();
         signal_each(&children, Signal::KILL);
-        if children.is_empty() {
+        if children.is_empty() && pauses == PAUSES {
+            return None;
+        } else if children.is_empty() {
             // An orphan is on its way.
+            pauses += 1;
             std::thread::sleep(PAUSE);
         } else if let Ok(Some((pid, status))) = wait(WaitOptions::empty()) {
             ended.insert(pid.as_raw_nonzero().get(), status);
         }
     }
-    (ended.len() - by_themselves) as u32
+    Some((ended.len() - by_themselves) as u32)
 }
 
-/// Kills the children that are not known, and all that is below them.
-pub fn end_all_but(known: &BTreeSet<u32>) {
+/// Kills the children that are not known and in none of the sessions that are spared, and all that is below them.
+pub fn end_all_but(known: &BTreeSet<u32>, spared: &BTreeSet<i32>) {
     let is_known = |child: &Pid| known.contains(&child.as_raw_nonzero().get().unsigned_abs());
+    let is_spared = |child: &Pid| session(*child).is_some_and(|session| spared.contains(&session));
     loop {
-        let unknown: Vec<Pid> = children().into_iter().filter(|child| !is_known(child)).collect();
+        let unknown: Vec<Pid> = children().into_iter().filter(|child| !is_known(child) && !is_spared(child)).collect();
         if unknown.is_empty() {
             return;
         }
@@ -111,4 +135,10 @@ pub fn end_all_but(known: &BTreeSet<u32>) {
             let _ = waitpid(Some(child), WaitOptions::empty());
         }
     }
+}
+
+/// Whether a process has been stopped by a signal.
+pub fn is_stopped(process: u32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }

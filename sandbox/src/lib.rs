@@ -8,6 +8,10 @@
 //! | [`bounds`] | files and network that a program may use, enforced by the kernel |
 //! | [`descendants`] | ending all that a program has started |
 //! | [`tracing`] | which files a program uses |
+//! | `lookups` | which files it looked for in vain |
+//! | `calls` | the calls that name a file |
+//! | `notifier` | being told of calls by the kernel; all the `unsafe` there is |
+//! | [`search`] | where a program is that is named without a slash |
 //! | [`capture`] | what it prints, bounded |
 //!
 //! It does not know pipelines, stages or the store.
@@ -31,17 +35,21 @@
 //! - *`cgroup.kill`* needs a cgroup that one may write: seldom.
 //!
 //! Supervisors are the parent's own program, started anew with another first argument, and serve many programs one after
-//! the other: starting a large program takes much longer than starting a small one. They need no `unsafe`: the kernel
+//! the other: starting a large program takes much longer than starting a small one. Starting takes no `unsafe`: the kernel
 //! keeps bounds by thread, so that a thread binds itself and then starts the program, which inherits them.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod bounds;
+mod calls;
 pub mod capture;
 pub mod descendants;
+mod lookups;
+mod notifier;
 pub mod order;
+pub mod search;
 pub mod supervisor;
 pub mod supervisors;
 pub mod tracing;
 
-pub use order::{Bounds, Ending, Order, Report};
+pub use order::{Bounds, Ending, Missed, Order, Report, Twin, Why};
 pub use supervisors::{Level, Supervisors, SupervisorsError};

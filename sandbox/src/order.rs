@@ -32,6 +32,36 @@ pub struct Order {
     pub timeout: Option<Duration>,
     /// How long it may print nothing.
     pub idle_timeout: Option<Duration>,
+    /// Where to watch what it looks for, which takes bounds, and makes each such call slower.
+    pub twin: Option<Twin>,
+}
+
+/// A folder that stands for another, of which it has a part. It may lie in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Twin {
+    pub here: OsString,
+    pub there: OsString,
+}
+
+/// A file that a program looked for in vain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missed {
+    /// Relative to [`Twin::here`], and to [`Twin::there`].
+    pub path: OsString,
+    pub why: Why,
+    /// Whether it was to be opened or executed, and not only looked at.
+    pub opened: bool,
+}
+
+/// Why a file was not found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Why {
+    /// It is in [`Twin::there`], and not in [`Twin::here`].
+    OnlyThere,
+    /// It was named where it is in [`Twin::there`], which the program may not read.
+    Refused,
+    /// It is in neither.
+    Nowhere,
 }
 
 /// What a program may use.
@@ -73,6 +103,15 @@ pub struct Report {
     pub output: Vec<u8>,
     /// What it printed on standard error, if that is kept apart.
     pub errors: Vec<u8>,
+    /// What it looked for in vain, if it was watched and failed; `None` if nothing was heard of it.
+    pub missed: Option<Vec<Missed>>,
+}
+
+impl Report {
+    /// One that knows nothing but the ending.
+    pub fn of(ending: Ending) -> Self {
+        Self { ending, survivors: 0, printed: 0, output: Vec::new(), errors: Vec::new(), missed: None }
+    }
 }
 
 /// What a supervisor is told.

@@ -21,12 +21,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, getpid, pidfd_open, set_child_subreaper, setsid};
 
 use crate::bounds;
 use crate::capture::Capture;
 use crate::descendants::{self, Ended};
+use crate::lookups::{self, Binding, Lookups};
 use crate::order::{Ending, Message, Order, Report, receive, send};
+use crate::search;
 
 /// How long a program has to clean up when it is told to end.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -91,6 +94,7 @@ struct Run<'a> {
     last: Option<Instant>,
     begun: Instant,
     heard: Instant,
+    lookups: Option<Lookups>,
 }
 
 /// What woke the supervisor.
@@ -105,14 +109,8 @@ impl<'a> Run<'a> {
         match Self::start(order, control) {
             Ok(run) => run.finish(),
             Err(error) => {
-                descendants::end_all(&mut Ended::new());
-                Report {
-                    ending: Ending::NotStarted(error.to_string()),
-                    survivors: 0,
-                    printed: 0,
-                    output: Vec::new(),
-                    errors: Vec::new(),
-                }
+                descendants::end_all(&mut Ended::new()).unwrap_or_else(give_up);
+                Report::of(Ending::NotStarted(error.to_string()))
             }
         }
     }
@@ -125,8 +123,10 @@ impl<'a> Run<'a> {
         } else {
             (None, None)
         };
+        let lookups = order.twin.as_ref().filter(|_| order.bounds.is_some()).map(Lookups::begin).transpose()?;
+        let binding = lookups.as_ref().map(Lookups::binding);
         let main = thread::scope(|scope| {
-            scope.spawn(|| spawn(order, writer, apart)).join().expect("starting does not panic")
+            scope.spawn(|| spawn(order, writer, apart, binding)).join().expect("starting does not panic")
         })?;
         let (ended, now) = (Ended::new(), Instant::now());
         let output = Some(output);
@@ -142,6 +142,7 @@ impl<'a> Run<'a> {
             last: None,
             begun: now,
             heard: now,
+            lookups,
         })
     }
 
@@ -149,7 +150,7 @@ impl<'a> Run<'a> {
         while let Some(awaited) = self.awaited() {
             self.step(awaited);
         }
-        let survivors = descendants::end_all(&mut self.ended);
+        let survivors = descendants::end_all(&mut self.ended).unwrap_or_else(give_up);
         self.drain();
         let errors = self.errors.take().map(rest).unwrap_or_default();
         let ending = match (self.cause, self.ended.get(&self.main.as_raw_nonzero().get())) {
@@ -157,17 +158,12 @@ impl<'a> Run<'a> {
             (None, Some(status)) => ending(*status),
             (None, None) => Ending::NotStarted("its end was lost".into()),
         };
+        let missed = self.lookups.take().filter(|_| ending != Ending::Code(0)).and_then(|all| all.missed(self.order));
         match self.capture.finish() {
-            Ok((printed, output)) => Report { ending, survivors, printed, output, errors },
+            Ok((printed, output)) => Report { ending, survivors, printed, output, errors, missed },
             Err(error) => {
                 let text = format!("what it printed cannot be written to {}: {error}", self.order.log.display());
-                Report {
-                    ending: Ending::NotStarted(text),
-                    survivors,
-                    printed: 0,
-                    output: Vec::new(),
-                    errors: Vec::new(),
-                }
+                Report { survivors, ..Report::of(Ending::NotStarted(text)) }
             }
         }
     }
@@ -220,8 +216,10 @@ impl<'a> Run<'a> {
         let left = self.due().map(|(at, _)| at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
         let left = if process.is_some() { left } else { Some(left.map_or(GLANCE, |left| left.min(GLANCE))) };
         let left = left.and_then(|left| Timespec::try_from(left).ok());
-        // A failed wait is a short one.
-        let _ = poll(&mut descriptors, left.as_ref());
+        // A failed wait is a short one, but where no wait can succeed.
+        if poll(&mut descriptors, left.as_ref()) == Err(Errno::INVAL) {
+            give_up::<()>();
+        }
         let woken = |at: usize| descriptors.get(at).is_some_and(|one| !one.revents().is_empty());
         Woken { control: woken(0), output: self.output.is_some() && woken(first_output) }
     }
@@ -271,6 +269,12 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Ends the supervisor, which a program has made unable to do its work (`prlimit`): what is left comes to the parent, which
+/// ends it.
+fn give_up<T>() -> T {
+    std::process::exit(1)
+}
+
 /// What is in a pipe, without waiting for more.
 fn rest(mut pipe: PipeReader) -> Vec<u8> {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -292,7 +296,12 @@ fn ending(status: WaitStatus) -> Ending {
 }
 
 /// Binds the calling thread and starts the program from it. The thread must end then.
-fn spawn(order: &Order, output: io::PipeWriter, errors: Option<io::PipeWriter>) -> io::Result<Pid> {
+fn spawn(
+    order: &Order,
+    output: io::PipeWriter,
+    errors: Option<io::PipeWriter>,
+    binding: Option<Binding>,
+) -> io::Result<Pid> {
     // Found before the bounds are in force: an error should say that it is not there, not that it may not be looked at.
     let mut command = Command::new(find(order).unwrap_or_else(|| PathBuf::from(&order.program)));
     command.arg0(&order.program).args(&order.arguments).current_dir(&order.folder);
@@ -302,6 +311,9 @@ fn spawn(order: &Order, output: io::PipeWriter, errors: Option<io::PipeWriter>) 
     if let Some(bounds) = &order.bounds {
         bounds::enter(bounds)?;
     }
+    if let Some(binding) = &binding {
+        lookups::bind(binding);
+    }
     let child = command.spawn()?;
     Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("a process without a number"))
 }
@@ -309,13 +321,5 @@ fn spawn(order: &Order, output: io::PipeWriter, errors: Option<io::PipeWriter>) 
 /// The program in the `PATH` that it will have.
 fn find(order: &Order) -> Option<PathBuf> {
     let (_, path) = order.environment.iter().find(|(name, _)| name == "PATH")?;
-    if order.program.as_encoded_bytes().contains(&b'/') {
-        return None;
-    }
-    std::env::split_paths(path).map(|folder| folder.join(&order.program)).find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.is_absolute() && path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+    if order.program.as_encoded_bytes().contains(&b'/') { None } else { search::find(&order.program, path) }
 }

@@ -1,10 +1,13 @@
 //! `Supervisors`: the processes that run programs, as their parent sees them.
 //!
 //! As many are started as programs run at once; one that is idle is used again. It does not know what is run. Invariants:
-//! when a program is reported, nothing of it is left, also if its supervisor was killed; dropping ends all supervisors.
+//! when a program is reported, nothing of it is left, also if its supervisor was killed; dropping ends all supervisors; a
+//! limit of time holds, also if the supervisor does nothing.
 //!
-//! What a killed supervisor leaves becomes this process's children. They are known by not being anybody else: a process
-//! that runs programs through this has no other children meanwhile.
+//! What a killed supervisor leaves becomes this process's children. Others may, too: what whoever started this process had
+//! started before. They are told apart by their sessions: a supervisor begins a new one before it starts anything, and no
+//! process can enter one that is there. A stranger that begins a session later, and loses its parent then, is taken for
+//! something that the supervisor left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -14,13 +17,18 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustix::process::{getpid, set_child_subreaper};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 
 use crate::descendants;
-use crate::order::{Message, Order, Report, receive, send};
-use crate::supervisor::NAME;
+use crate::order::{Ending, Message, Order, Report, receive, send};
+use crate::supervisor::{GRACE, NAME};
+
+/// How long after the last moment of a program its supervisor has to report: longer than it takes to end much.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How firmly all that runs is to end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +55,9 @@ pub enum SupervisorsError {
 /// The living supervisors of this process. Held while one is started, which would not be known yet.
 static ALIVE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
+/// The sessions in which nothing is ours, as of before the first supervisor.
+static SPARED: OnceLock<BTreeSet<i32>> = OnceLock::new();
+
 /// Runs programs, each below a supervisor.
 pub struct Supervisors {
     program: PathBuf,
@@ -67,6 +78,8 @@ struct Supervisor {
     /// For reading, and for writing by whoever holds the lock.
     socket: UnixStream,
     orders: Arc<Mutex<UnixStream>>,
+    /// Whether it has run something, and was idle since.
+    idled: bool,
 }
 
 impl Supervisors {
@@ -80,18 +93,27 @@ impl Supervisors {
     /// # Errors
     /// If it cannot be supervised, or all was told to end before.
     pub fn run(&self, order: &Order) -> Result<Report, SupervisorsError> {
-        let supervisor = self.take()?;
-        let told = self.tell(&supervisor, order);
-        match told.and_then(|told| if told { receive(&supervisor.socket).map(Some) } else { Ok(None) }) {
+        let (mut supervisor, told) = loop {
+            let supervisor = self.take()?;
+            match self.tell(&supervisor, order) {
+                // It was killed while it was idle: nothing has begun.
+                Err(_) if supervisor.idled => self.bury(supervisor),
+                told => break (supervisor, told),
+            }
+        };
+        match told.and_then(|told| if told { supervisor.report(order).map(Some) } else { Ok(None) }) {
             Ok(report) => {
                 let mut state = lock(&self.state);
                 state.busy.remove(&supervisor.process.id());
+                supervisor.idled = true;
                 state.idle.push(supervisor);
                 report.ok_or(SupervisorsError::Interrupted)
             }
-            Err(_) => {
+            Err(error) => {
                 self.bury(supervisor);
-                Err(SupervisorsError::Lost)
+                // It did not do what it was told in time, and has been killed.
+                let late = error.kind() == io::ErrorKind::TimedOut;
+                if late { Ok(Report::of(Ending::TimedOut)) } else { Err(SupervisorsError::Lost) }
             }
         }
     }
@@ -110,16 +132,17 @@ impl Supervisors {
         let busy: Vec<_> = {
             let mut state = lock(&self.state);
             state.level = state.level.max(level);
-            state.busy.values().cloned().collect()
+            state.busy.iter().map(|(process, orders)| (*process, orders.clone())).collect()
         };
         let message = match level {
             Level::Go => return,
             Level::Stop => Message::Stop,
             Level::Kill => Message::Kill,
         };
-        for orders in busy {
+        for (process, orders) in busy {
             // One that is gone has nothing left to end.
             let _ = send(&*lock(&orders), &message);
+            wake(process);
         }
     }
 
@@ -143,6 +166,7 @@ impl Supervisors {
     }
 
     fn start(&self) -> io::Result<Supervisor> {
+        SPARED.get_or_init(descendants::sessions);
         // So that what a killed supervisor leaves comes here.
         set_child_subreaper(Some(getpid()))?;
         let (socket, theirs) = UnixStream::pair()?;
@@ -154,7 +178,7 @@ impl Supervisors {
         let mut alive = lock(&ALIVE);
         let process = command.spawn()?;
         alive.insert(process.id());
-        Ok(Supervisor { process, socket, orders })
+        Ok(Supervisor { process, socket, orders, idled: false })
     }
 
     /// Ends what a killed supervisor has left.
@@ -165,14 +189,49 @@ impl Supervisors {
         let _ = supervisor.process.kill();
         let _ = supervisor.process.wait();
         alive.remove(&supervisor.process.id());
-        descendants::end_all_but(&alive);
+        descendants::end_all_but(&alive, SPARED.get().unwrap_or(&BTreeSet::new()));
+    }
+}
+
+impl Supervisor {
+    /// What became of its order. One that was stopped, by a signal, enforces no limits: `TimedOut` if a limit has long
+    /// passed.
+    fn report(&self, order: &Order) -> io::Result<Report> {
+        let begun = Instant::now();
+        let late = |limit: Option<Duration>| limit.and_then(|limit| limit.checked_add(GRACE + PATIENCE));
+        let (whole, silent) = (late(order.timeout), late(order.idle_timeout));
+        loop {
+            let left = whole.map(|whole| whole.saturating_sub(begun.elapsed()));
+            let wait = [left, silent].into_iter().flatten().min().and_then(|wait| Timespec::try_from(wait).ok());
+            let mut awaited = [PollFd::new(&self.socket, PollFlags::IN)];
+            match poll(&mut awaited, wait.as_ref()) {
+                Err(_) => {}
+                Ok(0) => {
+                    let over = whole.is_some_and(|whole| whole <= begun.elapsed());
+                    // How long the program has been silent is known to the supervisor alone.
+                    if over || descendants::is_stopped(self.process.id()) {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Ok(_) => return receive(&self.socket),
+            }
+        }
+    }
+}
+
+/// A supervisor that was stopped, by a signal, hears of nothing.
+fn wake(process: u32) {
+    if let Some(process) = Pid::from_raw(process.cast_signed()) {
+        // It may be gone; to one that runs, this does nothing.
+        let _ = kill_process(process, Signal::CONT);
     }
 }
 
 impl Drop for Supervisors {
     fn drop(&mut self) {
-        for Supervisor { mut process, socket, orders } in std::mem::take(&mut lock(&self.state).idle) {
+        for Supervisor { mut process, socket, orders, .. } in std::mem::take(&mut lock(&self.state).idle) {
             drop((socket, orders));
+            wake(process.id());
             let _ = process.wait();
             lock(&ALIVE).remove(&process.id());
         }

@@ -7,12 +7,11 @@
 //! On x86-64 alone: elsewhere there is no tracing, which is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -23,10 +22,11 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
+use crate::bounds;
+use crate::calls;
+#[cfg(target_arch = "x86_64")]
+use crate::calls::Does;
 use crate::order::{Ending, Order};
-
-/// A path is no longer.
-const PATH_BYTES: u64 = 4096;
 
 /// What a program did with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,38 +47,6 @@ pub struct Traced {
     pub uses: BTreeMap<PathBuf, BTreeSet<Use>>,
 }
 
-/// A call that names a file, and where among its arguments stand the folder, the path and the flags.
-struct Kind {
-    number: i64,
-    folder: Option<usize>,
-    path: usize,
-    flags: Option<usize>,
-    executes: bool,
-}
-
-const fn kind(number: i64, folder: Option<usize>, path: usize) -> Kind {
-    Kind { number, folder, path, flags: None, executes: false }
-}
-
-#[cfg(target_arch = "x86_64")]
-const KINDS: [Kind; 12] = [
-    Kind { flags: Some(1), ..kind(libc::SYS_open, None, 0) },
-    Kind { flags: Some(2), ..kind(libc::SYS_openat, Some(0), 1) },
-    // Its flags stand in memory: it is taken for reading.
-    kind(libc::SYS_openat2, Some(0), 1),
-    Kind { executes: true, ..kind(libc::SYS_execve, None, 0) },
-    Kind { executes: true, ..kind(libc::SYS_execveat, Some(0), 1) },
-    kind(libc::SYS_stat, None, 0),
-    kind(libc::SYS_lstat, None, 0),
-    kind(libc::SYS_access, None, 0),
-    kind(libc::SYS_newfstatat, Some(0), 1),
-    kind(libc::SYS_statx, Some(0), 1),
-    kind(libc::SYS_faccessat, Some(0), 1),
-    kind(libc::SYS_faccessat2, Some(0), 1),
-];
-#[cfg(not(target_arch = "x86_64"))]
-const KINDS: [Kind; 0] = [];
-
 /// Becomes a traced program: the arguments are the program and its own.
 pub fn become_traced(arguments: &[OsString]) -> io::Error {
     let Some((program, rest)) = arguments.split_first() else { return io::Error::other("no program to trace") };
@@ -91,7 +59,7 @@ pub fn become_traced(arguments: &[OsString]) -> io::Error {
 }
 
 fn filter() -> io::Result<BpfProgram> {
-    let rules = KINDS.iter().map(|kind| (kind.number, Vec::new())).collect();
+    let rules = calls::all().map(|kind| (kind.number, Vec::new())).collect();
     let architecture = std::env::consts::ARCH.try_into();
     let made = architecture.and_then(|architecture| {
         SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Trace(0), architecture)?.try_into()
@@ -99,8 +67,8 @@ fn filter() -> io::Result<BpfProgram> {
     made.map_err(|error: seccompiler::BackendError| io::Error::other(error.to_string()))
 }
 
-/// Runs an order under ptrace, without bounds or limits; what it leaves behind is killed. `stub` is a program and its first arguments that calls
-/// [`become_traced`] with the rest.
+/// Runs an order under ptrace, within its bounds, without limits of time; what it leaves behind is killed. `stub` is a
+/// program and its first arguments that calls [`become_traced`] with the rest.
 ///
 /// # Errors
 /// If it cannot be traced.
@@ -111,7 +79,7 @@ pub fn trace(order: &Order, stub: &[OsString]) -> io::Result<Traced> {
 }
 
 fn start(order: &Order, stub: &[OsString]) -> io::Result<Traced> {
-    if KINDS.is_empty() {
+    if !cfg!(target_arch = "x86_64") {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "tracing works on x86-64 alone"));
     }
     let Some((program, first)) = stub.split_first() else { return Err(io::Error::other("no program to trace with")) };
@@ -119,6 +87,10 @@ fn start(order: &Order, stub: &[OsString]) -> io::Result<Traced> {
     let mut command = Command::new(program);
     command.args(first).arg(&order.program).args(&order.arguments).current_dir(&order.folder).env_clear();
     command.envs(order.environment.iter().map(|(name, value)| (name, value)));
+    if let Some(bounds) = &order.bounds {
+        // This thread's, which may look at what has the same ones.
+        bounds::enter(bounds)?;
+    }
     let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     let main = Pid::from_raw(child.id().cast_signed());
     begin(main)?;
@@ -184,15 +156,10 @@ fn go_on(task: Pid, signal: Option<Signal>) -> io::Result<()> {
 #[cfg(target_arch = "x86_64")]
 fn named(task: Pid) -> Option<(PathBuf, Use)> {
     let registers = ptrace::getregs(task).ok()?;
-    let kind = KINDS.iter().find(|kind| kind.number == registers.orig_rax.cast_signed())?;
-    let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.r10];
-    let path = text(task, arguments[kind.path])?;
-    if path.is_empty() {
-        return None;
-    }
-    let folder = kind.folder.map_or(libc::AT_FDCWD, |at| arguments[at] as i32);
-    let flags = kind.flags.map(|at| arguments[at] as i32);
-    Some((absolute(task, folder, &path), what(kind, flags)?))
+    let kind = calls::of(registers.orig_rax.cast_signed())?;
+    let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+    let path = kind.path(task, &arguments)?;
+    Some((kind.absolute(task, &arguments, &path), what(kind, &arguments)?))
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -200,40 +167,14 @@ fn named(_task: Pid) -> Option<(PathBuf, Use)> {
     None
 }
 
-/// `None` if it is made anew: nothing of it is read.
+/// `None` if it is made anew: nothing of it is read. One whose flags stand in memory is taken for read.
 #[cfg(target_arch = "x86_64")]
-fn what(kind: &Kind, flags: Option<i32>) -> Option<Use> {
-    let opens = kind.number == libc::SYS_openat2 || kind.executes;
-    match flags {
-        None if opens => Some(Use::Read),
-        None => Some(Use::Looked),
-        Some(flags) if flags & libc::O_DIRECTORY != 0 => Some(Use::Listed),
-        Some(flags) if flags & libc::O_TRUNC != 0 && flags & libc::O_ACCMODE == libc::O_WRONLY => None,
-        Some(_) => Some(Use::Read),
+fn what(kind: &calls::Kind, arguments: &[u64; 6]) -> Option<Use> {
+    match (kind.does, kind.flags(arguments)) {
+        (Does::Looks, _) => Some(Use::Looked),
+        (_, None) => Some(Use::Read),
+        (_, Some(flags)) if flags & libc::O_DIRECTORY != 0 => Some(Use::Listed),
+        (_, Some(flags)) if flags & libc::O_TRUNC != 0 && flags & libc::O_ACCMODE == libc::O_WRONLY => None,
+        (_, Some(_)) => Some(Use::Read),
     }
-}
-
-fn text(task: Pid, address: u64) -> Option<OsString> {
-    let mut memory = File::open(format!("/proc/{task}/mem")).ok()?;
-    memory.seek(SeekFrom::Start(address)).ok()?;
-    let mut bytes = Vec::new();
-    // The memory behind the path may end before the longest path does.
-    let mut chunk = [0; 256];
-    while bytes.len() < PATH_BYTES as usize && !bytes.contains(&0) {
-        match memory.read(&mut chunk) {
-            Ok(length) if length > 0 => bytes.extend(&chunk[..length]),
-            _ => break,
-        }
-    }
-    let end = bytes.iter().position(|byte| *byte == 0)?;
-    Some(OsStr::from_bytes(&bytes[..end]).to_owned())
-}
-
-fn absolute(task: Pid, folder: i32, path: &OsStr) -> PathBuf {
-    let folder = match folder {
-        libc::AT_FDCWD => format!("/proc/{task}/cwd"),
-        folder => format!("/proc/{task}/fd/{folder}"),
-    };
-    let path = Path::new(path);
-    if path.is_absolute() { path.to_owned() } else { fs::read_link(folder).unwrap_or_default().join(path) }
 }

@@ -1,19 +1,32 @@
-//! Files of the project that a failed command seems to have missed: those that its last words name, and that are no dep.
+//! What a failed command missed: files of the project that are no deps, and the line that makes them such.
 //!
-//! What fails for want of a file nearly always says which: `cat: data/x.csv: No such file or directory`,
-//! `No module named 'features'`. The words are looked up in the project: only what is there is named. It does not know what
-//! the command really opened; a file that it passes over in silence is not found like this.
+//! What a command looked for in vain is told by the kernel, if the command was watched. A program that lists a folder and
+//! does not find in it what it wants names no file to the kernel: a module of python is known by the command's last words
+//! alone. Of a command that was not watched, they are all there is: `cat: data/x.csv: No such file or directory`.
+//!
+//! It does not know how a command is run or watched. Invariant: a file that is not in the project is named only if the
+//! command was to open it, nothing else is found, and its last words name it, too: most of what programs look for is
+//! nowhere.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
+use headwater_sandbox::{Missed, Why};
+
 use crate::pipeline::expand::normal;
+use crate::process::command::{Command, Dep};
+use crate::process::staging::printable;
 use crate::project::STATE;
 
 /// No more are named.
 const MOST: usize = 10;
 /// A module of this name is one of these files.
 const MODULES: [&str; 3] = [".py", "/__init__.py", ".R"];
+
+/// What many programs look for wherever they are.
+const PASSED_OVER: [&str; 3] = [STATE, ".git", "__pycache__"];
+/// How the last words of a command begin to complain that there is no file.
+const COMPLAINTS: [&str; 4] = ["no such file", "not found", "permission denied", "no module named"];
 
 /// Where a command ran, and what it did not see.
 pub struct Places<'a> {
@@ -22,18 +35,45 @@ pub struct Places<'a> {
 }
 
 impl Places<'_> {
+    /// What to do for a command that failed, in lines: from what it looked for in vain, if it was watched, and its last
+    /// words.
+    pub fn hints(&self, command: &Command, node: &str, text: &str, missed: Option<&[Missed]>) -> String {
+        let Some(missed) = missed else {
+            let hint = undeclared(command, &self.missing(text));
+            let complains = COMPLAINTS.iter().any(|complaint| text.to_lowercase().contains(complaint));
+            let traced = cfg!(target_arch = "x86_64") && complains;
+            let more = traced.then(|| format!("  `headwater deps {node}` runs it once, and tells what it reads\n"));
+            return hint.or(more).unwrap_or_default();
+        };
+        let of = |why: Why| missed.iter().filter(move |one| one.why == why).map(|one| PathBuf::from(&one.path));
+        let mut undeclared_paths: Vec<PathBuf> = of(Why::OnlyThere).filter(|path| !passed_over(path)).collect();
+        undeclared_paths.extend(text.lines().filter_map(|line| self.named_module(line)));
+        let refused: Vec<PathBuf> = of(Why::Refused).filter(|path| !passed_over(path)).collect();
+        let hints = undeclared(command, &undeclared_paths).into_iter().chain(barred(command, &refused));
+        let hints: String = hints.collect();
+        let named = |path: &PathBuf| path.file_name().is_some_and(|name| text.contains(&*name.to_string_lossy()));
+        let nowhere = || of(Why::Nowhere).filter(|path| !passed_over(path)).find(named);
+        match hints.is_empty().then(nowhere).flatten() {
+            Some(path) => format!("  `{}` is no dep, and not in the project either\n", shown(&path)),
+            None => hints,
+        }
+    }
+
     /// The paths within the project that a text names, that are there, and that the command did not have.
-    pub fn missing(&self, text: &str) -> Vec<PathBuf> {
+    fn missing(&self, text: &str) -> Vec<PathBuf> {
         let mut found = BTreeSet::new();
         for line in text.lines() {
             for word in words(line) {
                 found.extend(self.resolve(word));
             }
-            if let Some((_, module)) = line.split_once("No module named ") {
-                found.extend(words(module).next().and_then(|module| self.module(module)));
-            }
+            found.extend(self.named_module(line));
         }
-        found.into_iter().take(MOST).collect()
+        found.into_iter().collect()
+    }
+
+    fn named_module(&self, line: &str) -> Option<PathBuf> {
+        let (_, module) = line.split_once("No module named ")?;
+        self.module(words(module).next()?)
     }
 
     fn resolve(&self, word: &str) -> Option<PathBuf> {
@@ -53,6 +93,55 @@ impl Places<'_> {
             [whole.as_str(), first].into_iter().flat_map(|stem| MODULES.map(|ending| format!("{stem}{ending}")));
         candidates.into_iter().find_map(|path| self.resolve(&path))
     }
+}
+
+/// The line to write for paths that are in the project, and no deps.
+fn undeclared(command: &Command, paths: &[PathBuf]) -> Option<String> {
+    let wanted = |path: &&PathBuf| !command.makes(path) && !paths.iter().any(|other| inside(path, other));
+    let mut paths: Vec<&PathBuf> = paths.iter().filter(wanted).collect();
+    let mut seen = BTreeSet::new();
+    paths.retain(|path| seen.insert(*path));
+    paths.truncate(MOST);
+    let first = shown(paths.first()?);
+    Some(format!("  `{first}` is in the project, and no dep: add it: {}\n", deps(command, &paths)))
+}
+
+/// What to do about paths that were named where they are in the project.
+fn barred(command: &Command, paths: &[PathBuf]) -> Option<String> {
+    let first = paths.first()?;
+    let name = shown(first);
+    let declared = command.deps.iter().any(|(dep, _)| first.starts_with(dep.path()));
+    let text = format!("  `{name}` was to be read in the project itself, which is out of a hermetic command's sight: ");
+    let rest = if declared {
+        format!("it is a dep, and stands at `{name}` where the command runs\n")
+    } else {
+        format!("name it by that path, and add it: {}\n", deps(command, &[first]))
+    };
+    Some(text + &rest)
+}
+
+/// The line of a pipeline file: what is declared, and more.
+fn deps(command: &Command, more: &[&PathBuf]) -> String {
+    let quoted = |path: &Path| printable(&format!("{:?}", path.display().to_string()));
+    let declared = command.deps.iter().map(|(dep, _)| match dep {
+        Dep::Path(path) => quoted(path),
+        Dep::Mount { reference, path, .. } => format!("{{ from = {reference:?}, as = {} }}", quoted(path)),
+    });
+    let all: Vec<String> = declared.chain(more.iter().map(|path| quoted(path))).collect();
+    format!("deps = [{}]", all.join(", "))
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.display().to_string())
+}
+
+fn passed_over(path: &Path) -> bool {
+    path.iter().any(|part| PASSED_OVER.iter().any(|name| part == *name))
+}
+
+/// Whether a folder is named for the sake of what is in it.
+fn inside(folder: &Path, path: &Path) -> bool {
+    path != folder && path.starts_with(folder)
 }
 
 /// What of a line may be a path: what stands between spaces, quotes and brackets, without the colons and commas around.

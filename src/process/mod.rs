@@ -7,7 +7,7 @@
 //! | [`shell`] | the programs that a shell line starts |
 //! | [`secret`] | what stands for secret variables in keys |
 //! | [`outs`] | files that a command makes: into the store, and back into the project |
-//! | [`missing`] | files that a failed command seems to have missed |
+//! | [`missing`] | what a failed command missed, and the line to write for it |
 //! | [`tools`] | the versions of programs |
 //! | [`workshop`] | what all commands share: who runs them, and whether their bounds are in force |
 //! | [`reach`] | what a command may use beside its folder |

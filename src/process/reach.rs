@@ -15,7 +15,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use headwater_sandbox::Bounds;
+use headwater_sandbox::{Bounds, search};
 
 use crate::process::command::Command;
 
@@ -80,7 +80,7 @@ pub struct Reach {
     /// What no command may see, whatever lies around it.
     holes: Vec<PathBuf>,
     home: Option<PathBuf>,
-    path: Vec<PathBuf>,
+    path: OsString,
     installed: BTreeSet<PathBuf>,
     /// What there is of the same, without holes.
     read: Vec<OsString>,
@@ -94,13 +94,11 @@ impl Reach {
         let holes = holes.into_iter().map(|hole| hole.canonicalize().unwrap_or(hole)).collect();
         let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
-        let cards = (0..CARDS).map(|card| format!("/dev/nvidia{card}"));
-        let devices = DEVICES.iter().map(|device| (*device).to_owned()).chain(cards);
-        let devices = devices.filter(|device| Path::new(device).exists()).map(OsString::from).collect();
-        let mut reach = Self { holes, home, path, installed: BTreeSet::new(), read: Vec::new(), devices };
+        let folders: Vec<PathBuf> = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
+        let (installed, read, devices) = (BTreeSet::new(), Vec::new(), devices());
+        let mut reach = Self { holes, home, path, installed, read, devices };
         reach.installed.extend(SYSTEM.iter().map(PathBuf::from));
-        for folder in reach.path.clone() {
+        for folder in folders {
             reach.add_program_folder(&folder);
         }
         reach.read = reach.installed.iter().flat_map(|place| reach.around_holes(place)).collect();
@@ -123,8 +121,7 @@ impl Reach {
         if command.network {
             read.extend(NETWORK.iter().map(OsString::from));
         }
-        let (write, devices) = (vec![folder.into(), SHARED_MEMORY.into()], self.devices.clone());
-        Bounds { read, write, devices, network: command.network }
+        bounds(read, folder, self.devices.clone(), command.network)
     }
 
     /// A folder of `PATH`, what it belongs to, and what its links belong to.
@@ -159,7 +156,7 @@ impl Reach {
     fn add_program(&mut self, program: &str) {
         let found = match program.contains('/') {
             true => Some(PathBuf::from(program)).filter(|path| path.is_absolute()),
-            false => self.path.iter().map(|folder| folder.join(program)).find(|path| path.is_file()),
+            false => search::find(program.as_ref(), &self.path),
         };
         let Some(found) = found else { return };
         // The bytes of one that lies in the project are in the key, what lies around it is not.
@@ -203,6 +200,22 @@ impl Reach {
     }
 }
 
+/// The bounds of a command that may read whatever its user may, and write in `folder` alone.
+pub fn reading_all(folder: &Path, network: bool) -> Bounds {
+    bounds(vec!["/".into()], folder, devices(), network)
+}
+
+fn bounds(read: Vec<OsString>, folder: &Path, devices: Vec<OsString>, network: bool) -> Bounds {
+    Bounds { read, write: vec![folder.into(), SHARED_MEMORY.into()], devices, network }
+}
+
+/// The devices that there are.
+fn devices() -> Vec<OsString> {
+    let cards = (0..CARDS).map(|card| format!("/dev/nvidia{card}"));
+    let all = DEVICES.iter().map(|device| (*device).to_owned()).chain(cards);
+    all.filter(|device| Path::new(device).exists()).map(OsString::from).collect()
+}
+
 /// What a folder of programs belongs to: the folder around it, unless that is a person's or the system's as a whole.
 fn installation<'a>(folder: &'a Path, home: Option<&Path>) -> &'a Path {
     let named = folder.file_name().and_then(OsStr::to_str).is_some_and(|name| PROGRAM_FOLDERS.contains(&name));
@@ -223,7 +236,7 @@ fn interpreter(script: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
     fn an_installation_is_what_lies_around_its_programs() {
@@ -246,8 +259,8 @@ mod tests {
     /// A reach with nothing but `PATH`, in a folder that has `home` as home.
     fn reach(root: &Path, path: &str, hole: &str) -> Reach {
         let (holes, home) = (vec![root.join(hole)], Some(root.join("home")));
-        let (path_folders, installed, read) = (vec![root.join(path)], BTreeSet::new(), Vec::new());
-        let mut reach = Reach { holes, home, path: path_folders, installed, read, devices: Vec::new() };
+        let (folders, installed, read) = (root.join(path).into(), BTreeSet::new(), Vec::new());
+        let mut reach = Reach { holes, home, path: folders, installed, read, devices: Vec::new() };
         reach.add_program_folder(&root.join(path));
         reach
     }
@@ -258,6 +271,7 @@ mod tests {
         for path in paths {
             fs::create_dir_all(root.join(path).parent().expect("a parent")).expect("folders");
             fs::write(root.join(path), "").expect("a file");
+            fs::set_permissions(root.join(path), fs::Permissions::from_mode(0o755)).expect("permissions");
         }
         (folder, root)
     }

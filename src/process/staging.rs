@@ -1,8 +1,11 @@
 //! The staging folder of a command, and the run of the command in it.
 //!
 //! Each dep stands at its path relative to the project's root; `HOME` and `TMPDIR` lie beside. The folder goes, or
-//! another command gets it, when the command succeeds; it is kept when it fails, so that a person can step in. It does not know keys or the graph, nor how a
-//! command is held to its folder.
+//! another command gets it, when the command succeeds; it is kept when it fails, so that a person can step in. It does
+//! not know keys or the graph, nor how a command is held to its folder.
+//!
+//! A command that fails within ten seconds is run once more, watched, in another folder, to tell what it looked for: watching
+//! every command would make each start of python take a fifth longer, and nothing that only helps to explain may do that.
 //!
 //! Deps are copies that the command may write to and remove: Landlock gives rights to whole folders, so that a file in a
 //! folder in which others can be made cannot be kept from being written; and mode bits do not bind root, so that a command
@@ -17,16 +20,16 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_cache::{Artifact, Digest, Shape, Store, copy_file};
 use headwater_engine::{Bound, Failure, Job};
 use headwater_sandbox::tracing::{self, Traced};
-use headwater_sandbox::{Ending, Order, SupervisorsError};
+use headwater_sandbox::{Ending, Missed, Order, SupervisorsError, Twin};
 
 use crate::catalog;
 use crate::pipeline::interpolate::shell_argument;
-use crate::process::command::{Command, CommandLine, Dep};
+use crate::process::command::{Command, CommandLine};
 use crate::process::missing::Places;
 use crate::process::outs::{self, OutError};
 use crate::process::work::WorkFolder;
@@ -37,6 +40,9 @@ use crate::report::duration;
 /// How much of a failed command's output its error shows.
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: u64 = 16 * 1024;
+
+/// What fails sooner is run again to see what it looks for.
+const QUICK: Duration = Duration::from_secs(10);
 
 /// What every command finds in its environment, and no user sets.
 ///
@@ -57,6 +63,8 @@ pub enum CommandFailure {
 /// What a command did wrong, or what befell the store.
 enum Trouble {
     Command(String),
+    /// It ended by itself, and says that it failed.
+    Failed(String),
     Other(Failure),
 }
 
@@ -74,25 +82,38 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
     if job.cancel.is_raised() {
         return Err(Failure::Cancelled);
     }
-    let deps = job.inputs.iter().map(|input| Path::new(&input.port));
-    let staging = Staging::new(command, deps, project).map_err(Failure::new)?;
-    for input in job.inputs {
-        staging.mount(input, job, project)?;
-    }
+    let begun = Instant::now();
+    let staging = Staging::filled(command, job, project)?;
     let log_path = project.log_path(job.node);
-    match staging.attempt(command, job, &project.workshop, &log_path) {
+    let (what, failed) = match staging.attempt(command, job, &project.workshop, &log_path) {
         Ok(outs) => {
             staging.give_back(command, &project.workshop);
-            Ok(outs)
+            return Ok(outs);
         }
-        Err(Trouble::Other(failure)) => Err(failure),
-        Err(Trouble::Command(what)) => {
-            let text = read_tail(&log_path).unwrap_or_default();
-            let (line, tail) = (command.line.text(), tail(&text) + &staging.hints(command, &text, project));
-            let step_in = staging.keep(command, job.node, project);
-            Err(Failure::new(CommandFailure::Command { what, line, tail, step_in }))
-        }
+        Err(Trouble::Other(failure)) => return Err(failure),
+        Err(Trouble::Command(what)) => (what, false),
+        Err(Trouble::Failed(what)) => (what, true),
+    };
+    let missed = if failed && begun.elapsed() < QUICK { look_again(command, job, project) } else { None };
+    let text = read_tail(&log_path).unwrap_or_default();
+    let places = Places { project: &project.root, staging: &staging.project };
+    let hints = places.hints(command, job.node, &text, missed.as_deref());
+    let (line, tail) = (command.line.text(), tail(&text) + &hints);
+    let step_in = staging.keep(command, job.node, project);
+    Err(Failure::new(CommandFailure::Command { what, line, tail, step_in }))
+}
+
+/// Runs a failed command once more, in a folder of its own, and watched: what it looks for in vain, if that can be told.
+/// What has the network, or is held to nothing, may do something to the world, and does it once.
+fn look_again(command: &Command, job: &Job<'_>, project: &Project) -> Option<Vec<Missed>> {
+    if command.network || command.hermetic() != Hermetic::Enforced {
+        return None;
     }
+    let staging = Staging::filled(command, job, project).ok()?;
+    let twin = Some(Twin { here: staging.project.clone().into(), there: project.root.clone().into() });
+    let order = staging.order(command, &project.workshop, Path::new(""));
+    let order = Order { twin, timeout: Some(QUICK * 2), idle_timeout: None, ..order };
+    project.workshop.supervisors.run(&order).ok()?.missed
 }
 
 /// A folder in which a command runs; it goes when this is dropped.
@@ -120,11 +141,22 @@ impl Staging {
         Ok(Self { project: folder.path.join("project"), folder })
     }
 
+    /// One with all that a command looks for.
+    fn filled(command: &Command, job: &Job<'_>, project: &Project) -> Result<Self, Failure> {
+        let deps = job.inputs.iter().map(|input| Path::new(&input.port));
+        let staging = Self::new(command, deps, project).map_err(Failure::new)?;
+        for input in job.inputs {
+            staging.mount(input, job, project)?;
+        }
+        Ok(staging)
+    }
+
     /// Leaves the folder to another command, if it is certain that nothing of this one goes on in it: what is not held, or
     /// may ask others for work over the network, could have it done there later.
     fn give_back(self, command: &Command, workshop: &Workshop) {
-        if command.hermetic() == Hermetic::Enforced && !command.network {
-            workshop.folders.give_back(self.folder);
+        match command.hermetic() == Hermetic::Enforced && !command.network {
+            true => workshop.folders.give_back(self.folder),
+            false => workshop.folders.remove(self.folder),
         }
     }
 
@@ -164,6 +196,9 @@ impl Staging {
             SupervisorsError::NotStarted(_) | SupervisorsError::Lost => Trouble::Command(error.to_string()),
         })?;
         self.judge(command, &report.ending)?;
+        if fs::symlink_metadata(&self.project).is_ok_and(|about| about.is_symlink()) {
+            return Err(Trouble::Command("the command put a link in the place of its folder".into()));
+        }
         let outs = || command.outs.iter().map(|(out, _)| (out, self.project.join(out)));
         outs().try_for_each(|(out, _)| outs::refuse_links(&self.project, out)).map_err(trouble)?;
         if let Some((out, _)) = outs().find(|(_, made)| fs::symlink_metadata(made).is_err()) {
@@ -177,8 +212,8 @@ impl Staging {
         Err(Trouble::Command(match ending {
             Ending::Code(0) => return Ok(()),
             Ending::Stopped => return Err(Trouble::Other(Failure::Cancelled)),
-            Ending::Code(code) => format!("the command ended with exit code {code}"),
-            Ending::Signal(signal) => format!("the command ended with signal {signal}"),
+            Ending::Code(code) => return Err(Trouble::Failed(format!("the command ended with exit code {code}"))),
+            Ending::Signal(signal) => return Err(Trouble::Failed(format!("the command ended with signal {signal}"))),
             Ending::NotStarted(why) => format!("the command cannot be started: {why}"),
             Ending::TimedOut => {
                 format!("the command was ended: it took longer than {} (`timeout`)", limit(command.timeout))
@@ -210,6 +245,7 @@ impl Staging {
             bounds: workshop.bounds(command, &self.folder.path),
             timeout: command.timeout,
             idle_timeout: command.idle_timeout,
+            twin: None,
         }
     }
 
@@ -222,29 +258,15 @@ impl Staging {
         all
     }
 
-    /// Runs the command under ptrace, to see what it reads; it is held to nothing.
+    /// Runs the command under ptrace, to see what it reads; it can write in this folder alone, where there are bounds.
     ///
     /// # Errors
     /// If it cannot be traced.
     pub fn trace(&self, command: &Command, workshop: &Workshop) -> io::Result<Traced> {
         let log = self.folder.path.join("log");
-        let order = Order { bounds: None, ..self.order(command, workshop, &log) };
+        let bounds = Workshop::tracing_bounds(command, &self.folder.path);
+        let order = Order { bounds, ..self.order(command, workshop, &log) };
         tracing::trace(&order, &["/proc/self/exe".into(), TRACE.into()])
-    }
-
-    /// What may be missing in the pipeline file, from the last words of the command.
-    fn hints(&self, command: &Command, text: &str, project: &Project) -> String {
-        let mut missing = Places { project: &project.root, staging: &self.project }.missing(text);
-        missing.retain(|path| !command.makes(path));
-        let Some(first) = missing.first() else { return String::new() };
-        let shown = |path: &Path| printable(&format!("{:?}", path.display().to_string()));
-        let declared = command.deps.iter().map(|(dep, _)| match dep {
-            Dep::Path(path) => shown(path),
-            Dep::Mount { reference, path, .. } => format!("{{ from = {reference:?}, as = {} }}", shown(path)),
-        });
-        let all: Vec<String> = declared.chain(missing.iter().map(|path| shown(path))).collect();
-        let first = printable(&first.display().to_string());
-        format!("  `{first}` is in the project, and no dep: add it: deps = [{}]\n", all.join(", "))
     }
 
     /// Moves the folder of a failed command to where a person finds it; gives the command to step in.

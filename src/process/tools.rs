@@ -9,13 +9,12 @@
 //! Programs are asked below supervisors, so that nothing of them outlives the answer, but not within bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use headwater_cache::Digest;
-use headwater_sandbox::{Ending, Order, Supervisors};
+use headwater_sandbox::{Ending, Order, Supervisors, search};
 
 use crate::process::staging::FIXED;
 
@@ -60,12 +59,7 @@ fn find(program: &str, root: &Path) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(root.join(program)).filter(|path| path.is_file());
     }
-    let folders = std::env::var_os("PATH")?;
-    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+    search::find(program.as_ref(), &std::env::var_os("PATH")?)
 }
 
 /// The first line of what it prints on standard output, else on standard error. One that does not answer, be it that the

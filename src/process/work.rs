@@ -41,7 +41,7 @@ pub struct WorkFolders {
 #[derive(Default)]
 struct Bin {
     folder: Option<WorkFolder>,
-    files: u64,
+    taken: u64,
     bytes: u64,
 }
 
@@ -65,21 +65,43 @@ impl WorkFolders {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(folder);
         }
     }
+
+    /// Removes a folder that no other command may get.
+    pub fn remove(&self, folder: WorkFolder) {
+        // One that cannot be moved is removed where it stands.
+        let _ = self.bin.lock().unwrap_or_else(PoisonError::into_inner).take_all(&folder);
+    }
 }
 
 impl Bin {
     /// Removes a file, now or in the end.
     fn take(&mut self, all: &Path, file: &Path) -> io::Result<()> {
         let bytes = fs::symlink_metadata(file)?.len();
-        if bytes > BIN_FILE_BYTES || self.bytes + bytes > BIN_BYTES {
-            return fs::remove_file(file);
+        match bytes <= BIN_FILE_BYTES && self.bytes + bytes <= BIN_BYTES {
+            true => self.put(all, file, bytes),
+            false => fs::remove_file(file),
         }
+    }
+
+    /// Takes all that is in a folder, if it is small.
+    fn take_all(&mut self, folder: &WorkFolder) -> io::Result<()> {
+        let mut bytes = 0;
+        for entry in WalkDir::new(&folder.path).into_iter().filter_map(Result::ok).filter(|e| !e.file_type().is_dir()) {
+            bytes += entry.metadata()?.len();
+            if bytes > BIN_FILE_BYTES || self.bytes + bytes > BIN_BYTES {
+                return Ok(());
+            }
+        }
+        self.put(&folder.all, &folder.path, bytes)
+    }
+
+    fn put(&mut self, all: &Path, what: &Path, bytes: u64) -> io::Result<()> {
         let folder = match &mut self.folder {
             Some(folder) => folder,
             none => none.insert(WorkFolder::new(all)?),
         };
-        fs::rename(file, folder.path.join(self.files.to_string()))?;
-        (self.files, self.bytes) = (self.files + 1, self.bytes + bytes);
+        fs::rename(what, folder.path.join(self.taken.to_string()))?;
+        (self.taken, self.bytes) = (self.taken + 1, self.bytes + bytes);
         Ok(())
     }
 }
@@ -314,6 +336,24 @@ mod tests {
         });
         assert!(same);
         assert_eq!(found, EMPTY);
+    }
+
+    #[test]
+    fn a_folder_that_no_other_command_gets_goes_at_once_if_it_is_large_and_else_in_the_end() {
+        let all = tempfile::tempdir().expect("a folder");
+        let folders = WorkFolders::default();
+        for bytes in [10, 100_000] {
+            let folder = folders.take(all.path(), &named(["home"])).expect("a folder");
+            let path = folder.path.clone();
+            fs::write(path.join("home/file"), vec![0; bytes]).expect("a file");
+            folders.remove(folder);
+            assert!(!path.exists() && !lock_of(&path).exists());
+        }
+        let left =
+            WalkDir::new(all.path()).into_iter().filter_map(Result::ok).filter(|entry| entry.file_name() == "file");
+        assert_eq!(left.count(), 1);
+        drop(folders);
+        assert_eq!(fs::read_dir(all.path()).expect("a folder").count(), 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use headwater_sandbox::{Bounds, Supervisors, bounds};
 
 use crate::process::command::Command;
-use crate::process::reach::Reach;
+use crate::process::reach::{self, Reach};
 use crate::process::work::WorkFolders;
 
 /// The first argument by which this program knows that it is to be a supervisor.
@@ -77,6 +77,14 @@ impl Workshop {
         let reach = || Reach::new(self.holes.get().cloned().unwrap_or_default());
         let enforced = command.hermetic() == Hermetic::Enforced;
         enforced.then(|| self.reach.get_or_init(reach).bounds(command, folder))
+    }
+
+    /// The bounds of a command that is traced in `folder`: it reads what is there, and changes nothing elsewhere. `None` if
+    /// this system has no bounds.
+    pub fn tracing_bounds(command: &Command, folder: &Path) -> Option<Bounds> {
+        // One that asks for no bounds has the network.
+        let network = command.network || !command.declared_hermetic;
+        (Hermetic::of(true) == Hermetic::Enforced).then(|| reach::reading_all(folder, network))
     }
 }
 
