@@ -16,9 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::blobs::Blobs;
 use crate::codec::CodecError;
 use crate::digest::{self, Digest};
-use crate::disk::{
-    self, Access, Disk, DiskError, FileKind, Handle, Links, Lock, Meta, Opened, RealDisk, Temp, WRITTEN_EARLY, failed,
-};
+use crate::disk::{self, Access, Disk, DiskError, FileKind, Handle, Links, Lock, Meta, Opened, RealDisk, Temp, failed};
 use crate::open::Seen;
 use crate::pending::{Large, Pending};
 use crate::segment::Kind;
@@ -270,7 +268,6 @@ impl Store {
         let mut temp = self.temp()?;
         let (digest, bytes) = match temp.share(&*file)? {
             Some(shared) => shared,
-            None if length > 4 * WRITTEN_EARLY => temp.take_in(|take| disk::hash_into(&*file, path, u64::MAX, take))?,
             None => disk::hash_into(&*file, path, u64::MAX, |chunk| temp.write(chunk))?,
         };
         self.keep_large(&digest, temp, bytes)?;

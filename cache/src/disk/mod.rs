@@ -34,7 +34,7 @@ pub use failing::{Call, FailingDisk, Fault};
 pub use forgetful::ForgetfulDisk;
 pub use real::RealDisk;
 pub(crate) use syncs::Syncs;
-pub(crate) use temp::{Temp, WRITTEN_EARLY, is_accident, random_name, sweep};
+pub(crate) use temp::{Temp, is_accident, random_name, sweep};
 
 /// How much is read at a time.
 const CHUNK: usize = 1 << 20;

@@ -7,9 +7,8 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use super::{Access, Disk, DiskError, Handle, Links, Lock, Opened, failed, names, open_regular, parent, repeated};
 use crate::digest::{self, Digest};
@@ -20,8 +19,6 @@ const TEMP_SUFFIX: &str = ".tmp";
 const TEMP_DIGITS: usize = 32;
 /// A fresh random name collides with another's or is swept before it is locked only by a rare accident.
 const TEMP_ATTEMPTS: usize = 16;
-/// A large file goes to the disk in parts of about so many bytes, while more of it comes.
-pub(crate) const WRITTEN_EARLY: u64 = 32 << 20;
 
 /// 64 unpredictable bits: the standard library seeds its hash keys from the operating system.
 fn random() -> u64 {
@@ -39,7 +36,7 @@ pub(crate) fn random_name() -> String {
 pub(crate) struct Temp {
     disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
-    file: Arc<dyn Handle>,
+    file: Box<dyn Handle>,
     written: u64,
     /// Whether it has become the file that it was made for.
     placed: bool,
@@ -52,10 +49,7 @@ impl Temp {
             let name = format!("{TEMP_PREFIX}{}{TEMP_SUFFIX}", random_name());
             let path = folder.join(name);
             match create(&**disk, &path, mode) {
-                Ok(Some(file)) => {
-                    let (disk, file) = (disk.clone(), file.into());
-                    return Ok(Temp { disk, path, file, written: 0, placed: false });
-                }
+                Ok(Some(file)) => return Ok(Temp { disk: disk.clone(), path, file, written: 0, placed: false }),
                 Ok(None) => {}
                 Err(error) => return Err(failed("create", &path)(error)),
             }
@@ -68,33 +62,6 @@ impl Temp {
         super::write(&*self.file, &self.path, bytes, self.written)?;
         self.written += bytes.len() as u64;
         Ok(())
-    }
-
-    /// Takes in what `bring` hands on, and has it go to the disk meanwhile: what comes first need not wait for the last.
-    /// A failure to write early is one of the whole.
-    pub(crate) fn take_in<T>(
-        &mut self,
-        bring: impl FnOnce(&mut (dyn FnMut(&[u8]) -> Result<(), DiskError> + Send)) -> Result<T, DiskError>,
-    ) -> Result<T, DiskError> {
-        let (ask, asked) = mpsc::sync_channel::<()>(1);
-        let (file, path) = (self.file.clone(), self.path.clone());
-        std::thread::scope(|scope| {
-            let early = move || asked.into_iter().try_for_each(|()| file.sync()).map_err(failed("sync", &path));
-            // Without a thread all of it is written at the end.
-            let early = std::thread::Builder::new().spawn_scoped(scope, early).ok();
-            let brought = bring(&mut |bytes| {
-                let before = self.written / WRITTEN_EARLY;
-                self.write(bytes)?;
-                if self.written / WRITTEN_EARLY > before {
-                    // Who is still at it goes on with this too.
-                    let _ = ask.try_send(());
-                }
-                Ok(())
-            });
-            drop(ask);
-            let early = early.map_or(Ok(()), |early| early.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            brought.and_then(|brought| early.map(|()| brought))
-        })
     }
 
     /// Shares the bytes of a file, if that is possible; the temp must be empty. Returns digest and length of what it has
@@ -244,29 +211,6 @@ mod tests {
         let folder = folder();
         drop(Temp::create(&real(), folder.path(), 0o600).unwrap());
         assert!(names(&RealDisk, folder.path()).unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_large_content_is_on_its_way_before_its_end_and_a_failure_there_fails_the_whole() {
-        let syncs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        for fails in [false, true] {
-            let (folder, seen) = (folder(), syncs.clone());
-            let disk = FailingDisk::new(real(), move |call| {
-                let syncs = call.operation == "sync";
-                seen.fetch_add(usize::from(syncs), std::sync::atomic::Ordering::Relaxed);
-                (syncs && fails).then_some(Fault::Error(libc::EIO))
-            });
-            let mut temp = Temp::create(&(Arc::new(disk) as Arc<dyn Disk>), folder.path(), 0o600).unwrap();
-            let part = vec![7; 1 << 20];
-            let parts = WRITTEN_EARLY >> 20;
-            let taken = temp.take_in(|take| (0..parts).try_for_each(|_| take(&part)));
-            assert_eq!(fs::metadata(&temp.path).unwrap().len(), WRITTEN_EARLY);
-            match taken {
-                Ok(()) => assert!(!fails),
-                Err(error) => assert!(fails && error.to_string().starts_with("cannot sync "), "{error}"),
-            }
-        }
-        assert_eq!(syncs.load(std::sync::atomic::Ordering::Relaxed), 2);
     }
 
     #[test]
