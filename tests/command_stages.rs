@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Project, Run};
+use support::{Project, Run, eventually};
 
 /// One stage that copies a dep to an out.
 const COPY: &str = r#"
@@ -878,9 +878,8 @@ fn the_work_folder_of_a_killed_run_is_swept_by_the_next_command() {
     let project = copy();
     project.write("pipeline.toml", stage("sleep 2; cp in.txt out.txt", r#"["in.txt"]"#, r#"["out.txt"]"#));
     let mut child = project.command(&["run"]).stderr(std::process::Stdio::null()).spawn().expect("it starts");
-    while work_folders(&project) < 2 || !project.path(".headwater/logs/make.log").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let has_begun = || work_folders(&project) == 2 && project.path(".headwater/logs/make.log").exists();
+    eventually("the command has begun", has_begun);
     child.kill().expect("killed");
     child.wait().expect("ended");
     assert_eq!(work_folders(&project), 2);

@@ -5,7 +5,7 @@ mod support;
 use std::sync::OnceLock;
 
 use serde_json::Value as Json;
-use support::Project;
+use support::{Project, eventually};
 
 const MODEL: &str = "train[model=logistic,fold=0]";
 
@@ -257,9 +257,7 @@ fn what_ran_before_a_kill_is_known() {
         let runs = std::fs::read_dir(project.path(".headwater/runs")).into_iter().flatten();
         runs.map(|run| std::fs::read_to_string(run.expect("a run").path()).expect("a journal")).collect::<String>()
     };
-    while !journal().contains(r#""node":"a""#) {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    eventually("the journal tells of a", || journal().contains(r#""node":"a""#));
     child.kill().expect("a kill");
     child.wait().expect("it ends");
     let log = project.ok(&["log"]);

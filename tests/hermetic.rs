@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-use support::{Done, Project};
+use support::{Done, Project, finish};
 
 fn project() -> Project {
     let project = Project::with(
@@ -28,9 +28,7 @@ fn without_landlock(project: &Project) -> Done {
         seccompiler::apply_filter(&filter).expect("a filter");
         command.output().expect("it starts")
     });
-    let output = run.join().expect("no panic");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Done { code: output.status.code().expect("a code"), out: text(output.stdout), err: text(output.stderr) }
+    finish(run.join().expect("no panic"))
 }
 
 #[test]
@@ -151,4 +149,23 @@ fn a_failed_command_that_may_change_the_world_is_run_once_and_told_how_to_find_o
     project.write("pipeline.toml", project.read("pipeline.toml") + "hermetic = false\n");
     assert_eq!(project.call(&["run"]).code, 1);
     assert_eq!(project.read("times"), "x\n");
+}
+
+/// In a container, what has started a program may lie outside of all that the program can see: its session and its
+/// group have the number 0 then.
+#[test]
+fn commands_run_in_a_session_from_outside_of_the_pid_namespace() {
+    let project = project();
+    let inside = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+    let unshare = || std::process::Command::new("unshare");
+    if !unshare().args(inside).arg("true").status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this machine makes no PID namespace");
+        return;
+    }
+    let command = project.command(&["run", "--format", "json"]);
+    let mut whole = unshare();
+    whole.args(inside).arg(command.get_program()).args(command.get_args()).current_dir(project.path("."));
+    whole.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done = finish(whole.output().expect("it starts"));
+    assert!(done.code == 0 && done.out.contains(r#""hermetic":"enforced""#), "{}{}", done.out, done.err);
 }

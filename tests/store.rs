@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::Project;
+use support::{Project, eventually};
 
 /// A param, a stage that reads it, and one that does not.
 fn project() -> Project {
@@ -64,9 +64,8 @@ fn the_work_of_a_run_that_was_killed_stays() {
     let pipeline = project.read("pipeline.toml") + slow;
     project.write("pipeline.toml", pipeline);
     let mut child = project.command(&["run", "--jobs", "2"]).spawn().expect("the program starts");
-    while !project.ok(&["log", "-n", "1", "--format", "json"]).contains("null") || !project.path("done").exists() {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let runs = || project.ok(&["log", "-n", "1", "--format", "json"]).contains("null");
+    eventually("the first stage is done", || runs() && project.path("done").exists());
     std::thread::sleep(Duration::from_millis(500));
     let busy = project.call(&["store", "gc"]);
     assert_eq!(busy.code, 1);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
-use rustix::process::{getpgid, getpid, getsid, kill_process, kill_process_group, wait, waitpid};
+use rustix::process::{getpid, kill_process, kill_process_group, wait, waitpid};
 
 /// How long to wait for an orphan to arrive.
 const PAUSE: Duration = Duration::from_micros(200);
@@ -67,13 +67,28 @@ fn of_threads(process: Pid) -> Option<Vec<Pid>> {
 fn of_all_processes(wanted: Pid) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     let processes = entries.filter_map(|entry| pid(entry.file_name().to_str()?));
-    processes.filter(|process| parent(*process) == Some(wanted)).collect()
+    let wanted = Some(wanted.as_raw_nonzero().get());
+    processes.filter(|process| standing(*process).map(|standing| standing.parent) == wanted).collect()
 }
 
-/// The field behind the state, which follows the name in brackets: a name may hold brackets itself.
-fn parent(process: Pid) -> Option<Pid> {
-    let text = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
-    text.rsplit_once(')')?.1.split_ascii_whitespace().nth(1).and_then(pid)
+/// Where a process stands among others. A number of 0 is that of a process outside of this PID namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    parent: i32,
+    group: i32,
+    session: i32,
+}
+
+/// `getpgid` and `getsid` of the library do not allow for 0, which a program of a container may well be told.
+fn standing(process: Pid) -> Option<Standing> {
+    standing_in(&fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?)
+}
+
+/// The fields behind the state, which follows the name in brackets: a name may hold brackets itself.
+fn standing_in(stat: &str) -> Option<Standing> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(1).map(|field| field.parse().ok());
+    let mut next = || fields.next().flatten();
+    Some(Standing { parent: next()?, group: next()?, session: next()? })
 }
 
 fn pid(text: &str) -> Option<Pid> {
@@ -81,7 +96,12 @@ fn pid(text: &str) -> Option<Pid> {
 }
 
 fn session(process: Pid) -> Option<i32> {
-    getsid(Some(process)).ok().map(|session| session.as_raw_nonzero().get())
+    standing(process).map(|standing| standing.session)
+}
+
+/// The group of a process, if it has one of this namespace.
+fn group(process: Pid) -> Option<Pid> {
+    standing(process).and_then(|standing| Pid::from_raw(standing.group))
 }
 
 /// Signals the children, and their process groups.
@@ -91,9 +111,9 @@ pub fn signal_all(signal: Signal) {
 
 /// What has ended meanwhile is no failure.
 fn signal_each(children: &[Pid], signal: Signal) {
-    let own = getpgid(None).ok();
+    let own = group(getpid());
     for child in children {
-        let group = getpgid(Some(*child)).ok().filter(|group| Some(*group) != own);
+        let group = group(*child).filter(|group| Some(*group) != own);
         if group.is_none_or(|group| kill_process_group(group, signal).is_err()) {
             let _ = kill_process(*child, signal);
         }
@@ -141,4 +161,28 @@ pub fn end_all_but(known: &BTreeSet<u32>, spared: &BTreeSet<i32>) {
 pub fn is_stopped(process: u32) -> bool {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_look_like_the_end_of_a_name() {
+        let found = standing_in("17 (a) R 1 (b) S 4 17 12 0 -1");
+        assert_eq!(found, Some(Standing { parent: 4, group: 17, session: 12 }));
+    }
+
+    #[test]
+    fn what_lies_outside_of_the_namespace_has_no_number() {
+        assert_eq!(standing_in("2 (sh) S 0 0 0 0 -1"), Some(Standing { parent: 0, group: 0, session: 0 }));
+        assert_eq!(standing_in("2 (sh) S 0"), None);
+    }
+
+    #[test]
+    fn the_own_standing_is_known() {
+        let own = standing(getpid()).expect("it lives");
+        assert_eq!(own.parent, std::os::unix::process::parent_id().cast_signed());
+        assert!(sessions().contains(&own.session));
+    }
 }

@@ -190,7 +190,7 @@ pub fn eventually(what: &str, happened: impl Fn() -> bool) {
     }
 }
 
-fn finish(output: Output) -> Done {
+pub fn finish(output: Output) -> Done {
     Done {
         code: output.status.code().expect("an exit code"),
         out: String::from_utf8(output.stdout).expect("text"),
