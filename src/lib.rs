@@ -14,6 +14,7 @@
 //! | [`journal`] | what each run did |
 //! | [`report`], [`reason`], [`error`] | events, reasons and errors as text |
 //! | [`trace`] | a run as a file for a trace viewer |
+//! | [`junit`] | a run as a file for build servers |
 //! | [`size`] | bytes as they are written and told |
 //! | [`drawing`] | the graph as text, dot, mermaid and svg |
 //! | [`commands`] | a verb a file |
@@ -27,6 +28,7 @@ pub mod error;
 pub mod forecast;
 pub mod interrupt;
 pub mod journal;
+pub mod junit;
 pub mod pipeline;
 pub mod process;
 pub mod project;

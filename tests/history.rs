@@ -1,4 +1,4 @@
-//! What past runs and nodes were: `params diff`, `metrics diff`, `lineage`, `run --trace`.
+//! What past runs and nodes were: `params diff`, `metrics diff`, `lineage`, `run --trace`, `run --junit`.
 
 mod support;
 
@@ -147,4 +147,54 @@ fn a_lineage_tells_each_node_before_what_it_reads() {
     let found = lines(&project.ok(&["lineage", "top", "--format", "json"]));
     let nodes: Vec<&str> = found.iter().map(|line| line["node"].as_str().unwrap()).collect();
     assert_eq!(nodes, ["top", "middle", "base"]);
+}
+
+const FAILING: &str = r#"
+[pipeline]
+name = "a & b"
+
+[matrix]
+size = [1, 2]
+
+[stages.make]
+run = "echo ${size} > out-${size}"
+outs = ["out-${size}"]
+
+[stages.break]
+run = "printf 'half <a> \\033[31m' && exit 3"
+outs = ["never"]
+
+[stages.below]
+run = "cp never last"
+deps = ["never"]
+outs = ["last"]
+"#;
+
+#[test]
+fn build_servers_are_told_each_node_as_a_case_of_its_stage() {
+    let project = Project::with(FAILING);
+    assert_eq!(project.call(&["run", "--keep-going", "--junit", "report.xml"]).code, 1);
+    let text = project.read("report.xml");
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    assert_eq!(lines[0], r#"<?xml version="1.0" encoding="UTF-8"?>"#);
+    assert!(
+        lines[1].starts_with(r#"<testsuites name="a &amp; b" tests="4" failures="1" errors="0" skipped="1" time=""#)
+    );
+    let has = |wanted: &str| assert!(lines.iter().any(|line| line.starts_with(wanted)), "{wanted}\n{text}");
+    has(r#"<testsuite name="make" tests="2" failures="0" errors="0" skipped="0" time=""#);
+    has(r#"<testcase name="make[size=1]" classname="make" time=""#);
+    has(r#"<property name="outcome" value="ran"/>"#);
+    has(r#"<failure message="the command ended with exit code 3" type="failed">the command ended with exit code 3"#);
+    has(r#"<skipped message="`break` failed"/>"#);
+    has(r"| half &lt;a&gt; \u{1b}[31m");
+    project.ok(&["run", "make", "--junit", "report.xml"]);
+    let text = project.read("report.xml");
+    assert_eq!(text.matches(r#"<property name="outcome" value="cached"/>"#).count(), 2);
+    let done = project.call(&["run", "make", "--junit", "no/such/folder.xml"]);
+    assert_eq!(done.code, 1);
+    assert!(
+        done.err.contains("error: no/such/folder.xml cannot be written: No such file or directory"),
+        "{}",
+        done.err
+    );
 }

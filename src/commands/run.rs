@@ -13,6 +13,7 @@ use crate::commands::{Globals, status, verify};
 use crate::error::CommandError;
 use crate::interrupt;
 use crate::journal::{EndLine, History, Journal, Line, SameLine};
+use crate::junit::Junit;
 use crate::pipeline::{Pipeline, resources};
 use crate::project::Project;
 use crate::report::{Reporter, final_line, tell};
@@ -44,11 +45,14 @@ pub struct Run {
     /// Write when each node ran, for Perfetto or Chrome's about:tracing
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     trace: Option<PathBuf>,
+    /// Write what became of each node as JUnit XML, which build servers show
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    junit: Option<PathBuf>,
     /// Say what would run, and run nothing
     #[arg(long)]
     dry_run: bool,
     /// Then run each target once more, and say where the two differ
-    #[arg(long, conflicts_with_all = ["dry_run", "trace"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "trace", "junit"])]
     verify: bool,
 }
 
@@ -93,14 +97,18 @@ impl Run {
         let journal = Journal::begin(&pipeline.project.state, &pipeline.file.name, arguments());
         let journal = journal.map_err(CommandError::failed)?;
         let run = journal.run.clone();
-        let trace = self.trace.as_ref().map(|_| Trace::default());
-        let mut listener = Listener::new(workspace, Reporter::new(workspace, globals, journal), trace);
+        let mut listener = Listener::new(workspace, Reporter::new(workspace, globals, journal));
+        listener.trace = self.trace.as_ref().map(|_| Trace::default());
+        listener.junit = self.junit.as_ref().map(|_| Junit::default());
         let summary = workspace.drive(options, &mut |event| listener.take(event))?;
-        let Listener { reporter, trace, finished, outputs, outs, restored, .. } = listener;
+        let Listener { reporter, trace, junit, finished, outputs, outs, restored, .. } = listener;
         workspace.remember_use(&finished)?;
         reporter.end(&summary)?;
         if let Some((trace, path)) = trace.zip(self.trace.as_ref()) {
             trace.write(path)?;
+        }
+        if let Some((junit, path)) = junit.zip(self.junit.as_ref()) {
+            junit.write(path, &pipeline.file.name, &pipeline.graph)?;
         }
         if options.cancel.is_raised() {
             return Err(CommandError::Interrupted);
@@ -138,7 +146,12 @@ impl Run {
     /// Whether only what has changed could make this run do something.
     fn asks_for_what_is_new(&self) -> bool {
         let asked = [&self.settings, &self.force, &self.resources];
-        asked.iter().all(|words| words.is_empty()) && !self.dry_run && !self.verify && self.trace.is_none()
+        asked.iter().all(|words| words.is_empty()) && !self.dry_run && !self.verify && !self.is_told_elsewhere()
+    }
+
+    /// Whether each node is told in a file.
+    fn is_told_elsewhere(&self) -> bool {
+        self.trace.is_some() || self.junit.is_some()
     }
 
     fn jobs(&self) -> usize {
@@ -170,6 +183,7 @@ struct Listener<'a> {
     workspace: &'a Workspace,
     reporter: Reporter<'a>,
     trace: Option<Trace>,
+    junit: Option<Junit>,
     finished: BTreeMap<NodeId, Key>,
     outputs: BTreeMap<NodeId, Vec<Artifact>>,
     outs: Vec<(PathBuf, Artifact)>,
@@ -177,15 +191,18 @@ struct Listener<'a> {
 }
 
 impl<'a> Listener<'a> {
-    fn new(workspace: &'a Workspace, reporter: Reporter<'a>, trace: Option<Trace>) -> Self {
+    fn new(workspace: &'a Workspace, reporter: Reporter<'a>) -> Self {
         let (finished, outputs, outs) = Default::default();
-        Self { workspace, reporter, trace, finished, outputs, outs, restored: false }
+        Self { workspace, reporter, trace: None, junit: None, finished, outputs, outs, restored: false }
     }
 
     fn take(&mut self, event: Event) {
         let pipeline = &self.workspace.pipeline;
         if let Some(trace) = &mut self.trace {
             trace.take(&event, &pipeline.graph, self.workspace.elapsed());
+        }
+        if let Some(junit) = &mut self.junit {
+            junit.take(&event);
         }
         if let Event::Finished(finish) = &event {
             let made = matches!(finish.outcome, Outcome::Ran | Outcome::Cached);
