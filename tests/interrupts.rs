@@ -34,10 +34,13 @@ outs = ["other"]
     project
 }
 
-/// A run whose second stage has begun.
+/// A run whose second stage has begun. It hears signals, also where whoever started the tests ignores them, as a shell does
+/// in the background.
 fn begun(project: &Project, arguments: &[&str]) -> Child {
-    let all: Vec<&str> = ["run", "--format", "json"].iter().chain(arguments).copied().collect();
-    let child = project.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_headwater"), "run", "--format", "json"]);
+    command.args(arguments).current_dir(project.root()).env_remove("HEADWATER_STORE");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let log = project.path(".headwater/logs/long.log");
     eventually("the stage begins", || fs::read_to_string(&log).is_ok_and(|log| log.contains("begun")));
     child
