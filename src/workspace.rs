@@ -62,8 +62,8 @@ impl Workspace {
     /// # Errors
     /// If there are no threads to be had, or the file index cannot be written.
     pub fn drive(&self, options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary, CommandError> {
-        let last_keys: BTreeMap<String, Key> =
-            self.last.iter().filter_map(|(name, line)| Some((name.clone(), line.key()?))).collect();
+        let last_key = |id| self.last.get(&self.pipeline.graph.node(id).name)?.key();
+        let last_keys: Vec<Option<Key>> = self.pipeline.graph.ids().map(last_key).collect();
         let answers = self.pipeline.answers()?;
         let keyed = answers.as_ref().map(|answers| self.pipeline.keyed_graph(answers));
         let project = &*self.pipeline.project;

@@ -213,19 +213,19 @@ impl Collector {
     }
 
     /// Every record that can be read.
-    fn records(&self) -> BTreeMap<Digest, Arc<Record>> {
+    fn records(&self) -> BTreeMap<Digest, Record> {
         let keys = self.store.segments().names(Kind::Record);
         keys.into_iter().filter_map(|key| Some((key, self.ledger.get(&key)?))).collect()
     }
 
     /// Marks of the records that no root names those that fit, the dearest for their bytes first; returns the others, the
     /// cheapest first.
-    fn drop_cheapest(&self, rest: Vec<(Digest, Arc<Record>)>, max_bytes: Option<u64>, live: &mut Live) -> Vec<Dropped> {
+    fn drop_cheapest(&self, rest: Vec<(Digest, Record)>, max_bytes: Option<u64>, live: &mut Live) -> Vec<Dropped> {
         let mut rest: Vec<Dropped> = rest
             .into_iter()
             .map(|(key, record)| {
                 let bytes = record.outputs.iter().map(|(_, artifact)| artifact.bytes).sum();
-                Dropped { key, seconds: record.seconds, bytes, manifest: record.manifest.clone() }
+                Dropped { key, seconds: record.seconds, bytes, manifest: record.manifest }
             })
             .collect();
         rest.sort_by(|a, b| worth(a).total_cmp(&worth(b)).then(a.key.cmp(&b.key)));

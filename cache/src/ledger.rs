@@ -9,16 +9,18 @@
 //! of several records of a key the last that was written wins, also while it is being written; damage costs the records
 //! it hits and no others, and is never an error.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
-use crate::digest::{Digest, LENGTH, Uniform};
+use crate::digest::{Digest, LENGTH};
 use crate::segment::{Kind, MAX_PAYLOAD};
 use crate::segments::{Found, NewEntry, SegmentError};
 use crate::store::{Store, StoreError};
+use crate::threads::aside;
 use crate::tree::Artifact;
 
 const MAGIC: [u8; 4] = *b"HWRC";
@@ -68,31 +70,20 @@ pub enum LedgerError {
     Encode(#[from] CodecError),
 }
 
-/// The records of a store.
+/// The records of a store. Nothing is kept of what was read: of each key the last record is given, whoever wrote it.
 ///
 /// Used from many threads at once; several processes may have the same store open.
 #[derive(Debug)]
 pub struct Ledger {
     store: Arc<Store>,
-    read: RwLock<Records>,
-}
-
-/// What was read, and whether it may still be taken for the last of its key.
-#[derive(Debug)]
-struct Records {
-    last: HashMap<Digest, Arc<Made>, Uniform>,
-    /// How often records have come beside those that are read. What was read across such a change is not kept: it may
-    /// be older than what came.
-    changes: u64,
     /// How much of others' the segments had met at the last refresh.
-    met: u64,
+    met: AtomicU64,
 }
 
 impl Ledger {
     /// The ledger of a store.
     pub fn of(store: &Arc<Store>) -> Ledger {
-        let records = Records { last: HashMap::default(), changes: 0, met: store.segments().met() };
-        Ledger { store: store.clone(), read: RwLock::new(records) }
+        Ledger { store: store.clone(), met: store.segments().met().into() }
     }
 
     /// Reads what other processes have appended; gives whether anything of theirs has come in since the last refresh,
@@ -102,47 +93,38 @@ impl Ledger {
     /// If a segment cannot be read, or is of a newer format. Damage is reported by [`Ledger::damage`].
     pub fn refresh(&self) -> Result<bool, LedgerError> {
         let met = self.store.segments().refresh()?;
-        let mut records = self.change();
-        let news = records.met != met;
-        if news {
-            records.met = met;
-            records.changes += 1;
-            records.last.clear();
+        Ok(self.met.swap(met, Ordering::AcqRel) != met)
+    }
+
+    /// What the last records of many keys say was made, where the keys stand; of a key that stands more than once, at the
+    /// first. They are read together: a million one by one take several times as long.
+    pub fn load(&self, keys: &[Option<Digest>]) -> Vec<Option<Made>> {
+        let wanted = keys.iter().enumerate().filter_map(|(at, key)| Some(((*key)?, at)));
+        let mut wanted: Vec<(Digest, usize)> = wanted.collect();
+        aside(|| wanted.par_sort_unstable());
+        wanted.dedup_by_key(|(key, _)| *key);
+        let names: Vec<Digest> = wanted.iter().map(|(key, _)| *key).collect();
+        let take = |name: &Digest, payload: &[u8]| Some((*name, made_of(name, payload)?));
+        let mut found = self.store.segments().read_together(Kind::Record, &names, take);
+        aside(|| found.par_sort_unstable_by_key(|(key, _)| *key));
+        let mut loaded = vec![None; keys.len()];
+        let mut places = wanted.into_iter();
+        for (key, made) in found {
+            let place = places.find(|(wanted, _)| *wanted == key);
+            let (_, at) = place.expect("what was found was wanted, and both are sorted");
+            loaded[at] = Some(made);
         }
-        Ok(news)
+        loaded
     }
 
-    /// Reads the last records of many keys together, for [`Ledger::made`]: a million one by one take several times as long.
-    pub fn load(&self, keys: &[Digest]) {
-        let known = self.known();
-        let changes = known.changes;
-        let unknown: Vec<Digest> = keys.iter().filter(|key| !known.last.contains_key(key)).copied().collect();
-        drop(known);
-        let take = |name: &Digest, payload: &[u8]| {
-            let Skimmed { outputs, seconds, .. } = decode_of(name, payload)?;
-            Some((*name, Arc::new(Made { outputs, seconds })))
-        };
-        self.learn(changes, self.store.segments().read_together(Kind::Record, &unknown, take));
+    /// The last record of `key`. One that cannot be read is none.
+    pub fn get(&self, key: &Digest) -> Option<Record> {
+        decode_of(key, &self.payload(key)?)
     }
 
-    /// The last record of `key`, read anew each time. One that cannot be read is none.
-    pub fn get(&self, key: &Digest) -> Option<Arc<Record>> {
-        decode_of(key, &self.payload(key)?).map(Arc::new)
-    }
-
-    /// What the last record of `key` says was made; kept for the next time.
-    pub fn made(&self, key: &Digest) -> Option<Arc<Made>> {
-        let known = self.known();
-        let changes = known.changes;
-        if let Some(record) = known.last.get(key) {
-            return Some(record.clone());
-        }
-        drop(known);
-        let payload = self.payload(key)?;
-        let Skimmed { outputs, seconds, .. } = decode_of(key, &payload)?;
-        let made = Arc::new(Made { outputs, seconds });
-        self.learn(changes, [(*key, made.clone())]);
-        Some(made)
+    /// What the last record of `key` says was made.
+    pub fn made(&self, key: &Digest) -> Option<Made> {
+        made_of(key, &self.payload(key)?)
     }
 
     fn payload(&self, key: &Digest) -> Option<Vec<u8>> {
@@ -171,14 +153,7 @@ impl Ledger {
             records.iter().map(|(key, record)| encode(key, record)).collect::<Result<_, _>>()?;
         let entry = |((key, _), payload): (&(Digest, Arc<Record>), _)| NewEntry::new(Kind::Record, *key, payload);
         let entries: Vec<NewEntry> = records.iter().zip(encoded.iter().map(Vec::as_slice)).map(entry).collect();
-        self.store.commit_with(&entries)?;
-        // Read again if asked for: most never are, and another append may have been between.
-        let mut known = self.change();
-        known.changes += 1;
-        for (key, _) in records {
-            known.last.remove(key);
-        }
-        Ok(())
+        Ok(self.store.commit_with(&entries)?)
     }
 
     /// Number of keys that have a record.
@@ -196,22 +171,6 @@ impl Ledger {
         let damage = self.store.segments().damage();
         (!damage.is_empty()).then(|| damage.join("; "))
     }
-
-    /// Keeps what was read, unless there were changes since.
-    fn learn(&self, changes: u64, found: impl IntoIterator<Item = (Digest, Arc<Made>)>) {
-        let mut known = self.change();
-        if known.changes == changes {
-            known.last.extend(found);
-        }
-    }
-
-    fn known(&self) -> RwLockReadGuard<'_, Records> {
-        self.read.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self) -> RwLockWriteGuard<'_, Records> {
-        self.read.write().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 fn encode(key: &Digest, record: &Record) -> Result<Vec<u8>, CodecError> {
@@ -224,6 +183,11 @@ fn decode_of<'a, T: Deserialize<'a>>(key: &Digest, payload: &'a [u8]) -> Option<
     let stands_first = payload.get(codec::HEADER..)?.starts_with(key.as_bytes());
     let decoded = stands_first.then(|| codec::decode_after::<MAX_PAYLOAD, _>(MAGIC, VERSION, payload, LENGTH));
     decoded?.ok()
+}
+
+fn made_of(key: &Digest, payload: &[u8]) -> Option<Made> {
+    let Skimmed { outputs, seconds, .. } = decode_of(key, payload)?;
+    Some(Made { outputs, seconds })
 }
 
 #[cfg(test)]
@@ -297,7 +261,7 @@ mod tests {
         let mut held = 0;
         for name in names {
             if let Some(found) = ledger.get(&key(name)) {
-                assert_eq!(*found, record(name));
+                assert_eq!(found, record(name));
                 held += 1;
             }
         }
@@ -311,7 +275,7 @@ mod tests {
         let root = folder();
         let ledger = open(root.path());
         ledger.append(&[(key("a"), record("a"))]).unwrap();
-        assert_eq!(*ledger.get(&key("a")).unwrap(), record("a"));
+        assert_eq!(ledger.get(&key("a")).unwrap(), record("a"));
         assert_eq!(held(&root, &["a"]), 1);
     }
 
@@ -328,7 +292,7 @@ mod tests {
         ledger.append(&[(key("a"), record("first"))]).unwrap();
         ledger.append(&[(key("a"), record("second"))]).unwrap();
         for ledger in [ledger, open(root.path())] {
-            assert_eq!(*ledger.get(&key("a")).unwrap(), record("second"));
+            assert_eq!(ledger.get(&key("a")).unwrap(), record("second"));
             assert_eq!(ledger.len(), 1);
         }
     }
@@ -403,7 +367,7 @@ mod tests {
         other.append(&[(key("a"), record("a"))]).unwrap();
         assert_eq!(ledger.get(&key("a")), None);
         ledger.refresh().unwrap();
-        assert_eq!(*ledger.get(&key("a")).unwrap(), record("a"));
+        assert_eq!(ledger.get(&key("a")).unwrap(), record("a"));
     }
 
     #[test]
@@ -417,12 +381,15 @@ mod tests {
             ledger.append(&records).unwrap();
         }
         let ledger = open(root.path());
-        let keys: Vec<Digest> = names.iter().step_by(3).map(|name| key(name)).chain([key("unknown")]).collect();
-        ledger.load(&keys);
-        assert_eq!(ledger.known().last.len() + 1, keys.len());
-        for name in names.iter().step_by(3) {
-            assert_eq!(*ledger.made(&key(name)).unwrap(), made(name));
-        }
+        let wanted = |(at, name): (usize, &String)| (at % 3 == 0).then(|| key(name));
+        let mut keys: Vec<Option<Digest>> = names.iter().enumerate().map(wanted).collect();
+        keys.extend([Some(key("unknown")), keys[0]]);
+        let loaded = ledger.load(&keys);
+        let told = |(at, name): (usize, &String)| (at % 3 == 0).then(|| made(name));
+        // Of two equal keys the first has it.
+        let expected = names.iter().enumerate().map(told).chain([None, None]);
+        assert_eq!(loaded, expected.collect::<Vec<_>>());
+        assert!(names.iter().step_by(3).all(|name| ledger.made(&key(name)) == Some(made(name))));
     }
 
     #[test]
@@ -434,10 +401,9 @@ mod tests {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(file(&root), bytes).unwrap();
-        ledger.load(&names.map(key));
-        let records = &ledger.known().last;
-        assert_eq!(records.len(), 2);
-        assert!(names.iter().filter_map(|name| Some((name, records.get(&key(name))?))).all(|(n, r)| **r == made(n)));
+        let loaded = ledger.load(&names.map(|name| Some(key(name))));
+        assert_eq!(loaded.iter().flatten().count(), 2);
+        assert!(loaded.into_iter().zip(names).all(|(found, name)| found.is_none_or(|found| found == made(name))));
     }
 
     #[test]
@@ -470,14 +436,14 @@ mod tests {
     #[test]
     fn a_record_that_is_written_while_the_one_before_is_read_is_the_one_that_is_found() {
         let ways: [fn(&Ledger); 2] =
-            [|ledger| drop(ledger.made(&key("a"))), |ledger| ledger.load(&[key("a"), key("b")])];
+            [|ledger| drop(ledger.made(&key("a"))), |ledger| drop(ledger.load(&[Some(key("a")), Some(key("b"))]))];
         for read in ways {
             let root = filled(&["a", "b"]);
             let (ledger, arm) =
                 interrupted(root.path(), |ledger| ledger.append(&[(key("a"), record("second"))]).unwrap());
             arm();
             read(&ledger);
-            assert_eq!(*ledger.made(&key("a")).unwrap(), made("second"));
+            assert_eq!(ledger.made(&key("a")).unwrap(), made("second"));
         }
     }
 
@@ -491,8 +457,8 @@ mod tests {
             assert!(ledger.refresh().unwrap());
         });
         arm();
-        assert_eq!(*ledger.made(&key("a")).unwrap(), made("a"));
-        assert_eq!(*ledger.made(&key("a")).unwrap(), made("second"));
+        assert_eq!(ledger.made(&key("a")).unwrap(), made("a"));
+        assert_eq!(ledger.made(&key("a")).unwrap(), made("second"));
     }
 
     #[test]
@@ -523,14 +489,14 @@ mod tests {
         let other = open(root.path());
         other.append(&[(key("a"), record("a"))]).unwrap();
         let ledger = open(root.path());
-        assert_eq!(*ledger.made(&key("a")).unwrap(), made("a"));
+        assert_eq!(ledger.made(&key("a")).unwrap(), made("a"));
         other.append(&[(key("a"), record("second")), (key("b"), record("b"))]).unwrap();
         drop(other);
         // What the other process held is free, and goes on with this.
         ledger.append(&[(key("c"), record("c"))]).unwrap();
         assert_eq!([ledger.refresh().unwrap(), ledger.refresh().unwrap()], [true, false]);
-        assert_eq!(*ledger.made(&key("a")).unwrap(), made("second"));
-        assert_eq!(*ledger.made(&key("b")).unwrap(), made("b"));
+        assert_eq!(ledger.made(&key("a")).unwrap(), made("second"));
+        assert_eq!(ledger.made(&key("b")).unwrap(), made("b"));
         // Else it would not have been taken over.
         assert!(file(&root).exists());
     }
@@ -555,7 +521,7 @@ mod tests {
         Ledger::of(&store).append(&[(key("a"), record("a"))]).unwrap();
         for crashed in disk.crashes(64, 0) {
             let store = Arc::new(Store::open_on(Arc::new(crashed), Path::new("/store")).unwrap());
-            assert_eq!(*Ledger::of(&store).get(&key("a")).unwrap(), record("a"));
+            assert_eq!(Ledger::of(&store).get(&key("a")).unwrap(), record("a"));
             assert_eq!(store.get(&small).unwrap(), b"small");
             assert_eq!(store.get(&large).unwrap(), b"a large blob");
         }

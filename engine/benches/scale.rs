@@ -139,7 +139,7 @@ struct Opened {
 }
 
 /// Opens the store and runs all nodes.
-fn run(graph: &Graph, root: &Path, jobs: usize, last: &BTreeMap<String, Key>) -> (Summary, Opened) {
+fn run(graph: &Graph, root: &Path, jobs: usize, last: &[Option<Key>]) -> (Summary, Opened) {
     let store = Arc::new(Store::open(root).expect("a store"));
     let ledger = Ledger::of(&store);
     let claims = Claims::new(store.root());
@@ -210,7 +210,7 @@ fn main() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("store");
     let ((summary, opened), _) =
-        table.row("(c) a run: keys, claims, records, commits", || run(&graph, &root, threads, &BTreeMap::new()));
+        table.row("(c) a run: keys, claims, records, commits", || run(&graph, &root, threads, &vec![None; nodes]));
     assert_eq!(summary.ran, nodes);
     assert_eq!(opened.ledger.len(), nodes);
     let lines: String = opened.keys.iter().map(|(id, key)| format!("{} {key}\n", id.0)).collect();
@@ -230,10 +230,10 @@ fn cached(root: &Path, nodes: usize, threads: usize) {
     let text = std::fs::read_to_string(root.with_extension("keys")).expect("a file of keys");
     let key = |line: &str| {
         let (node, key) = line.split_once(' ')?;
-        let name = graph.node(NodeId(node.parse().ok()?)).name.clone();
-        Some((name, Key(key.parse().ok()?)))
+        Some((node.parse::<usize>().ok()?, Key(key.parse().ok()?)))
     };
-    let last: BTreeMap<String, Key> = text.lines().filter_map(key).collect();
+    let mut last = vec![None; nodes];
+    text.lines().filter_map(key).for_each(|(node, key)| last[node] = Some(key));
     let bare = std::env::var(BARE).ok().and_then(|text| text.parse().ok()).unwrap_or(0.0);
     let row = Table { nodes, bare };
     let ((summary, opened), _) = row.row("(d) cached, in a process of its own", || run(&graph, root, threads, &last));

@@ -35,6 +35,7 @@ use crate::misses::Misses;
 use crate::pace::Paces;
 use crate::plan::{Plan, State};
 use crate::queue::{Claimed, Queue};
+use crate::recent::Recent;
 use crate::room::{Room, Seat};
 use crate::run::{Look, Options, Session, SourceId, Summary};
 use crate::stage::{Failure, Stage};
@@ -76,6 +77,7 @@ pub(crate) struct Run<'s, 'e> {
     pub(crate) room: Room,
     paces: Paces<'s>,
     pub(crate) looked: BTreeMap<SourceId, Look>,
+    pub(crate) recent: Recent,
     pub(crate) known: Vec<Known>,
     /// Whether each node runs whatever its record says.
     pub(crate) forced: Vec<bool>,
@@ -118,6 +120,7 @@ impl<'s, 'e> Run<'s, 'e> {
         plan: Plan,
         room: Room,
         looked: BTreeMap<SourceId, Look>,
+        recent: Recent,
         committer: Committer,
         [crew, restorers]: [Crew<'s>; 2],
         sender: Sender<Message>,
@@ -134,6 +137,7 @@ impl<'s, 'e> Run<'s, 'e> {
             room,
             paces: Paces::default(),
             looked,
+            recent,
             known: std::iter::repeat_with(Known::default).take(nodes).collect(),
             forced,
             in_flight: BTreeMap::new(),
@@ -202,6 +206,15 @@ impl<'s, 'e> Run<'s, 'e> {
         self.resume_claimed() || self.restore_next() || self.begin_next() || self.look_at_next()
     }
 
+    /// Reads the ledger again; gives whether others have written records meanwhile.
+    fn refresh(&mut self) -> Result<bool, String> {
+        let news = self.session.ledger.refresh().map_err(|error| error.to_string())?;
+        if news {
+            self.recent.forget();
+        }
+        Ok(news)
+    }
+
     /// Goes on with the nodes whose claims have come: others may want these.
     fn resume_claimed(&mut self) -> bool {
         let claimed = self.queue.claimed();
@@ -209,7 +222,7 @@ impl<'s, 'e> Run<'s, 'e> {
             return false;
         }
         // Whoever had the claim has most likely written what is asked for.
-        let refreshed = self.session.ledger.refresh().map_err(|error| error.to_string());
+        let refreshed = self.refresh();
         for claimed in claimed {
             match &refreshed {
                 Ok(news) => {
@@ -376,7 +389,7 @@ impl<'s, 'e> Run<'s, 'e> {
         if std::mem::replace(&mut self.ranked, true) {
             return false;
         }
-        self.plan.rank(self.session.priorities(self.options, &self.plan));
+        self.plan.rank(self.session.priorities(self.options, &self.plan, &self.recent));
         true
     }
 
@@ -413,7 +426,7 @@ impl<'s, 'e> Run<'s, 'e> {
             return;
         }
         let before = std::mem::take(&mut self.news);
-        let news = if self.stopping { Ok(false) } else { self.session.ledger.refresh().map(|news| news || before) };
+        let news = if self.stopping { Ok(false) } else { self.refresh().map(|news| news || before) };
         let mut jobs = Vec::with_capacity(prepared.len());
         for prepared in prepared {
             let (node, key) = (prepared.node, prepared.inputs.key);
@@ -425,8 +438,7 @@ impl<'s, 'e> Run<'s, 'e> {
                 }
                 Ok(news) => jobs.extend(self.begin(prepared, *news)),
                 Err(error) => {
-                    let error = error.to_string();
-                    self.fail_with(node, error);
+                    self.fail_with(node, error.clone());
                     self.land(key);
                 }
             }

@@ -9,7 +9,7 @@
 //! | [`room`] | what nodes take up while they run, and whose turn it is; pure |
 //! | [`run`] | what a run is asked to do, and all that it works with |
 //! | `coordinator`, `known` | the loop in which plan, store and workers meet, and what it knows |
-//! | `lookup` | what a node reads, the key that makes, and what there is for it |
+//! | `lookup`, `recent` | what a node reads, the key that makes, and what there is for it |
 //! | `ending`, `loss` | what follows from the end of a node, and from bytes that are lost |
 //! | [`crew`], `pace` | the threads that run stages; which kinds of stages end within a moment |
 //! | `worker` | what a worker does: the stage's function, the checks, the record |
@@ -46,6 +46,7 @@ mod misses;
 mod pace;
 pub mod plan;
 mod queue;
+mod recent;
 pub mod room;
 pub mod run;
 pub mod stage;

@@ -2,7 +2,7 @@
 //!
 //! It changes nothing of the plan. A key is made when all that a node reads is done with outputs.
 
-use headwater_cache::{Artifact, Digest, Entry, Tree};
+use headwater_cache::{Artifact, Digest, Entry, Made, Tree};
 
 use crate::compose::compose;
 use crate::coordinator::Run;
@@ -86,20 +86,27 @@ impl<'s> Run<'s, '_> {
         if forced {
             return Ok(Found::Miss(None));
         }
-        let unrecorded = self.unrecorded.get(&key).map(|(_, record)| (&record.outputs, record.seconds));
-        let recorded = if unrecorded.is_none() { session.ledger.made(&key.0) } else { None };
-        let made = unrecorded.or(recorded.as_ref().map(|made| (&made.outputs, made.seconds)));
-        let Some((outputs, seconds)) = made else { return Ok(Found::Miss(None)) };
+        let unrecorded = self.unrecorded.get(&key).map(|(_, record)| (record.outputs.clone(), record.seconds));
+        let durable = unrecorded.is_none() && stage.outputs.iter().all(|port| port.passes.is_none());
+        let Some((outputs, seconds)) = unrecorded.or_else(|| self.recorded(node, key)) else {
+            return Ok(Found::Miss(None));
+        };
         let Some(given) = given(stage, outputs) else { return Ok(Found::Miss(None)) };
         if let Some(lost) = given.iter().find(|artifact| !session.store.holds(artifact)) {
             return Ok(Found::Miss(Some(lost.digest)));
         }
-        let durable = unrecorded.is_none() && stage.outputs.iter().all(|port| port.passes.is_none());
         match compose(&mut self.trees, stage, bound, given) {
             Ok(outputs) => Ok(Found::Hit(Hit { outputs, seconds, durable })),
             Err(Failure::Lost(digest)) => Ok(Found::Miss(Some(digest))),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// The outputs and the cost that the last record of a key tells.
+    fn recorded(&mut self, node: usize, key: Key) -> Option<(Vec<(String, Artifact)>, f64)> {
+        let is_last = self.session.last_keys[node] == Some(key) && !self.computed.contains(&key);
+        let recent = if is_last { self.recent.take(node) } else { None };
+        recent.or_else(|| self.session.ledger.made(&key.0)).map(|Made { outputs, seconds }| (outputs, seconds))
     }
 
     pub(crate) fn reason(&self, node: usize, inputs: &Inputs, forced: bool, lost: Option<Digest>) -> Reason {
@@ -109,9 +116,9 @@ impl<'s> Run<'s, '_> {
         if let Some(digest) = lost {
             return Reason::Lost(digest);
         }
-        match self.session.last_keys.get(&self.session.graph.node(NodeId(node)).name) {
+        match self.session.last_keys[node] {
             None => Reason::New,
-            Some(last) if *last == inputs.key => Reason::Forgotten,
+            Some(last) if last == inputs.key => Reason::Forgotten,
             Some(last) => {
                 let now = Manifest::parse(&inputs.manifest);
                 let record = self.session.ledger.get(&last.0);
@@ -123,7 +130,10 @@ impl<'s> Run<'s, '_> {
 }
 
 /// What a record has for each output of a stage, in the order of the ports.
-fn given(stage: &Stage, outputs: &[(String, Artifact)]) -> Option<Vec<Artifact>> {
-    let find = |name: &str| outputs.iter().find(|(port, _)| port == name);
-    stage.outputs.iter().map(|port| find(&port.name).map(|(_, artifact)| artifact.clone())).collect()
+fn given(stage: &Stage, mut outputs: Vec<(String, Artifact)>) -> Option<Vec<Artifact>> {
+    let mut take = |name: &str| {
+        let at = outputs.iter().position(|(port, _)| port == name)?;
+        Some(outputs.swap_remove(at).1)
+    };
+    stage.outputs.iter().map(|port| take(&port.name)).collect()
 }

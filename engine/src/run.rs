@@ -31,7 +31,8 @@ use crate::crew::Crew;
 use crate::event::Event;
 use crate::graph::{Graph, NodeId, Source};
 use crate::manifest::Key;
-use crate::plan::{Plan, remaining_paths};
+use crate::plan::{Plan, State, remaining_paths};
+use crate::recent::Recent;
 use crate::room::{Capacities, Excess, Room};
 
 /// How files of the project reach the engine.
@@ -128,8 +129,8 @@ pub struct Session<'a> {
     /// On the same store as the ledger.
     pub claims: &'a Claims,
     pub sources: &'a dyn Sources,
-    /// The key of each node's last finish, by the node's name.
-    pub last_keys: &'a BTreeMap<String, Key>,
+    /// The key of each node's last finish, if it has one.
+    pub last_keys: &'a [Option<Key>],
     pub clock: &'a dyn Clock,
 }
 
@@ -143,7 +144,7 @@ impl Session<'_> {
         let room = self.room(&wanted, options)?;
         let looked = self.look_at_sources(&wanted, &options.cancel);
         emit(Event::Planned { nodes: wanted.iter().filter(|wanted| **wanted).count() });
-        self.load_records(&wanted);
+        let recent = self.load_records(&wanted);
         let plan = Plan::new(self.graph.all_producers(), &wanted);
         let (sender, messages) = channel();
         let raised = sender.clone();
@@ -156,7 +157,8 @@ impl Session<'_> {
             let crew = Crew::start(threads, "stage", threads_wanted).map_err(RunError::Workers)?;
             let restorers = threads_wanted.min(self.placing(&wanted));
             let restorers = Crew::start(threads, "restore", restorers).map_err(RunError::Workers)?;
-            let mut run = Run::new(self, options, plan, room, looked, committer, [crew, restorers], sender, emit);
+            let mut run =
+                Run::new(self, options, plan, room, looked, recent, committer, [crew, restorers], sender, emit);
             run.drive(&messages);
             Ok(run.summary())
         })
@@ -194,32 +196,27 @@ impl Session<'_> {
         distinct.into_par_iter().map(look).collect()
     }
 
-    /// Reads the records that the nodes had last, together, as most of them will be asked for.
-    fn load_records(&self, wanted: &[bool]) {
-        let all = wanted.iter().all(|wanted| *wanted);
-        let keys: Vec<Digest> = if all {
-            self.last_keys.values().map(|key| key.0).collect()
-        } else {
-            let names = self.graph.ids().filter(|id| wanted[id.0]).map(|id| &self.graph.node(id).name);
-            names.filter_map(|name| self.last_keys.get(name)).map(|key| key.0).collect()
-        };
-        self.ledger.load(&keys);
+    /// What the nodes had last, read together, as most of it will be asked for.
+    fn load_records(&self, wanted: &[bool]) -> Recent {
+        let keys = wanted.iter().zip(self.last_keys).map(|(wanted, key)| key.filter(|_| *wanted));
+        let keys: Vec<Option<Digest>> = keys.map(|key| key.map(|key| key.0)).collect();
+        Recent::new(self.ledger.load(&keys))
     }
 
     /// What comes first: the nodes from which the longest path leads to the end.
-    pub(crate) fn priorities(&self, options: &Options, plan: &Plan) -> Vec<u64> {
-        // What is not wanted lies below what is, and lengthens no path.
-        let wanted = |id: NodeId| plan.state(id.0) != crate::plan::State::Unwanted;
-        let cost = |id| if wanted(id) { self.expected_cost(id, options) } else { 0 };
+    pub(crate) fn priorities(&self, options: &Options, plan: &Plan, recent: &Recent) -> Vec<u64> {
+        // What is not wanted lies below what is, and lengthens no path; nor does what is done.
+        let counts = |id: NodeId| !matches!(plan.state(id.0), State::Unwanted | State::Done(_));
+        let cost = |id| if counts(id) { self.expected_cost(id, options, recent) } else { 0 };
         let costs: Vec<u64> = self.graph.ids().map(cost).collect();
         remaining_paths(self.graph.order().iter().map(|id| id.0), self.graph.all_producers(), &costs)
     }
 
     /// Microseconds that the node will take.
-    fn expected_cost(&self, id: NodeId, options: &Options) -> u64 {
+    fn expected_cost(&self, id: NodeId, options: &Options, recent: &Recent) -> u64 {
         let last = || {
-            let key = self.last_keys.get(&self.graph.node(id).name)?;
-            self.ledger.made(&key.0).map(|made| made.seconds)
+            let read = || self.ledger.made(&self.last_keys[id.0]?.0).map(|made| made.seconds);
+            recent.seconds(id.0).or_else(read)
         };
         let seconds = options.expected.get(&id).copied().or_else(last).unwrap_or(1.0);
         (seconds * 1e6) as u64

@@ -203,7 +203,7 @@ fn can_be_used(disk: &ForgetfulDisk) {
     drop((store, ledger));
     let (store, ledger) = open(disk).expect("it opens");
     assert_eq!(store.get(&Digest::of(bytes)).expect("it is there"), bytes);
-    assert_eq!(ledger.get(&key).as_deref(), Some(&record()));
+    assert_eq!(ledger.get(&key).as_ref(), Some(&record()));
 }
 
 /// Everything that a program does with a file index: it can forget, and not err about bytes that it has to read. What

@@ -252,7 +252,7 @@ fn read_all(disk: &ForgetfulDisk, place: &str) -> Verdict {
     }
     for (key, record) in RECORDS.iter() {
         match ledger.get(key) {
-            Some(found) => assert_eq!(*found, *record, "{place}"),
+            Some(found) => assert_eq!(found, *record, "{place}"),
             None => verdict = verdict.max(Verdict::Miss),
         }
     }

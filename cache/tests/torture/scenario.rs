@@ -196,7 +196,7 @@ impl Promises {
         }
         for name in KEYS {
             if let Some(found) = ledger.get(&key(name)) {
-                assert_eq!(*found, RECORDS[name]);
+                assert_eq!(found, RECORDS[name]);
             }
         }
         if self.blobs.contains(&Digest::of(&TREE_BYTES))
@@ -273,7 +273,7 @@ fn check_records(store: &Store, ledger: &Ledger, promises: &Promises, place: &st
             assert!(!promises.records.contains(name), "{place}: the record {name} is lost");
             continue;
         };
-        assert_eq!(*found, RECORDS[name], "{place}: {name}");
+        assert_eq!(found, RECORDS[name], "{place}: {name}");
         if !found.outputs.iter().all(|(_, artifact)| store.holds(artifact)) {
             assert!(!promises.records.contains(name), "{place}: the record {name} has outlived its blobs");
             continue;

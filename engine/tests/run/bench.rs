@@ -505,13 +505,14 @@ impl Bench {
         }
         self.calls.lock().unwrap().clear();
         let mut events = Vec::new();
+        let last_keys: Vec<Option<Key>> = graph.ids().map(|id| self.last.get(&graph.node(id).name).copied()).collect();
         let session = Session {
             graph,
             store: &self.store,
             ledger: &self.ledger,
             claims: &self.claims,
             sources: &*self.files,
-            last_keys: &self.last,
+            last_keys: &last_keys,
             clock: &Hands(self.clock.clone()),
         };
         let summary = session.run(&options, &mut |event| {
