@@ -356,6 +356,29 @@ fn what_a_command_reads_is_found_by_running_it_traced() {
 }
 
 #[test]
+fn a_command_whose_deps_and_outs_lie_behind_links_can_be_traced() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let far = tempfile::tempdir().expect("a folder");
+    for (link, folder) in [("near", "folder"), ("far", far.path().to_str().expect("text"))] {
+        let project = project("cat LINK/mine.txt LINK/mount > LINK/sub/out; cat LINK/other", "");
+        project.write("pipeline.toml", project.read("pipeline.toml").replace("LINK", link));
+        project.edit("pipeline.toml", r#"outs = ["out"]"#, &format!(r#"outs = ["{link}/sub/out"]"#));
+        let deps = format!("[\"{link}/mine.txt\", {{ from = \"kept\", as = \"{link}/mount\" }}");
+        project.edit("pipeline.toml", r#"["in.txt""#, &deps);
+        std::os::unix::fs::symlink(folder, project.path(link)).expect("a link");
+        for file in ["mine.txt", "other"] {
+            project.write(&format!("{link}/{file}"), PRECIOUS);
+        }
+        let done = project.call(&["deps", "make"]);
+        assert_eq!((done.code, done.out), (0, format!("deps = {deps}, \"{link}/other\"]\n")), "{}", done.err);
+        assert!(!done.err.contains("failed"), "{}", done.err);
+        assert!(!project.path(&format!("{link}/mount")).exists() && !project.path(&format!("{link}/sub")).exists());
+    }
+}
+
+#[test]
 fn a_failed_command_is_told_which_file_of_the_project_it_named_in_vain() {
     let project = project("cat folder/mine.txt > out", "");
     let done = project.call(&["run"]);

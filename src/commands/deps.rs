@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -55,13 +56,14 @@ impl Deps {
             return Err(CommandError::usage(format!("`{name}` is a built-in stage, and reads what it is wired to")));
         };
         let project = &*pipeline.project;
-        let deps = command.deps.iter().map(|(dep, _)| dep.path());
-        let scratch = Staging::new(command, deps, project).map_err(CommandError::failed)?;
+        // Where the project has links, folders would be in their way.
+        let scratch = Staging::new(iter::empty(), project).map_err(CommandError::failed)?;
         copy(project, command, &scratch.project).map_err(CommandError::failed)?;
         for input in pipeline.graph.inputs(id) {
             let Source::Output { node, output, .. } = &input.source else { continue };
             let target = scratch.project.join(&input.port);
             if !target.exists() {
+                fs::create_dir_all(target.parent().unwrap_or(&target)).map_err(CommandError::failed)?;
                 let outputs = workspace.outputs(&[*node])?.remove(0);
                 mount_artifact(&artifact_of(&outputs[*output])?, &target, &workspace.store).map_err(unmounted)?;
             }
@@ -94,6 +96,9 @@ fn copy(project: &Project, command: &Command, target: &Path) -> io::Result<()> {
         let to = target.join(within(&entry));
         match entry.file_type() {
             kind if kind.is_dir() => fs::create_dir_all(&to)?,
+            kind if kind.is_symlink() && leads_on(command, &within(&entry)) && entry.path().is_dir() => {
+                copy_links(command, entry.path(), &within(&entry), &to)?;
+            }
             kind if kind.is_symlink() => std::os::unix::fs::symlink(fs::read_link(entry.path())?, &to)?,
             kind if kind.is_file() => drop(fs::copy(entry.path(), &to)?),
             // Nobody depends on a pipe.
@@ -102,6 +107,30 @@ fn copy(project: &Project, command: &Command, target: &Path) -> io::Result<()> {
     }
     for (out, _) in &command.outs {
         fs::create_dir_all(target.join(out).parent().unwrap_or(target))?;
+    }
+    Ok(())
+}
+
+/// Whether a dep or an out lies below a path.
+fn leads_on(command: &Command, path: &Path) -> bool {
+    let deps = command.deps.iter().map(|(dep, _)| dep.path());
+    let mut all = deps.chain(command.outs.iter().map(|(out, _)| out.as_path()));
+    all.any(|one| one != path && one.starts_with(path))
+}
+
+/// A folder that stands for a linked one, and links to what is in that: what is put or made in it must not get there.
+fn copy_links(command: &Command, from: &Path, path: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from.canonicalize()?)? {
+        let (entry, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        let (path, to) = (path.join(&name), to.join(&name));
+        if command.makes(&path) {
+            continue;
+        }
+        match leads_on(command, &path) && entry.is_dir() {
+            true => copy_links(command, &entry, &path, &to)?,
+            false => std::os::unix::fs::symlink(&entry, &to)?,
+        }
     }
     Ok(())
 }

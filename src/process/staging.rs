@@ -124,27 +124,24 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// One with nothing but the folders that the command's deps and outs lie in.
+    /// One with nothing but the folders that these paths of the project lie in.
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn new<'a>(
-        command: &'a Command,
-        deps: impl Iterator<Item = &'a Path>,
-        project: &Project,
-    ) -> Result<Self, CommandFailure> {
+    pub fn new<'a>(paths: impl Iterator<Item = &'a Path>, project: &Project) -> Result<Self, CommandFailure> {
         let all = project.state.join("work");
-        let within = |path: &'a Path| path.ancestors().skip(1).map(|folder| Path::new("project").join(folder));
+        let around = |path: &'a Path| path.ancestors().skip(1).map(|folder| Path::new("project").join(folder));
         let mut folders: BTreeSet<PathBuf> = ["home", "project", "tmp"].map(PathBuf::from).into();
-        folders.extend(deps.chain(command.outs.iter().map(|(out, _)| out.as_path())).flat_map(within));
+        folders.extend(paths.flat_map(around));
         let folder = files("make a folder in", &all, project.workshop.folders.take(&all, &folders))?;
         Ok(Self { project: folder.path.join("project"), folder })
     }
 
-    /// One with all that a command looks for.
+    /// One with all that a command looks for, and the folders of its outs.
     fn filled(command: &Command, job: &Job<'_>, project: &Project) -> Result<Self, Failure> {
         let deps = job.inputs.iter().map(|input| Path::new(&input.port));
-        let staging = Self::new(command, deps, project).map_err(Failure::new)?;
+        let outs = command.outs.iter().map(|(out, _)| out.as_path());
+        let staging = Self::new(deps.chain(outs), project).map_err(Failure::new)?;
         for input in job.inputs {
             staging.mount(input, job, project)?;
         }
