@@ -124,6 +124,8 @@ impl Supervisors {
         if self.level() > Level::Go {
             return Ok(false);
         }
+        // It may have been stopped while it was idle.
+        wake(supervisor.process.id());
         send(&*orders, &Message::Run(Box::new(order.clone()))).map(|()| true)
     }
 

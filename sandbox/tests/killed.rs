@@ -79,6 +79,15 @@ fn a_stopped_idle_supervisor_is_not_waited_for() {
 }
 
 #[test]
+fn a_supervisor_that_was_stopped_while_it_was_idle_runs_the_next_program() {
+    let place = Place::new();
+    place.run(&place.order(BEGIN));
+    kill_process(begun(&place), Signal::STOP).expect("it is there");
+    let order = Order { timeout: Some(Duration::from_secs(5)), ..place.order("true") };
+    assert_eq!(place.run(&order).ending, Ending::Code(0));
+}
+
+#[test]
 fn nothing_waits_for_the_killed_supervisor_of_a_watched_program() {
     let place = Place::new();
     let twin = Twin { here: place.path("work").into(), there: place.folder.path().into() };
