@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use rustix::process::{getpid, kill_process, kill_process_group, wait, waitpid};
 
 /// How long to wait for an orphan to arrive.
 const PAUSE: Duration = Duration::from_micros(200);
-/// How often: an orphan that has not come then is none.
+/// How often: what has not come then cannot be found.
 const PAUSES: u32 = 10_000;
 
 /// How those children ended that have ended.
@@ -35,13 +36,14 @@ pub fn reap(ended: &mut Ended) -> Option<()> {
     }
 }
 
-/// The calling process's children.
+/// The calling process's children; none if they cannot be found.
 pub fn children() -> Vec<Pid> {
-    children_of(getpid())
+    children_of(getpid()).unwrap_or_default()
 }
 
-fn children_of(process: Pid) -> Vec<Pid> {
-    of_threads(process).unwrap_or_else(|| of_all_processes(process))
+/// `None` if they cannot be found, as without a descriptor that is left.
+fn children_of(process: Pid) -> Option<Vec<Pid>> {
+    of_threads(process).or_else(|| of_all_processes(process))
 }
 
 /// The sessions of the calling process and of all below it. A process can leave its session for a new one alone.
@@ -49,7 +51,7 @@ pub fn sessions() -> BTreeSet<i32> {
     let (mut found, mut left) = (BTreeSet::new(), vec![getpid()]);
     while let Some(process) = left.pop() {
         found.extend(session(process));
-        left.extend(children_of(process));
+        left.extend(children_of(process).unwrap_or_default());
     }
     found
 }
@@ -64,11 +66,15 @@ fn of_threads(process: Pid) -> Option<Vec<Pid>> {
     Some(found)
 }
 
-fn of_all_processes(wanted: Pid) -> Vec<Pid> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-    let processes = entries.filter_map(|entry| pid(entry.file_name().to_str()?));
-    let wanted = Some(wanted.as_raw_nonzero().get());
-    processes.filter(|process| standing(*process).map(|standing| standing.parent) == wanted).collect()
+fn of_all_processes(wanted: Pid) -> Option<Vec<Pid>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").ok()? {
+        let Some(process) = entry.ok()?.file_name().to_str().and_then(pid) else { continue };
+        if look(process).ok()?.is_some_and(|standing| standing.parent == wanted.as_raw_nonzero().get()) {
+            found.push(process);
+        }
+    }
+    Some(found)
 }
 
 /// Where a process stands among others. A number of 0 is that of a process outside of this PID namespace.
@@ -79,9 +85,22 @@ struct Standing {
     session: i32,
 }
 
-/// `getpgid` and `getsid` of the library do not allow for 0, which a program of a container may well be told.
+/// `getpgid` and `getsid` of the library do not allow for 0, which a program of a container may well be told. `None` for a
+/// process that is gone, or hidden.
+///
+/// # Errors
+/// If there is no descriptor or memory left to look with.
+fn look(process: Pid) -> io::Result<Option<Standing>> {
+    let lack = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
+    match fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())) {
+        Ok(stat) => Ok(standing_in(&stat)),
+        Err(error) if lack(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 fn standing(process: Pid) -> Option<Standing> {
-    standing_in(&fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?)
+    look(process).ok().flatten()
 }
 
 /// The fields behind the state, which follows the name in brackets: a name may hold brackets itself.
@@ -109,11 +128,12 @@ pub fn signal_all(signal: Signal) {
     signal_each(&children(), signal);
 }
 
-/// What has ended meanwhile is no failure.
+/// What has ended meanwhile is no failure. Who cannot tell its own group signals none.
 fn signal_each(children: &[Pid], signal: Signal) {
-    let own = group(getpid());
+    let own = standing(getpid());
     for child in children {
-        let group = group(*child).filter(|group| Some(*group) != own);
+        let is_other = |group: &Pid| own.is_some_and(|own| own.group != group.as_raw_nonzero().get());
+        let group = group(*child).filter(is_other);
         if group.is_none_or(|group| kill_process_group(group, signal).is_err()) {
             let _ = kill_process(*child, signal);
         }
@@ -141,20 +161,37 @@ pub fn end_all(ended: &mut Ended) -> Option<u32> {
     Some((ended.len() - by_themselves) as u32)
 }
 
-/// Kills the children that are not known and in none of the sessions that are spared, and all that is below them.
+/// Kills the children that are not known and in none of the sessions that are spared, and all that is below them. It gives
+/// up where they cannot be found for long.
 pub fn end_all_but(known: &BTreeSet<u32>, spared: &BTreeSet<i32>) {
-    let is_known = |child: &Pid| known.contains(&child.as_raw_nonzero().get().unsigned_abs());
-    let is_spared = |child: &Pid| session(*child).is_some_and(|session| spared.contains(&session));
-    loop {
-        let unknown: Vec<Pid> = children().into_iter().filter(|child| !is_known(child) && !is_spared(child)).collect();
-        if unknown.is_empty() {
+    let mut pauses = 0;
+    while pauses < PAUSES {
+        let Some(strays) = strays(known, spared) else {
+            pauses += 1;
+            std::thread::sleep(PAUSE);
+            continue;
+        };
+        if strays.is_empty() {
             return;
         }
-        signal_each(&unknown, Signal::KILL);
-        for child in unknown {
+        signal_each(&strays, Signal::KILL);
+        for child in strays {
             let _ = waitpid(Some(child), WaitOptions::empty());
         }
     }
+}
+
+/// `None` if they cannot be found: that nothing was found means nothing then.
+fn strays(known: &BTreeSet<u32>, spared: &BTreeSet<i32>) -> Option<Vec<Pid>> {
+    let mut found = Vec::new();
+    for child in children_of(getpid())? {
+        let is_known = known.contains(&child.as_raw_nonzero().get().unsigned_abs());
+        // What is hidden is no child of ours that could be ended.
+        if !is_known && look(child).ok()?.is_some_and(|standing| !spared.contains(&standing.session)) {
+            found.push(child);
+        }
+    }
+    Some(found)
 }
 
 /// Whether a process has been stopped by a signal.

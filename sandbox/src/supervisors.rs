@@ -184,13 +184,16 @@ impl Supervisors {
     }
 
     /// Ends what a killed supervisor has left.
-    fn bury(&self, mut supervisor: Supervisor) {
-        lock(&self.state).busy.remove(&supervisor.process.id());
+    fn bury(&self, supervisor: Supervisor) {
+        let Supervisor { mut process, socket, orders, .. } = supervisor;
+        lock(&self.state).busy.remove(&process.id());
+        // There may be no other descriptors to look for its children with.
+        drop((socket, orders));
         let mut alive = lock(&ALIVE);
         // It is most likely dead already.
-        let _ = supervisor.process.kill();
-        let _ = supervisor.process.wait();
-        alive.remove(&supervisor.process.id());
+        let _ = process.kill();
+        let _ = process.wait();
+        alive.remove(&process.id());
         descendants::end_all_but(&alive, SPARED.get().unwrap_or(&BTreeSet::new()));
     }
 }
