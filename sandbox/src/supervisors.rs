@@ -101,6 +101,7 @@ impl Supervisors {
                 told => break (supervisor, told),
             }
         };
+        let told = told.map_err(|_| None);
         match told.and_then(|told| if told { supervisor.report(order).map(Some) } else { Ok(None) }) {
             Ok(report) => {
                 let mut state = lock(&self.state);
@@ -109,11 +110,9 @@ impl Supervisors {
                 state.idle.push(supervisor);
                 report.ok_or(SupervisorsError::Interrupted)
             }
-            Err(error) => {
+            Err(late) => {
                 self.bury(supervisor);
-                // It did not do what it was told in time, and has been killed.
-                let late = error.kind() == io::ErrorKind::TimedOut;
-                if late { Ok(Report::of(Ending::TimedOut)) } else { Err(SupervisorsError::Lost) }
+                late.map(Report::of).ok_or(SupervisorsError::Lost)
             }
         }
     }
@@ -199,9 +198,11 @@ impl Supervisors {
 }
 
 impl Supervisor {
-    /// What became of its order. One that was stopped, by a signal, enforces no limits: `TimedOut` if a limit has long
-    /// passed.
-    fn report(&self, order: &Order) -> io::Result<Report> {
+    /// What became of its order. One that was stopped, by a signal, enforces no limits.
+    ///
+    /// # Errors
+    /// What it should have done long ago, as a limit has passed; `None` if it is gone.
+    fn report(&self, order: &Order) -> Result<Report, Option<Ending>> {
         let begun = Instant::now();
         let late = |limit: Option<Duration>| limit.and_then(|limit| limit.checked_add(GRACE + PATIENCE));
         let (whole, silent) = (late(order.timeout), late(order.idle_timeout));
@@ -212,13 +213,15 @@ impl Supervisor {
             match poll(&mut awaited, wait.as_ref()) {
                 Err(_) => {}
                 Ok(0) => {
-                    let over = whole.is_some_and(|whole| whole <= begun.elapsed());
+                    if whole.is_some_and(|whole| whole <= begun.elapsed()) {
+                        return Err(Some(Ending::TimedOut));
+                    }
                     // How long the program has been silent is known to the supervisor alone.
-                    if over || descendants::is_stopped(self.process.id()) {
-                        return Err(io::ErrorKind::TimedOut.into());
+                    if descendants::is_stopped(self.process.id()) {
+                        return Err(Some(Ending::Silent));
                     }
                 }
-                Ok(_) => return receive(&self.socket),
+                Ok(_) => return receive(&self.socket).map_err(|_| None),
             }
         }
     }
