@@ -8,25 +8,29 @@
 //! alone; a network namespace needs a user namespace, which many systems forbid. `io_uring` could make sockets past
 //! the filter, so it is not there (`ENOSYS`), as on older kernels. Sockets in the file system can be connected to.
 //!
-//! Beside it, limits of other processes (`prlimit`) cannot be changed: a supervisor without open files can do nothing.
+//! Also with the network, limits of other processes (`prlimit`) cannot be changed: a supervisor without open files can do
+//! nothing. A filter knows no process numbers but 0, the caller: who gives its own is refused as well.
 //!
 //! What root may do past all this, such as looking into the memory of other processes, is given up: bounded programs of
 //! root lack the capabilities for it.
 //!
-//! Invariant: [`enter`] succeeds only if both are in force.
+//! Invariant: [`enter`] succeeds only if all are in force.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::mem::offset_of;
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus, Ruleset,
     RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
+use libc::seccomp_data;
 use rustix::fs::FileType;
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    sock_filter,
 };
 
 use crate::order::Bounds;
@@ -37,6 +41,14 @@ const KNOWN: ABI = ABI::V7;
 /// Calls of the x32 kind have this bit in their number.
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
+
+/// The kinds of processors whose programs may run here, and their number of the call `prlimit64`.
+#[cfg(target_arch = "x86_64")]
+const PRLIMIT: [(u32, u32); 3] = [(0xc000_003e, 302), (0xc000_003e, 302 | X32 as u32), (0x4000_0003, 340)];
+#[cfg(target_arch = "aarch64")]
+const PRLIMIT: [(u32, u32); 2] = [(0xc000_00b7, 261), (0x4000_0028, 369)];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const PRLIMIT: [(u32, u32); 1] = [(0xc000_00f3, 261)];
 
 /// What no program needs that makes files of files, and what leads past bounds.
 const GIVEN_UP: [CapabilitySet; 14] = [
@@ -95,6 +107,7 @@ pub fn enter(bounds: &Bounds) -> Result<(), BoundsError> {
     if ruleset == RulesetStatus::NotEnforced {
         return Err(BoundsError::NoLandlock);
     }
+    seccompiler::apply_filter(&limits_filter())?;
     if !bounds.network {
         for filter in network_filters()? {
             seccompiler::apply_filter(&filter)?;
@@ -124,13 +137,30 @@ fn allow(
     Ok(rules)
 }
 
-/// No socket but local ones; no other way to have one; and no limits but one's own.
-fn network_filters() -> Result<[BpfProgram; 3], seccompiler::BackendError> {
+/// No socket but local ones, and no other way to have one.
+fn network_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let local = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
     let sockets = filter(libc::SYS_socket, vec![SeccompRule::new(vec![local])?], libc::EACCES)?;
-    let others = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
-    let limits = filter(libc::SYS_prlimit64, vec![SeccompRule::new(vec![others])?], libc::EPERM)?;
-    Ok([sockets, filter(libc::SYS_io_uring_setup, Vec::new(), libc::ENOSYS)?, limits])
+    Ok([sockets, filter(libc::SYS_io_uring_setup, Vec::new(), libc::ENOSYS)?])
+}
+
+/// No limits but one's own. A filter of the library ends programs of another kind of processor, which may run where the
+/// network may be used: this one knows their call, too.
+fn limits_filter() -> BpfProgram {
+    let step = |code: u32, k: u32, jt: u8, jf: u8| sock_filter { code: code as u16, jt, jf, k };
+    let load = |at: usize| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at as u32, 0, 0);
+    let is = |k: u32, jt: u8, jf: u8| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, jt, jf);
+    let end = |what: u32| step(libc::BPF_RET | libc::BPF_K, what, 0, 0);
+    // The lower half of the first argument: `pid_t` has 32 bits.
+    let process = offset_of!(seccomp_data, args) + if cfg!(target_endian = "big") { 4 } else { 0 };
+    let one = |(kind, call): &(u32, u32)| {
+        let kind = [load(offset_of!(seccomp_data, arch)), is(*kind, 0, 5)];
+        let call = [load(offset_of!(seccomp_data, nr)), is(*call, 0, 3)];
+        [kind, call, [load(process), is(0, 1, 0)]].concat()
+    };
+    let refuse = || end(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    let blocks = PRLIMIT.iter().flat_map(|call| one(call).into_iter().chain([refuse()]));
+    blocks.chain([end(libc::SECCOMP_RET_ALLOW)]).collect()
 }
 
 fn filter(call: i64, when: Vec<SeccompRule>, errno: i32) -> Result<BpfProgram, seccompiler::BackendError> {

@@ -257,6 +257,21 @@ fn bounded_programs_have_no_network_unless_they_are_given_it() {
 }
 
 #[test]
+fn bounded_programs_have_no_say_in_the_limits_of_others_also_with_the_network() {
+    let place = Place::new();
+    if place.run(&place.order("prlimit --pid $PPID --core=0:0")).ending != Ending::Code(0) {
+        eprintln!("skipped: this machine has no prlimit");
+        return;
+    }
+    for network in [false, true] {
+        let bounds = Some(Bounds { network, ..place.bounds() });
+        let run = |line: &str| place.run(&Order { bounds: bounds.clone(), ..place.order(line) }).ending;
+        assert_ne!(run("prlimit --pid $PPID --core=0:0"), Ending::Code(0), "{network}");
+        assert_eq!(run("ulimit -n 100; prlimit --nofile=50:50 true"), Ending::Code(0), "{network}");
+    }
+}
+
+#[test]
 fn a_program_inherits_nothing_open_but_its_standard_streams() {
     let place = Place::new();
     // As of whoever started the parent: open, and inherited.
