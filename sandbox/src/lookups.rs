@@ -56,7 +56,7 @@ impl Lookups {
     pub fn missed(self, order: &Order) -> Option<Vec<Missed>> {
         let Self { listeners, running, thread } = self;
         drop((listeners, running));
-        // A thread that has failed has closed its listener: the program went on without.
+        // A thread that has failed has closed its listener: each call that is watched has failed since (`ENOSYS`).
         thread.join().ok()?.map(|notes| notes.missed(order.bounds.as_ref()))
     }
 }
@@ -99,7 +99,7 @@ impl Notes {
         Self { here, there, around, noted: BTreeMap::new(), bytes: 0 }
     }
 
-    /// To the end of the program; `None` if there was no listener.
+    /// To the end of the program; `None` if there was no listener, or it could not be heard.
     fn take(mut self, listener: &Receiver<Listener>, ended: &PipeReader) -> Option<Self> {
         let listener = listener.recv().ok()?;
         loop {
@@ -107,14 +107,25 @@ impl Notes {
             // A failed wait is a short one.
             let _ = poll(&mut awaited, None);
             let [call, end] = awaited.map(|one| one.revents());
-            if call.contains(PollFlags::IN) {
-                if let Ok(call) = listener.receive() {
-                    self.note(&listener, &call);
-                    listener.let_go(&call);
-                }
-            } else if !end.is_empty() || !call.is_empty() {
+            // Whatever still waits then: what was watched has ended.
+            if !end.is_empty() || !call.is_empty() && !call.contains(PollFlags::IN) {
                 return Some(self);
             }
+            if call.contains(PollFlags::IN) {
+                self.hear(&listener).ok()?;
+            }
+        }
+    }
+
+    fn hear(&mut self, listener: &Listener) -> io::Result<()> {
+        match listener.receive() {
+            Ok(call) => {
+                self.note(listener, &call);
+                listener.let_go(&call);
+                Ok(())
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -196,4 +207,36 @@ fn plain(path: &Path) -> PathBuf {
         }
     }
     plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::time::Duration;
+
+    /// What the thread gives, with a listener that is readable and can never be heard.
+    fn given(ended: bool) -> Option<BTreeMap<(Place, PathBuf), bool>> {
+        let ((listeners, listener), (end, running)) = (channel(), io::pipe().expect("a pipe"));
+        let (stuck, mut writer) = io::pipe().expect("a pipe");
+        writer.write_all(b"x").expect("written");
+        listeners.send(Listener::of(stuck.into())).expect("sent");
+        let running = Some(running).filter(|_| !ended);
+        let (given, gives) = channel();
+        let notes = Notes::of(&Twin::default());
+        thread::spawn(move || given.send(notes.take(&listener, &end).map(|notes| notes.noted)));
+        let given = gives.recv_timeout(Duration::from_secs(30)).expect("the thread ends");
+        drop((running, writer));
+        given
+    }
+
+    #[test]
+    fn a_listener_that_cannot_be_heard_is_given_up() {
+        assert_eq!(given(false), None);
+    }
+
+    #[test]
+    fn nothing_that_waits_is_heard_after_the_end() {
+        assert_eq!(given(true), Some(BTreeMap::new()));
+    }
 }

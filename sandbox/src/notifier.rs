@@ -93,10 +93,16 @@ impl Listener {
         Ok(made)
     }
 
+    /// Something else that can be waited for.
+    #[cfg(test)]
+    pub fn of(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
+
     /// The next call that waits. It waits itself unless the listener was found readable.
     ///
     /// # Errors
-    /// `ENOENT` if the call has been given up, as when its process was killed.
+    /// `ENOENT` if the call has been given up, as when its process was killed; `EINTR` if a signal came.
     pub fn receive(&self) -> io::Result<Waiting> {
         // SAFETY: both structures are plain numbers; the kernel wants them to be zero.
         let mut received: Received = unsafe { std::mem::zeroed() };
