@@ -138,6 +138,23 @@ fn what_is_nowhere_is_told_if_the_command_complains_of_it_and_nothing_else_is_mi
 }
 
 #[test]
+fn a_dep_that_a_failed_command_has_moved_or_removed_itself_is_not_told_as_missing() {
+    for line in ["cat in.txt; rm in.txt; exit 3", "mv in.txt out; cat in.txt"] {
+        let told = failing(line, "");
+        assert!(!told.contains("in the project"), "{told}");
+    }
+    let told = failing("rm in.txt; cat data/x.csv > out 2> /dev/null", "");
+    assert!(told.contains("add it: deps = [\"in.txt\", \"data/x.csv\"]\n"), "{told}");
+}
+
+#[test]
+fn what_a_failed_command_complains_of_is_told_if_it_never_asked_the_kernel_for_it() {
+    let told = failing("ls | grep -qx data || { echo 'data/x.csv: not found'; exit 3; }", "");
+    let hint = " `data/x.csv` is in the project, and no dep: add it: deps = [\"in.txt\", \"data/x.csv\"]\n";
+    assert!(told.contains(hint), "{told}");
+}
+
+#[test]
 fn a_failed_command_that_may_change_the_world_is_run_once_and_told_how_to_find_out() {
     let told = failing("echo 'it is not found'; exit 3", "network = true\n");
     assert_eq!(told.contains("headwater deps make"), cfg!(target_arch = "x86_64"), "{told}");

@@ -46,9 +46,14 @@ impl Places<'_> {
             return hint.or(more).unwrap_or_default();
         };
         let of = |why: Why| missed.iter().filter(move |one| one.why == why).map(|one| PathBuf::from(&one.path));
-        let mut undeclared_paths: Vec<PathBuf> = of(Why::OnlyThere).filter(|path| !passed_over(path)).collect();
-        undeclared_paths.extend(text.lines().filter_map(|line| self.named_module(line)));
+        let is_new = |path: &PathBuf| !passed_over(path) && !has(command, path);
+        let mut undeclared_paths: Vec<PathBuf> = of(Why::OnlyThere).filter(is_new).collect();
         let refused: Vec<PathBuf> = of(Why::Refused).filter(|path| !passed_over(path)).collect();
+        match undeclared_paths.is_empty() && refused.is_empty() {
+            // It listed a folder, or the kernel could not read what it named.
+            true => undeclared_paths = self.missing(text),
+            false => undeclared_paths.extend(text.lines().filter_map(|line| self.named_module(line))),
+        }
         let hints = undeclared(command, &undeclared_paths).into_iter().chain(barred(command, &refused));
         let hints: String = hints.collect();
         let named = |path: &PathBuf| path.file_name().is_some_and(|name| text.contains(&*name.to_string_lossy()));
@@ -97,7 +102,7 @@ impl Places<'_> {
 
 /// The line to write for paths that are in the project, and no deps.
 fn undeclared(command: &Command, paths: &[PathBuf]) -> Option<String> {
-    let wanted = |path: &&PathBuf| !command.makes(path) && !paths.iter().any(|other| inside(path, other));
+    let wanted = |path: &&PathBuf| !has(command, path) && !paths.iter().any(|other| inside(path, other));
     let mut paths: Vec<&PathBuf> = paths.iter().filter(wanted).collect();
     let mut seen = BTreeSet::new();
     paths.retain(|path| seen.insert(*path));
@@ -110,14 +115,23 @@ fn undeclared(command: &Command, paths: &[PathBuf]) -> Option<String> {
 fn barred(command: &Command, paths: &[PathBuf]) -> Option<String> {
     let first = paths.first()?;
     let name = shown(first);
-    let declared = command.deps.iter().any(|(dep, _)| first.starts_with(dep.path()));
     let text = format!("  `{name}` was to be read in the project itself, which is out of a hermetic command's sight: ");
-    let rest = if declared {
+    let rest = if declares(command, first) {
         format!("it is a dep, and stands at `{name}` where the command runs\n")
     } else {
         format!("name it by that path, and add it: {}\n", deps(command, &[first]))
     };
     Some(text + &rest)
+}
+
+/// Whether a path is a dep, or lies in one.
+fn declares(command: &Command, path: &Path) -> bool {
+    command.deps.iter().any(|(dep, _)| path.starts_with(dep.path()))
+}
+
+/// Whether a command has a path, or makes it. One that it has, and that is not there in the end, it has moved or removed.
+fn has(command: &Command, path: &Path) -> bool {
+    command.makes(path) || declares(command, path)
 }
 
 /// The line of a pipeline file: what is declared, and more.
