@@ -155,6 +155,29 @@ fn what_a_failed_command_complains_of_is_told_if_it_never_asked_the_kernel_for_i
 }
 
 #[test]
+fn a_command_that_was_ended_by_a_signal_is_not_looked_at_again() {
+    // Whoever is looked at asks for the file, and is told.
+    let looks = "test -e data/x.csv;";
+    let told = failing(&format!("{looks} exit 3"), "");
+    assert!(told.contains("`data/x.csv` is in the project"), "{told}");
+    for end in ["kill -9 $$", "sh -c 'kill -9 $$'; exit $?"] {
+        let told = failing(&format!("{looks} {end}"), "");
+        assert!(!told.contains("in the project"), "{told}");
+    }
+}
+
+#[test]
+fn a_command_with_large_deps_is_not_looked_at_again() {
+    let project = project();
+    project.edit("pipeline.toml", "cp in.txt out", "test -e data/x.csv; exit 3");
+    project.write("data/x.csv", "text");
+    let large = std::fs::File::create(project.path("in.txt")).expect("a file");
+    large.set_len(300 * 1024 * 1024).expect("a hole");
+    let done = project.call(&["run"]);
+    assert!(done.code == 1 && !done.err.contains("data/x.csv` is in"), "{}", done.err);
+}
+
+#[test]
 fn a_failed_command_that_may_change_the_world_is_run_once_and_told_how_to_find_out() {
     let told = failing("echo 'it is not found'; exit 3", "network = true\n");
     assert_eq!(told.contains("headwater deps make"), cfg!(target_arch = "x86_64"), "{told}");

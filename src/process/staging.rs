@@ -6,6 +6,7 @@
 //!
 //! A command that fails within ten seconds is run once more, watched, in another folder, to tell what it looked for: watching
 //! every command would make each start of python take a fifth longer, and nothing that only helps to explain may do that.
+//! One that a signal has ended had no say in it: memory may be short, and more so with another run.
 //!
 //! Deps are copies that the command may write to and remove: Landlock gives rights to whole folders, so that a file in a
 //! folder in which others can be made cannot be kept from being written; and mode bits do not bind root, so that a command
@@ -18,6 +19,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +45,10 @@ const TAIL_BYTES: u64 = 16 * 1024;
 
 /// What fails sooner is run again to see what it looks for.
 const QUICK: Duration = Duration::from_secs(10);
+/// Unless its deps are larger: they would stand there twice.
+const COPIED_AGAIN: u64 = 256 * 1024 * 1024;
+/// What a shell makes the exit code of, if a program was ended by a signal.
+const SIGNALS: RangeInclusive<i32> = 129..=192;
 
 /// What every command finds in its environment, and no user sets.
 ///
@@ -63,7 +69,7 @@ pub enum CommandFailure {
 /// What a command did wrong, or what befell the store.
 enum Trouble {
     Command(String),
-    /// It ended by itself, and says that it failed.
+    /// It ended by itself, with a code that says that it failed.
     Failed(String),
     Other(Failure),
 }
@@ -106,7 +112,8 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
 /// Runs a failed command once more, in a folder of its own, and watched: what it looks for in vain, if that can be told.
 /// What has the network, or is held to nothing, may do something to the world, and does it once.
 fn look_again(command: &Command, job: &Job<'_>, project: &Project) -> Option<Vec<Missed>> {
-    if command.network || command.hermetic() != Hermetic::Enforced {
+    let bytes: u64 = job.inputs.iter().map(|input| input.artifact.bytes).sum();
+    if command.network || command.hermetic() != Hermetic::Enforced || bytes > COPIED_AGAIN {
         return None;
     }
     let staging = Staging::filled(command, job, project).ok()?;
@@ -209,8 +216,11 @@ impl Staging {
         Err(Trouble::Command(match ending {
             Ending::Code(0) => return Ok(()),
             Ending::Stopped => return Err(Trouble::Other(Failure::Cancelled)),
-            Ending::Code(code) => return Err(Trouble::Failed(format!("the command ended with exit code {code}"))),
-            Ending::Signal(signal) => return Err(Trouble::Failed(format!("the command ended with signal {signal}"))),
+            Ending::Code(code) if !SIGNALS.contains(code) => {
+                return Err(Trouble::Failed(format!("the command ended with exit code {code}")));
+            }
+            Ending::Code(code) => format!("the command ended with exit code {code}"),
+            Ending::Signal(signal) => format!("the command ended with signal {signal}"),
             Ending::NotStarted(why) => format!("the command cannot be started: {why}"),
             Ending::TimedOut => {
                 format!("the command was ended: it took longer than {} (`timeout`)", limit(command.timeout))
