@@ -4,8 +4,11 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use support::{Done, Project};
 
@@ -228,7 +231,7 @@ fn what_is_not_declared_cannot_be_read() {
     }
     fails_with("ls {root} > out", "", "Permission denied");
     fails_with("cat {root}/.headwater/store/format > out", "", "Permission denied");
-    fails_with("cat ../../../../mine.txt > out", "", "Permission denied");
+    fails_with("cat ../../../../../mine.txt > out", "", "Permission denied");
     fails_with("cp /proc/$PPID/environ out", "", "Permission denied");
 }
 
@@ -406,6 +409,42 @@ fn a_traced_command_changes_nothing_behind_links_of_the_project() {
     }
 }
 
+/// As a container that a command has started, and given its folder, by the socket of a daemon.
+#[test]
+fn who_was_given_the_folder_of_a_command_from_outside_cannot_reach_that_of_the_next() {
+    if !has("python3") {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a folder");
+    let socket = place.path().join("socket");
+    let asks = format!(
+        "python3 -c 'import os, socket as s\nc = s.socket(s.AF_UNIX)\nc.connect(\"{}\")\n\
+         c.sendall(os.getcwd().encode() + b\"\\n\")\nc.recv(1)'",
+        socket.display()
+    );
+    let project = project(&format!("{asks}; echo made > out"), "");
+    let next = format!("\n[stages.next]\nrun = '''{asks}; ls > next'''\ndeps = [\"out\"]\nouts = [\"next\"]\n");
+    project.write("pipeline.toml", project.read("pipeline.toml") + &next);
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    listener.set_nonblocking(true).expect("set");
+    let mut run = project.command(&["run", "-j", "1"]).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut held = Vec::new();
+    while run.try_wait().expect("it can be asked").is_none() {
+        let Ok((stream, _)) = listener.accept() else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let mut folder = String::new();
+        BufReader::new(&stream).read_line(&mut folder).expect("a path");
+        held.push(fs::File::open(folder.trim_end()).expect("a folder"));
+        let first = format!("/proc/self/fd/{}", held[0].as_raw_fd());
+        fs::write(format!("{first}/from-outside-{}", held.len()), "").expect("a file");
+    }
+    assert_eq!(held.len(), 2);
+    assert!(run.wait().expect("it ends").success());
+    assert_eq!(project.read("next"), "next\nout\n");
+}
+
 #[test]
 fn a_daemon_whose_program_is_no_file_ends_with_the_command() {
     if !has("python3") {
@@ -467,7 +506,7 @@ fn links_that_come_and_go_in_an_out_lead_nowhere() {
 fn a_command_that_moves_its_folder_away_moves_nothing_else() {
     succeeds("mv ../project ../gone; mkdir ../project; echo made > ../project/out", "", "made\n");
     fails_with("rm -rf ../project; ln -s {root} ../project", "", "the command put a link in the place of its folder");
-    fails_with("mv ../../*/project ../../..", "", "the command ended with exit code");
+    fails_with("mv ../../../*/*/project ../../../..", "", "the command ended with exit code");
     fails_with("mv \"$(dirname \"$PWD\")\" {root}/away", "", "the command ended with exit code");
 }
 

@@ -1,8 +1,8 @@
 //! The staging folder of a command, and the run of the command in it.
 //!
-//! Each dep stands at its path relative to the project's root; `HOME` and `TMPDIR` lie beside. The folder goes, or
-//! another command gets it, when the command succeeds; it is kept when it fails, so that a person can step in. It does
-//! not know keys or the graph, nor how a command is held to its folder.
+//! Each dep stands at its path relative to the project's root; `HOME` and `TMPDIR` lie beside. The folder goes when the
+//! command succeeds; it is kept when it fails, so that a person can step in. It does not know keys or the graph, nor how
+//! a command is held to its folder.
 //!
 //! A command that fails within ten seconds is run once more, watched, in another folder, to tell what it looked for: watching
 //! every command would make each start of python take a fifth longer, and nothing that only helps to explain may do that.
@@ -93,7 +93,7 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
     let log_path = project.log_path(job.node);
     let (what, failed) = match staging.attempt(command, job, &project.workshop, &log_path) {
         Ok(outs) => {
-            staging.give_back(command, &project.workshop);
+            project.workshop.folders.leave(staging.folder);
             return Ok(outs);
         }
         Err(Trouble::Other(failure)) => return Err(failure),
@@ -153,15 +153,6 @@ impl Staging {
             staging.mount(input, job, project)?;
         }
         Ok(staging)
-    }
-
-    /// Leaves the folder to another command, if it is certain that nothing of this one goes on in it: what is not held, or
-    /// may ask others for work over the network, could have it done there later.
-    fn give_back(self, command: &Command, workshop: &Workshop) {
-        match command.hermetic() == Hermetic::Enforced && !command.network {
-            true => workshop.folders.give_back(self.folder),
-            false => workshop.folders.remove(self.folder),
-        }
     }
 
     /// Puts an input where the command looks for it.
