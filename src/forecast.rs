@@ -15,7 +15,7 @@ pub struct Forecast {
     certain: f64,
     /// Seconds if all runs that may.
     at_most: f64,
-    /// How many may run and never have.
+    /// How many may run of which no run is on record: they are new, or their records were removed.
     unknown: usize,
 }
 
@@ -56,8 +56,7 @@ impl Forecast {
     pub fn line(&self) -> Option<String> {
         let unknown = match self.unknown {
             0 => None,
-            1 => Some("1 that never ran".to_owned()),
-            more => Some(format!("{more} that never ran")),
+            some => Some(format!("{some} with no run on record")),
         };
         if self.at_most == 0.0 {
             return unknown.map(|unknown| format!("expected: not known, {unknown}"));
@@ -109,9 +108,9 @@ mod tests {
     #[test]
     fn what_never_ran_is_counted_and_not_guessed() {
         let known = [task(true, Some(2.0), &[]), task(true, None, &[0]), task(false, None, &[1])];
-        assert_eq!(Forecast::of_tasks(&known, 2).line().as_deref(), Some("expected: 2.00 s, and 2 that never ran"));
+        assert_eq!(Forecast::of_tasks(&known, 2).line().as_deref(), Some("expected: 2.00 s, and 2 with no run on record"));
         let new = [task(true, None, &[])];
-        assert_eq!(Forecast::of_tasks(&new, 2).line().as_deref(), Some("expected: not known, 1 that never ran"));
+        assert_eq!(Forecast::of_tasks(&new, 2).line().as_deref(), Some("expected: not known, 1 with no run on record"));
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn one_supervisor_watches_one_program_after_the_other() {
 #[test]
 fn programs_that_are_killed_while_their_calls_wait_are_no_trouble() {
     let place = place();
-    let line = "for i in 1 2 3 4 5 6 7 8; do (while :; do cat y data/x; done) 2> /dev/null & done; \
+    let line = "cat y data/x; for i in 1 2 3 4 5 6 7 8; do (while :; do cat y data/x; done) 2> /dev/null & done; \
                 for i in 1 2 3 4 5 6 7 8 9 10; do sh -c 'while :; do test -e y; done' & sleep 0.02; kill -9 $!; done; exit 3";
     let report = place.run(&watched(&place, line));
     assert_eq!((&report.ending, found(&report).len()), (&Ending::Code(3), 2));
