@@ -7,15 +7,17 @@
 //!
 //! A filter that asks for a listener (`SECCOMP_FILTER_FLAG_NEW_LISTENER`), and what is said to a listener, have no safe
 //! door: `seccompiler` knows no notifications, `rustix` and `nix` have no `seccomp`, and what there is besides links to a
-//! library in C. Four calls are made, each with its proof beside it:
+//! library in C. What is done, each with its proof beside it:
 //!
 //! - `seccomp(SECCOMP_GET_NOTIF_SIZES)` writes three `u16`, which `seccomp_notif_sizes` is;
 //! - `seccomp(SECCOMP_SET_MODE_FILTER)` reads a `sock_fprog` and as many `sock_filter` as it counts, and returns a
-//!   descriptor that nobody else has;
+//!   descriptor that nobody else has, which `from_raw_fd` takes;
 //! - `ioctl(SECCOMP_IOCTL_NOTIF_RECV)` writes as many bytes as the kernel's own `seccomp_notif` has, which may grow:
-//!   [`Listener::here`] refuses a kernel whose structure is larger than the buffer;
-//! - `ioctl(SECCOMP_IOCTL_NOTIF_SEND | ID_VALID | SET_FLAGS)` reads what its type says, and a larger `seccomp_notif_resp`
-//!   is refused like that, too.
+//!   [`Listener::here`] refuses a kernel whose structure is larger than the buffer, which begins as zeros (`zeroed`), as the
+//!   kernel wants it, and holds numbers alone;
+//! - `ioctl(SECCOMP_IOCTL_NOTIF_SEND | ID_VALID)` reads what its type says, and a larger `seccomp_notif_resp` is refused
+//!   like that, too;
+//! - `ioctl(SECCOMP_IOCTL_NOTIF_SET_FLAGS)` is given a number, and reads nothing.
 #![allow(unsafe_code)]
 
 use std::io;
