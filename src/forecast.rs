@@ -108,7 +108,10 @@ mod tests {
     #[test]
     fn what_never_ran_is_counted_and_not_guessed() {
         let known = [task(true, Some(2.0), &[]), task(true, None, &[0]), task(false, None, &[1])];
-        assert_eq!(Forecast::of_tasks(&known, 2).line().as_deref(), Some("expected: 2.00 s, and 2 with no run on record"));
+        assert_eq!(
+            Forecast::of_tasks(&known, 2).line().as_deref(),
+            Some("expected: 2.00 s, and 2 with no run on record")
+        );
         let new = [task(true, None, &[])];
         assert_eq!(Forecast::of_tasks(&new, 2).line().as_deref(), Some("expected: not known, 1 with no run on record"));
     }

@@ -80,6 +80,7 @@ fn of_all_processes(wanted: Pid) -> Option<Vec<Pid>> {
 /// Where a process stands among others. A number of 0 is that of a process outside of this PID namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Standing {
+    state: char,
     parent: i32,
     group: i32,
     session: i32,
@@ -103,11 +104,12 @@ fn standing(process: Pid) -> Option<Standing> {
     look(process).ok().flatten()
 }
 
-/// The fields behind the state, which follows the name in brackets: a name may hold brackets itself.
+/// The fields behind the name in brackets: it may hold brackets itself.
 fn standing_in(stat: &str) -> Option<Standing> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(1).map(|field| field.parse().ok());
-    let mut next = || fields.next().flatten();
-    Some(Standing { parent: next()?, group: next()?, session: next()? })
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?.parse().ok()?;
+    let mut next = || fields.next()?.parse().ok();
+    Some(Standing { state, parent: next()?, group: next()?, session: next()? })
 }
 
 fn pid(text: &str) -> Option<Pid> {
@@ -196,8 +198,8 @@ fn strays(known: &BTreeSet<u32>, spared: &BTreeSet<i32>) -> Option<Vec<Pid>> {
 
 /// Whether a process has been stopped by a signal.
 pub fn is_stopped(process: u32) -> bool {
-    let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    let process = Pid::from_raw(process.cast_signed());
+    process.and_then(standing).is_some_and(|standing| standing.state == 'T')
 }
 
 #[cfg(test)]
@@ -207,12 +209,12 @@ mod tests {
     #[test]
     fn a_name_may_look_like_the_end_of_a_name() {
         let found = standing_in("17 (a) R 1 (b) S 4 17 12 0 -1");
-        assert_eq!(found, Some(Standing { parent: 4, group: 17, session: 12 }));
+        assert_eq!(found, Some(Standing { state: 'R', parent: 4, group: 17, session: 12 }));
     }
 
     #[test]
     fn what_lies_outside_of_the_namespace_has_no_number() {
-        assert_eq!(standing_in("2 (sh) S 0 0 0 0 -1"), Some(Standing { parent: 0, group: 0, session: 0 }));
+        assert_eq!(standing_in("2 (sh) S 0 0 0 0 -1"), Some(Standing { state: 'S', parent: 0, group: 0, session: 0 }));
         assert_eq!(standing_in("2 (sh) S 0"), None);
     }
 

@@ -19,8 +19,9 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::commands::Globals;
 use crate::error::CommandError;
-use crate::process::command::{Command, Dep};
-use crate::process::staging::{Staging, mount_artifact, printable};
+use crate::process::command::Command;
+use crate::process::missing::{deps, line, shown};
+use crate::process::staging::{Staging, mount_artifact};
 use crate::project::{Project, STATE};
 use crate::report::{print_json, say, tell};
 use crate::workspace::{Workspace, artifact_of};
@@ -181,13 +182,9 @@ fn show(name: &str, command: &Command, used: &BTreeSet<PathBuf>, globals: &Globa
         .iter()
         .map(|(dep, _)| dep)
         .filter(|dep| !used.iter().any(|path| covers(dep.path(), path) || covers(path, dep.path())));
-    let unused: Vec<String> = unused.map(|dep| text(dep.path())).collect();
-    let declared = command.deps.iter().map(|(dep, _)| match dep {
-        Dep::Path(path) => quoted(path),
-        Dep::Mount { reference, path, .. } => format!("{{ from = {reference:?}, as = {} }}", quoted(path)),
-    });
-    let deps: Vec<String> = declared.chain(undeclared.iter().map(|path| quoted(path))).collect();
-    let undeclared: Vec<String> = undeclared.into_iter().map(|path| text(path)).collect();
+    let unused: Vec<String> = unused.map(|dep| shown(dep.path())).collect();
+    let deps = deps(command, undeclared.iter().copied());
+    let undeclared: Vec<String> = undeclared.into_iter().map(|path| shown(path)).collect();
     if globals.json() {
         return Ok(print_json(&DepsJson {
             event: "deps",
@@ -202,13 +199,5 @@ fn show(name: &str, command: &Command, used: &BTreeSet<PathBuf>, globals: &Globa
             tell(&format!("{what}: {path}"));
         }
     }
-    Ok(say(&format!("deps = [{}]", deps.join(", ")))?)
-}
-
-fn quoted(path: &Path) -> String {
-    printable(&format!("{:?}", path.to_string_lossy()))
-}
-
-fn text(path: &Path) -> String {
-    printable(&path.to_string_lossy())
+    Ok(say(&line(&deps))?)
 }

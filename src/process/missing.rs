@@ -108,7 +108,7 @@ fn undeclared(command: &Command, paths: &[PathBuf]) -> Option<String> {
     paths.retain(|path| seen.insert(*path));
     paths.truncate(MOST);
     let first = shown(paths.first()?);
-    Some(format!("  `{first}` is in the project, and no dep: add it: {}\n", deps(command, &paths)))
+    Some(format!("  `{first}` is in the project, and no dep: add it: {}\n", line(&deps(command, paths))))
 }
 
 /// What to do about paths that were named where they are in the project.
@@ -119,7 +119,7 @@ fn barred(command: &Command, paths: &[PathBuf]) -> Option<String> {
     let rest = if declares(command, first) {
         format!("it is a dep, and stands at `{name}` where the command runs\n")
     } else {
-        format!("name it by that path, and add it: {}\n", deps(command, &[first]))
+        format!("name it by that path, and add it: {}\n", line(&deps(command, [first])))
     };
     Some(text + &rest)
 }
@@ -134,18 +134,23 @@ fn has(command: &Command, path: &Path) -> bool {
     command.makes(path) || declares(command, path)
 }
 
-/// The line of a pipeline file: what is declared, and more.
-fn deps(command: &Command, more: &[&PathBuf]) -> String {
+/// What stands in the line of a pipeline file: what is declared, and more.
+pub fn deps<'a>(command: &'a Command, more: impl IntoIterator<Item = &'a PathBuf>) -> Vec<String> {
     let quoted = |path: &Path| printable(&format!("{:?}", path.display().to_string()));
     let declared = command.deps.iter().map(|(dep, _)| match dep {
         Dep::Path(path) => quoted(path),
         Dep::Mount { reference, path, .. } => format!("{{ from = {reference:?}, as = {} }}", quoted(path)),
     });
-    let all: Vec<String> = declared.chain(more.iter().map(|path| quoted(path))).collect();
-    format!("deps = [{}]", all.join(", "))
+    declared.chain(more.into_iter().map(|path| quoted(path))).collect()
 }
 
-fn shown(path: &Path) -> String {
+/// The line of a pipeline file.
+pub fn line(deps: &[String]) -> String {
+    format!("deps = [{}]", deps.join(", "))
+}
+
+/// A path as text.
+pub fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
 }
 
