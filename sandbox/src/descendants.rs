@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_name_may_look_like_the_end_of_a_name() {
         let found = standing_in("17 (a) R 1 (b) S 4 17 12 0 -1");
-        assert_eq!(found, Some(Standing { state: 'R', parent: 4, group: 17, session: 12 }));
+        assert_eq!(found, Some(Standing { state: 'S', parent: 4, group: 17, session: 12 }));
     }
 
     #[test]
