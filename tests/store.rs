@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use support::{Project, eventually};
@@ -118,6 +120,31 @@ fn damage_is_found_by_a_full_look_set_aside_by_a_repair_and_made_again_by_a_run(
     assert!(project.ok(&["store", "stats"]).contains("quarantine 1 damaged files"));
     assert!(project.ok(&["store", "gc"]).contains("and 1 damaged files"));
     assert!(!project.ok(&["store", "stats"]).contains("quarantine"));
+}
+
+#[test]
+fn a_damaged_list_of_uses_stops_a_collection_until_a_repair_which_forgets_nothing() {
+    let project = project();
+    let segments = project.path(".headwater/store/segments").canonicalize().expect("a folder");
+    let files = fs::read_dir(segments).expect("files").map(|entry| entry.expect("a file").path());
+    let lists = |path: &PathBuf| fs::read(path).expect("bytes").windows(4).rposition(|part| part == b"HWUS");
+    let (segment, at) = files.filter_map(|path| Some((path.clone(), lists(&path)?))).next().expect("a list");
+    let mut bytes = fs::read(&segment).expect("bytes");
+    bytes[at] ^= 4;
+    fs::write(&segment, bytes).expect("damage");
+
+    let refused = project.call(&["store", "gc"]);
+    let text = format!(
+        "error: what a project uses cannot be read: the list of what a project uses is damaged in {}\n  \
+         help: `headwater store verify --repair` writes it anew, with all that any run used; then collect again\n",
+        segment.display()
+    );
+    assert_eq!((refused.code, refused.err), (1, text));
+    assert_eq!(project.call(&["store", "verify", "--repair"]).code, 3);
+    assert!(project.ok(&["store", "verify", "--full"]).ends_with("no damage\n"));
+    let text = project.ok(&["store", "gc", "--keep-last", "1", "--max-size", "0"]);
+    assert!(text.contains("a project  1 kept, 0 forgotten") && text.contains("2 records kept, 0 dropped"), "{text}");
+    assert!(project.run(&[]).succeeded().ran().is_empty());
 }
 
 #[test]

@@ -103,7 +103,8 @@ pub struct Plan {
     large: Vec<Digest>,
     /// Sets that anybody has now.
     sets: BTreeSet<Digest>,
-    uses: Vec<Uses>,
+    /// Under their names, in the order of the users.
+    uses: Vec<(Digest, Uses)>,
     live: BTreeSet<(Kind, Digest)>,
     rewrite: Vec<usize>,
 }
@@ -141,13 +142,13 @@ impl Collector {
     /// If the roots cannot be read, or the store cannot be listed.
     pub fn plan(&self, keep: Keep) -> Result<Plan, CollectError> {
         let mut uses = self.store.all_uses()?.map_err(|damaged| CollectError::Root {
-            user: damaged.user.unwrap_or_else(|| "a project".to_owned()),
+            user: damaged.user,
             source: StoreError::DamagedUses { path: damaged.path },
         })?;
-        uses.sort_by(|a, b| a.user.cmp(&b.user));
+        uses.sort_by(|(_, a), (_, b)| a.user.cmp(&b.user));
         let (mut users, mut sets) = (Vec::new(), BTreeSet::new());
         let (mut live, mut kept, mut forgotten) = (Live::default(), BTreeSet::new(), BTreeSet::new());
-        for user in &mut uses {
+        for (_, user) in &mut uses {
             sets.extend(user.sets.iter().copied());
             let dropped = user.sets.split_off(keep.last.min(user.sets.len()));
             users.push(User { name: user.user.clone(), kept: user.sets.len(), dropped: dropped.len() });
@@ -190,8 +191,8 @@ impl Collector {
             plan.large.iter().partition(|digest| plan.sets.contains(*digest));
         self.store.remove_blobs(&others)?;
         self.store.remove_files(&plan.quarantined)?;
-        for (uses, _) in plan.uses.iter().zip(&plan.users).filter(|(_, user)| user.dropped > 0) {
-            self.store.write_uses(uses)?;
+        for ((name, uses), _) in plan.uses.iter().zip(&plan.users).filter(|(_, user)| user.dropped > 0) {
+            self.store.write_uses(*name, uses)?;
         }
         self.store.remove_blobs(&sets)?;
         let is_live = |head: &Head| plan.live.contains(&(head.kind, head.name));
@@ -254,8 +255,7 @@ impl Collector {
     }
 
     fn plan_segments(&self, plan: &mut Plan) {
-        let users: BTreeSet<Digest> = plan.uses.iter().map(|uses| Digest::of(uses.user.as_bytes())).collect();
-        plan.live.extend(users.into_iter().map(|name| (Kind::Uses, name)));
+        plan.live.extend(plan.uses.iter().map(|(name, _)| (Kind::Uses, *name)));
         for (number, bytes, heads) in self.store.segments().survey() {
             plan.bytes_before += bytes;
             let live = |head: &&Head| {
@@ -478,7 +478,8 @@ mod tests {
     fn roots_that_cannot_be_read_stop_a_collection() {
         let disk = used();
         let store = open(&disk).0;
-        let set = store.all_uses().unwrap().ok().unwrap().into_iter().find(|uses| uses.user == "you").unwrap().sets[0];
+        let lists = store.all_uses().unwrap().ok().unwrap();
+        let set = lists.iter().find(|(_, uses)| uses.user == "you").unwrap().1.sets[0];
         drop(store);
         let path = collector(&disk).store.blobs().path(&set);
         disk.remove(&path).unwrap();
@@ -493,20 +494,25 @@ mod tests {
         let disk = ForgetfulDisk::new();
         let held = open(&disk);
         record(&held.0, &held.1, "second", 9.0);
-        let source = held.0.put(b"a source that no record names").unwrap();
         uses(&held.0, "me", &["second"]);
         let (store, ledger) = open(&disk);
         record(&store, &ledger, "third", 2.0);
         uses(&store, "me", &["third"]);
-        let keys = [key("second"), key("third")].into();
-        store.use_now("me", &UsedSet { keys, blobs: [source].into() }).unwrap();
+        uses_all(&store);
         uses(&store, "you", &["third"]);
         drop((store, ledger, held));
-        drop(open(&disk));
-        let segments = open(&disk).0.segments().survey();
+        damage_list(&disk, "me", with_contents);
+        disk
+    }
+
+    /// Damages the newest list of a user.
+    fn damage_list(disk: &ForgetfulDisk, user: &str, with_contents: bool) {
+        // So that the contents are there.
+        drop(open(disk));
+        let segments = open(disk).0.segments().survey();
         let lists = |(_, _, heads): &(usize, u64, Vec<Head>)| {
-            let of_me = |head: &&Head| (head.kind, head.name) == (Kind::Uses, Digest::of(b"me"));
-            heads.iter().filter(of_me).copied().collect::<Vec<Head>>()
+            let is_theirs = |head: &&Head| (head.kind, head.name) == (Kind::Uses, Digest::of(user.as_bytes()));
+            heads.iter().filter(is_theirs).copied().collect::<Vec<Head>>()
         };
         let newest = segments.iter().flat_map(lists).max_by_key(|head| head.generation).unwrap();
         for name in disk.names(&Path::new(ROOT).join("segments")).unwrap() {
@@ -520,7 +526,77 @@ mod tests {
                 file.write_at(b"rot", newest.offset + 80).unwrap();
             }
         }
+    }
+
+    /// The only list of a user, of a run that kept a source, is damaged.
+    fn with_damaged_only_list(with_contents: bool) -> ForgetfulDisk {
+        let disk = ForgetfulDisk::new();
+        let (store, ledger) = open(&disk);
+        record(&store, &ledger, "second", 9.0);
+        record(&store, &ledger, "third", 2.0);
+        uses_all(&store);
+        uses(&store, "you", &[]);
+        drop((store, ledger));
+        damage_list(&disk, "me", with_contents);
         disk
+    }
+
+    const SOURCE: &[u8] = b"a source that no record names";
+
+    /// The same set each time.
+    fn uses_all(store: &Store) {
+        let source = store.put(SOURCE).unwrap();
+        let keys = [key("second"), key("third")].into();
+        store.use_now("me", &UsedSet { keys, blobs: [source].into() }).unwrap();
+    }
+
+    fn collect(disk: &ForgetfulDisk, keep: Keep) -> Plan {
+        let plan = collector(disk).plan(keep).unwrap();
+        collector(disk).carry_out(&plan).unwrap();
+        plan
+    }
+
+    fn repair(disk: &ForgetfulDisk) {
+        let (store, ledger) = open(disk);
+        store.verify(&ledger, Look { full: true, repair: true }).unwrap();
+    }
+
+    fn is_clean(disk: &ForgetfulDisk) -> bool {
+        let (store, ledger) = open(disk);
+        store.verify(&ledger, Look { full: true, repair: false }).unwrap().is_clean()
+    }
+
+    #[test]
+    fn a_run_that_uses_what_the_last_one_used_writes_a_damaged_list_anew() {
+        for with_contents in [true, false] {
+            let disk = with_damaged_only_list(with_contents);
+            assert!(collector(&disk).plan(keep(1, None)).is_err());
+            uses_all(&open(&disk).0);
+            collect(&disk, keep(1, Some(0)));
+            assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
+            let disk = with_damaged_list(with_contents);
+            uses_all(&open(&disk).0);
+            collect(&disk, keep(1, Some(0)));
+            assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
+        }
+    }
+
+    #[test]
+    fn repair_keeps_all_that_a_damaged_only_list_may_have_held_until_its_user_runs_again() {
+        for with_contents in [true, false] {
+            let disk = with_damaged_only_list(with_contents);
+            repair(&disk);
+            for _ in 0..2 {
+                let plan = collect(&disk, keep(1, Some(0)));
+                assert_eq!(plan.users[0].name, "a project");
+                assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
+                assert!(open(&disk).0.get(&Digest::of(SOURCE)).is_ok());
+            }
+            assert!(is_clean(&disk));
+            uses(&open(&disk).0, "me", &[]);
+            assert_eq!(collect(&disk, keep(1, Some(0))).users[0].name, "me");
+            assert!(open(&disk).0.get(&Digest::of(SOURCE)).is_err());
+        }
     }
 
     #[test]
@@ -542,7 +618,7 @@ mod tests {
             assert_eq!(plan.users[0].kept + plan.users[0].dropped, 3);
             collector(&disk).carry_out(&plan).unwrap();
             assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
-            assert!(open(&disk).0.get(&Digest::of(b"a source that no record names")).is_ok());
+            assert!(open(&disk).0.get(&Digest::of(SOURCE)).is_ok());
         }
     }
 
@@ -550,15 +626,11 @@ mod tests {
     fn repair_makes_a_damaged_list_anew_of_the_sets_that_are_there() {
         for with_contents in [true, false] {
             let disk = with_damaged_list(with_contents);
-            let (store, ledger) = open(&disk);
-            store.verify(&ledger, Look { full: true, repair: true }).unwrap();
-            drop((store, ledger));
-            let plan = collector(&disk).plan(keep(1, Some(0))).unwrap();
-            collector(&disk).carry_out(&plan).unwrap();
+            repair(&disk);
+            collect(&disk, keep(1, Some(0)));
             assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
-            assert!(open(&disk).0.get(&Digest::of(b"a source that no record names")).is_ok());
-            let (store, ledger) = open(&disk);
-            assert!(store.verify(&ledger, Look { full: true, repair: false }).unwrap().is_clean());
+            assert!(open(&disk).0.get(&Digest::of(SOURCE)).is_ok());
+            assert!(is_clean(&disk));
         }
     }
 

@@ -4,8 +4,9 @@
 //! uses what an earlier one used costs nothing; the list of a user's sets is an entry of a segment.
 //!
 //! Invariants: the newest set stands first; no set stands twice. A list that is damaged is never passed over in silence: as
-//! long as no newer one is there it is an error to ask what is used. A newer one that is written in its place has, after the
-//! present set, all sets in the store that no intact list names: what the damaged one held is among them.
+//! long as no newer one is there it is an error to ask what is used. A newer one is written in its place by the next run of
+//! its user, whatever that uses, or by a repair, which need not know whose it is. It has, after the present set, all sets in
+//! the store that no intact list names: what the damaged one held is among them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ const SET_MAGIC: [u8; 4] = *b"HWUE";
 const VERSION: u32 = 1;
 /// More sets than this of one user are not remembered.
 const MAX_SETS: usize = 1000;
+/// Whose a list is that was damaged when no older one was there: its name is known, and not who has that name.
+const SOMEBODY: &str = "a project";
 
 /// What one run needs to be had again without running anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,50 +50,49 @@ impl Store {
     /// # Errors
     /// If it cannot be written and synced.
     pub fn use_now(&self, user: &str, set: &UsedSet) -> Result<(), StoreError> {
+        let name = Digest::of(user.as_bytes());
         let digest = self.put(&encode(SET_MAGIC, set)?)?;
-        let mut uses = match self.list(&name_of(user))? {
-            List::Intact(uses) => uses,
-            List::Nothing => Uses { user: user.to_owned(), sets: Vec::new() },
-            List::Damaged { older, .. } => {
-                let older = older.map_or_else(Vec::new, |older| older.sets);
-                Uses { user: user.to_owned(), sets: self.with_unlisted(older)? }
-            }
+        let list = self.list(&name)?;
+        let mut sets = match &list {
+            List::Nothing => Vec::new(),
+            List::Intact(uses) => uses.sets.clone(),
+            List::Damaged { older, .. } => self.with_unlisted(older.sets.clone())?,
         };
-        if uses.sets.first() == Some(&digest) {
-            return self.commit();
+        sets.retain(|set| *set != digest);
+        sets.insert(0, digest);
+        sets.truncate(MAX_SETS);
+        let uses = Uses { user: user.to_owned(), sets };
+        match list {
+            List::Intact(known) if known == uses => self.commit(),
+            _ => self.write_uses(name, &uses),
         }
-        uses.sets.retain(|set| *set != digest);
-        uses.sets.insert(0, digest);
-        uses.sets.truncate(MAX_SETS);
-        self.write_uses(&uses)
     }
 
-    pub(crate) fn write_uses(&self, uses: &Uses) -> Result<(), StoreError> {
+    /// Writes a list under its name, which need not be that of the user: who that is may be forgotten.
+    pub(crate) fn write_uses(&self, name: Digest, uses: &Uses) -> Result<(), StoreError> {
         let payload = encode(MAGIC, uses)?;
-        self.commit_with(&[NewEntry::new(Kind::Uses, name_of(&uses.user), &payload)])
+        self.commit_with(&[NewEntry::new(Kind::Uses, name, &payload)])
     }
 
-    /// The uses of everybody, in no meaningful order; or which list is damaged, and whose it is if an older one tells.
-    pub(crate) fn all_uses(&self) -> Result<Result<Vec<Uses>, DamagedList>, StoreError> {
+    /// The lists of everybody and their names, in no meaningful order; or which is damaged.
+    pub(crate) fn all_uses(&self) -> Result<Result<Vec<(Digest, Uses)>, DamagedList>, StoreError> {
         let mut all = Vec::new();
         for name in self.segments().names_and_claims(Kind::Uses)? {
             match self.list(&name)? {
-                List::Intact(uses) => all.push(uses),
+                List::Intact(uses) => all.push((name, uses)),
                 List::Nothing => {}
-                List::Damaged { path, older } => {
-                    return Ok(Err(DamagedList { path, user: older.map(|older| older.user) }));
-                }
+                List::Damaged { path, older } => return Ok(Err(DamagedList { path, user: older.user })),
             }
         }
         Ok(Ok(all))
     }
 
-    /// Writes a list anew in the place of each that is damaged, if an older one tells whose it is.
+    /// Writes a list anew in the place of each that is damaged.
     pub(crate) fn mend_uses(&self) -> Result<(), StoreError> {
         for name in self.segments().names_and_claims(Kind::Uses)? {
-            if let List::Damaged { older: Some(older), .. } = self.list(&name)? {
+            if let List::Damaged { older, .. } = self.list(&name)? {
                 let sets = self.with_unlisted(older.sets)?;
-                self.write_uses(&Uses { user: older.user, sets })?;
+                self.write_uses(name, &Uses { user: older.user, sets })?;
             }
         }
         Ok(())
@@ -106,7 +108,9 @@ impl Store {
             Newest::Payload(payload) => List::Intact(decode(MAGIC, &payload)?),
             Newest::Nothing => List::Nothing,
             Newest::Damaged { path, older } => {
-                List::Damaged { path, older: older.and_then(|payload| decode(MAGIC, &payload).ok()) }
+                let older = older.and_then(|payload| decode(MAGIC, &payload).ok());
+                let unknown = || Uses { user: SOMEBODY.to_owned(), sets: Vec::new() };
+                List::Damaged { path, older: older.unwrap_or_else(unknown) }
             }
         })
     }
@@ -145,19 +149,19 @@ impl Store {
 pub(crate) struct DamagedList {
     /// The segment.
     pub(crate) path: PathBuf,
-    /// Whose it is, as an older one says.
-    pub(crate) user: Option<String>,
+    /// Whose it is, as an older one says, or somebody's.
+    pub(crate) user: String,
 }
 
 /// The newest list of a user.
 enum List {
     Intact(Uses),
     Nothing,
-    Damaged { path: PathBuf, older: Option<Uses> },
-}
-
-fn name_of(user: &str) -> Digest {
-    Digest::of(user.as_bytes())
+    /// The older one that is intact, or one of somebody's that is empty.
+    Damaged {
+        path: PathBuf,
+        older: Uses,
+    },
 }
 
 fn encode(magic: [u8; 4], value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
@@ -186,7 +190,7 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         store.use_now("you", &set(&["c"])).unwrap();
         let all = || store.all_uses().unwrap().ok().unwrap();
-        let uses = all().into_iter().find(|uses| uses.user == "me").unwrap();
+        let (_, uses) = all().into_iter().find(|(_, uses)| uses.user == "me").unwrap();
         let sets: Vec<UsedSet> = uses.sets.iter().map(|digest| store.used_set(digest).unwrap()).collect();
         assert_eq!(sets, [set(&["a"]), set(&["a", "b"])]);
         assert_eq!(all().len(), 2);

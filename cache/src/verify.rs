@@ -3,8 +3,8 @@
 //! Does not know who uses what. Reads only, unless it is told to repair.
 //!
 //! Invariants: a full look reads every byte of every blob and every entry, whatever the contents of segments say; what is
-//! found is named; a repair moves away or forgets what is damaged and changes nothing else, so that the next run makes
-//! it again.
+//! found is named; a repair moves away, forgets or cuts off what is damaged, so that the next run makes it again, and before
+//! that writes a list of uses anew in the place of each that is damaged; it changes nothing else.
 
 use std::collections::BTreeSet;
 

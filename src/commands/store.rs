@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
-use headwater_cache::{CollectError, Collector, Dropped, Findings, Keep, Look, Plan, Stats};
+use headwater_cache::{CollectError, Collector, Dropped, Findings, Keep, Look, Plan, Stats, StoreError};
 use headwater_engine::Manifest;
 use serde::Serialize;
 
@@ -263,6 +263,9 @@ fn old_trash(folder: &std::path::Path) -> Vec<PathBuf> {
 fn collect_error(error: CollectError) -> CommandError {
     let hint = match &error {
         CollectError::Busy { .. } => "let the runs and servers that use it end, then collect again",
+        CollectError::Root { source: StoreError::DamagedUses { .. }, .. } => {
+            "`headwater store verify --repair` writes it anew, with all that any run used; then collect again"
+        }
         CollectError::Root { .. } => "run that project once more, then collect again",
         _ => "nothing that runs use was removed; mend the cause and collect again",
     };
