@@ -487,10 +487,13 @@ mod tests {
         assert_eq!(error.to_string(), format!("what you uses cannot be read: blob {set} is not in the store"));
     }
 
+    /// Whether the contents of a segment tell that a damaged list was there, and whether it is the last entry.
+    const PLACES: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
+
     /// Two segments, as of two processes at once: in the first the list of the second run, in the other that of the
     /// third, which names what is the second's too. Damages the newest list; whoever opened the store since knows that it
     /// was there by the contents of the segment, unless these are gone.
-    fn with_damaged_list(with_contents: bool) -> ForgetfulDisk {
+    fn with_damaged_list((with_contents, is_last): (bool, bool)) -> ForgetfulDisk {
         let disk = ForgetfulDisk::new();
         let held = open(&disk);
         record(&held.0, &held.1, "second", 9.0);
@@ -499,7 +502,9 @@ mod tests {
         record(&store, &ledger, "third", 2.0);
         uses(&store, "me", &["third"]);
         uses_all(&store);
-        uses(&store, "you", &["third"]);
+        if !is_last {
+            uses(&store, "you", &["third"]);
+        }
         drop((store, ledger, held));
         damage_list(&disk, "me", with_contents);
         disk
@@ -529,13 +534,15 @@ mod tests {
     }
 
     /// The only list of a user, of a run that kept a source, is damaged.
-    fn with_damaged_only_list(with_contents: bool) -> ForgetfulDisk {
+    fn with_damaged_only_list((with_contents, is_last): (bool, bool)) -> ForgetfulDisk {
         let disk = ForgetfulDisk::new();
         let (store, ledger) = open(&disk);
         record(&store, &ledger, "second", 9.0);
         record(&store, &ledger, "third", 2.0);
         uses_all(&store);
-        uses(&store, "you", &[]);
+        if !is_last {
+            uses(&store, "you", &[]);
+        }
         drop((store, ledger));
         damage_list(&disk, "me", with_contents);
         disk
@@ -568,13 +575,13 @@ mod tests {
 
     #[test]
     fn a_run_that_uses_what_the_last_one_used_writes_a_damaged_list_anew() {
-        for with_contents in [true, false] {
-            let disk = with_damaged_only_list(with_contents);
+        for place in PLACES {
+            let disk = with_damaged_only_list(place);
             assert!(collector(&disk).plan(keep(1, None)).is_err());
             uses_all(&open(&disk).0);
             collect(&disk, keep(1, Some(0)));
             assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
-            let disk = with_damaged_list(with_contents);
+            let disk = with_damaged_list(place);
             uses_all(&open(&disk).0);
             collect(&disk, keep(1, Some(0)));
             assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
@@ -583,8 +590,8 @@ mod tests {
 
     #[test]
     fn repair_keeps_all_that_a_damaged_only_list_may_have_held_until_its_user_runs_again() {
-        for with_contents in [true, false] {
-            let disk = with_damaged_only_list(with_contents);
+        for place in PLACES {
+            let disk = with_damaged_only_list(place);
             repair(&disk);
             for _ in 0..2 {
                 let plan = collect(&disk, keep(1, Some(0)));
@@ -601,8 +608,8 @@ mod tests {
 
     #[test]
     fn a_damaged_list_is_named_and_what_it_may_have_held_is_kept_until_its_user_runs_again() {
-        for with_contents in [true, false] {
-            let disk = with_damaged_list(with_contents);
+        for place in PLACES {
+            let disk = with_damaged_list(place);
             // Once more is no permission, and looking at the store is none.
             for _ in 0..3 {
                 let error = collector(&disk).plan(keep(1, Some(0))).unwrap_err().to_string();
@@ -624,13 +631,33 @@ mod tests {
 
     #[test]
     fn repair_makes_a_damaged_list_anew_of_the_sets_that_are_there() {
-        for with_contents in [true, false] {
-            let disk = with_damaged_list(with_contents);
+        for place in PLACES {
+            let disk = with_damaged_list(place);
             repair(&disk);
-            collect(&disk, keep(1, Some(0)));
+            collect(&disk, keep(2, Some(0)));
             assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
             assert!(open(&disk).0.get(&Digest::of(SOURCE)).is_ok());
             assert!(is_clean(&disk));
+        }
+    }
+
+    #[test]
+    fn a_damaged_list_is_not_cut_off_by_what_is_appended_before_its_user_has_run() {
+        for place in PLACES {
+            for disk in [with_damaged_list(place), with_damaged_only_list(place)] {
+                let processes = [open(&disk), open(&disk)];
+                for (at, (store, ledger)) in processes.iter().enumerate() {
+                    record(store, ledger, &format!("new {at}"), 1.0);
+                }
+                drop(processes);
+                assert!(collector(&disk).plan(keep(1, None)).is_err());
+                uses(&open(&disk).0, "me", &["new 0"]);
+                collect(&disk, keep(3, Some(0)));
+                assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
+                assert!(open(&disk).0.get(&Digest::of(SOURCE)).is_ok());
+                repair(&disk);
+                assert!(is_clean(&disk));
+            }
         }
     }
 

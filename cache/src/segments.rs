@@ -7,7 +7,8 @@
 //! without locks: an entry checks or it does not.
 //!
 //! Invariants: an entry is found only after its file was synced, whoever wrote it, so what is found is durable; what is
-//! read is checked; nothing but bytes after the last good entry is ever cut off, and only by the holder of the lock;
+//! read is checked; nothing but bytes after the last good entry is ever cut off, and only by the holder of the lock, and what
+//! claims to be a list of uses only by a repair, which has written the list anew;
 //! an entry that was found damaged is not found again by this process. After a sync that failed nothing is appended
 //! and nothing newly believed: a second sync would succeed and mean nothing.
 
@@ -441,20 +442,32 @@ impl Segments {
             let damaged: Vec<Head> = heads.into_iter().filter(|head| !good.contains(&head.offset)).collect();
             if repair {
                 damaged.iter().for_each(|head| self.lose(number, head));
-                self.pass_over_damage(number);
+                self.pass_over_damage(number)?;
             }
             verified.push((count, bytes, damaged));
         }
         Ok(verified)
     }
 
-    /// Has those to come not find what was skipped.
-    fn pass_over_damage(&self, number: usize) {
+    /// Has those to come not find what was skipped, and cuts off what is damaged at the end.
+    fn pass_over_damage(&self, number: usize) -> Result<(), SegmentError> {
         let lost = self.lost_of(number);
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        if loaded[number].skipped > 0 {
-            self.index(&mut loaded[number], &lost);
+        let segment = &mut loaded[number];
+        if segment.damaged() == 0 {
+            return Ok(());
         }
+        // What is lost at the end is bytes after the last good entry now. Nothing follows what this process appends.
+        if self.own.load(Ordering::Acquire) != number {
+            let end = segment.end;
+            segment.end = segment.end_without(&lost).min(end);
+            match self.hold(segment)? {
+                Some(file) => cut(&*file, segment)?,
+                None => segment.end = end,
+            }
+        }
+        self.index(segment, &lost);
+        Ok(())
     }
 
     /// Whether an entry of this name is what it was. Nothing is forgotten, whatever is found.
@@ -644,8 +657,28 @@ impl Segments {
         self.begin_new()
     }
 
-    /// Takes over a segment that nobody holds, and mends its end.
+    /// Takes over a segment that nobody holds, and mends its end; `None` also if what is damaged there claims to be a list
+    /// of uses: it would be gone in silence, so a repair is what cuts it off.
     fn take_over(&self, segment: &mut Segment) -> Result<Option<Box<dyn Handle>>, SegmentError> {
+        let Some(file) = self.hold(segment)? else {
+            return Ok(None);
+        };
+        let lost = segment::claims(&*segment.file, &segment.path, segment.end, segment.end + segment.tail)?;
+        if lost.iter().any(|head| head.kind == Kind::Uses) {
+            return Ok(None);
+        }
+        if segment.end == 0 {
+            disk::write(&*file, &segment.path, &segment::header(), 0)?;
+            (segment.end, segment.tail) = (HEADER as u64, 0);
+        }
+        cut(&*file, segment)?;
+        // Whoever made the file may have died before it could sync its name.
+        self.sync_folder()?;
+        Ok(Some(file))
+    }
+
+    /// Locks a segment that nobody else holds, and reads all of it that is an entry.
+    fn hold(&self, segment: &mut Segment) -> Result<Option<Box<dyn Handle>>, SegmentError> {
         let path = segment.path.clone();
         let file = match self.disk.open(&path, Access::Write) {
             // A segment that may not be written, or is gone, is no reason to fail: another will do.
@@ -658,18 +691,7 @@ impl Segments {
             return Ok(None);
         }
         self.catch_up(segment)?;
-        if segment.end == 0 {
-            disk::write(&*file, &path, &segment::header(), 0)?;
-            segment.end = HEADER as u64;
-        }
-        let tail = disk::look_at(&*file, &path)?.bytes.saturating_sub(segment.end);
-        if tail > 0 {
-            disk::set_len(&*file, &path, segment.end)?;
-            segment.skipped += tail;
-            segment.tail = 0;
-        }
-        // Whoever made the file may have died before it could sync its name.
-        self.sync_folder()?;
+        segment.tail = disk::look_at(&*file, &path)?.bytes.saturating_sub(segment.end);
         Ok(Some(file))
     }
 
@@ -754,7 +776,7 @@ impl Segments {
     fn index(&self, segment: &mut Segment, lost: &BTreeSet<u64>) {
         let heads: Vec<Head> = segment.heads().filter(|head| !lost.contains(&head.offset)).copied().collect();
         // Not further than the last entry: it is the one by which they are known to be of this segment.
-        let end = heads.iter().map(Head::end).max().unwrap_or(HEADER as u64);
+        let end = segment.end_without(lost);
         let contents = Contents::new(heads, end);
         let written = Temp::create(&self.disk, &self.tmp, 0o600).and_then(|mut temp| {
             temp.write(&contents.encode())?;
@@ -846,6 +868,12 @@ impl Segment {
         self.skipped + self.tail
     }
 
+    /// End of the last entry that does not lie at one of these offsets.
+    fn end_without(&self, lost: &BTreeSet<u64>) -> u64 {
+        let good = self.heads().filter(|head| !lost.contains(&head.offset));
+        good.map(Head::end).max().unwrap_or(HEADER as u64)
+    }
+
     /// Takes in entries that follow each other, up to `end`.
     fn learn(&mut self, heads: &[Head], end: u64) {
         for head in heads {
@@ -861,6 +889,16 @@ impl Segment {
     fn heads(&self) -> impl Iterator<Item = &Head> {
         self.indexed.heads().iter().chain(self.fresh.values())
     }
+}
+
+/// Cuts off what is behind the last good entry of a segment that is held.
+fn cut(file: &dyn Handle, segment: &mut Segment) -> Result<(), DiskError> {
+    if segment.tail > 0 {
+        disk::set_len(file, &segment.path, segment.end)?;
+        segment.skipped += segment.tail;
+        segment.tail = 0;
+    }
+    Ok(())
 }
 
 /// Looks for entries; what is skipped is looked at again, as a fault that passes is no damage.
