@@ -634,7 +634,7 @@ mod tests {
         for place in PLACES {
             let disk = with_damaged_list(place);
             repair(&disk);
-            collect(&disk, keep(2, Some(0)));
+            collect(&disk, keep(1, Some(0)));
             assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
             assert!(open(&disk).0.get(&Digest::of(SOURCE)).is_ok());
             assert!(is_clean(&disk));
@@ -652,12 +652,64 @@ mod tests {
                 drop(processes);
                 assert!(collector(&disk).plan(keep(1, None)).is_err());
                 uses(&open(&disk).0, "me", &["new 0"]);
-                collect(&disk, keep(3, Some(0)));
+                collect(&disk, keep(2, Some(0)));
                 assert!(is_whole(&disk, "second") && is_whole(&disk, "third"));
                 assert!(open(&disk).0.get(&Digest::of(SOURCE)).is_ok());
                 repair(&disk);
                 assert!(is_clean(&disk));
             }
+        }
+    }
+
+    /// What runs used one after another, until the newest used what the first did; their list is damaged.
+    const RUNS: [&str; 3] = ["first", "second", "third"];
+
+    fn with_damaged_long_list((with_contents, is_last): (bool, bool)) -> ForgetfulDisk {
+        let disk = ForgetfulDisk::new();
+        let (store, ledger) = open(&disk);
+        RUNS.iter().for_each(|name| record(&store, &ledger, name, 1.0));
+        RUNS.iter().chain(&["first"]).for_each(|name| uses(&store, "me", &[name]));
+        if !is_last {
+            uses(&store, "you", &[]);
+        }
+        drop((store, ledger));
+        damage_list(&disk, "me", with_contents);
+        disk
+    }
+
+    fn whole(disk: &ForgetfulDisk) -> [bool; 3] {
+        RUNS.map(|name| is_whole(disk, name))
+    }
+
+    #[test]
+    fn what_a_damaged_list_may_have_held_counts_as_one_run_whatever_its_order_was() {
+        for (place, is_repaired) in PLACES.into_iter().flat_map(|place| [(place, true), (place, false)]) {
+            let disk = with_damaged_long_list(place);
+            if is_repaired {
+                repair(&disk);
+                collect(&disk, keep(1, Some(0)));
+                assert_eq!(whole(&disk), [true, true, true], "{place:?}");
+            }
+            uses(&open(&disk).0, "me", &["second"]);
+            collect(&disk, keep(2, Some(0)));
+            assert_eq!(whole(&disk), [true, true, true], "{place:?}");
+            uses(&open(&disk).0, "me", &["first"]);
+            collect(&disk, keep(2, Some(0)));
+            assert_eq!(whole(&disk), [true, true, false], "{place:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_damaged_list_may_have_held_is_kept_also_when_another_held_it_then() {
+        for place in PLACES {
+            let disk = with_damaged_long_list(place);
+            uses(&open(&disk).0, "you", &["third"]);
+            uses(&open(&disk).0, "me", &["second"]);
+            for names in [&["first"][..], &["second"]] {
+                uses(&open(&disk).0, "you", names);
+            }
+            collect(&disk, keep(2, Some(0)));
+            assert_eq!(whole(&disk), [true, true, true], "{place:?}");
         }
     }
 

@@ -5,8 +5,9 @@
 //!
 //! Invariants: the newest set stands first; no set stands twice. A list that is damaged is never passed over in silence: as
 //! long as no newer one is there it is an error to ask what is used. A newer one is written in its place by the next run of
-//! its user, whatever that uses, or by a repair, which need not know whose it is. It has, after the present set, all sets in
-//! the store that no intact list names: what the damaged one held is among them.
+//! its user, whatever that uses, or by a repair, which need not know whose it is. Which sets the damaged one held, and in what
+//! order, is not known: the new one has, after the present set, one that names what all sets in the store name. It is kept
+//! as long as any set would be that stands at its place, so that nothing which a run used is forgotten before its time.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
-use crate::digest::Digest;
+use crate::digest::{Digest, LENGTH};
 use crate::segment::{Kind, MAX_PAYLOAD};
 use crate::segments::{NewEntry, Newest};
 use crate::store::{Store, StoreError};
@@ -24,6 +25,8 @@ const SET_MAGIC: [u8; 4] = *b"HWUE";
 const VERSION: u32 = 1;
 /// More sets than this of one user are not remembered.
 const MAX_SETS: usize = 1000;
+/// Sets that stand in for a damaged list have no more keys and blobs than this together: an entry can hold it.
+const MAX_NAMES: usize = MAX_PAYLOAD / LENGTH - 1024;
 /// Whose a list is that was damaged when no older one was there: its name is known, and not who has that name.
 const SOMEBODY: &str = "a project";
 
@@ -34,6 +37,14 @@ pub struct UsedSet {
     pub keys: BTreeSet<Digest>,
     /// Blobs that no record names, such as kept sources.
     pub blobs: BTreeSet<Digest>,
+}
+
+impl UsedSet {
+    /// How many keys and blobs this and the other have together.
+    fn with(&self, other: &UsedSet) -> usize {
+        let new = other.keys.difference(&self.keys).count() + other.blobs.difference(&self.blobs).count();
+        self.keys.len() + self.blobs.len() + new
+    }
 }
 
 /// The sets of one user.
@@ -56,7 +67,7 @@ impl Store {
         let mut sets = match &list {
             List::Nothing => Vec::new(),
             List::Intact(uses) => uses.sets.clone(),
-            List::Damaged { older, .. } => self.with_unlisted(older.sets.clone())?,
+            List::Damaged { older, .. } => self.mended(&older.sets)?,
         };
         sets.retain(|set| *set != digest);
         sets.insert(0, digest);
@@ -91,7 +102,7 @@ impl Store {
     pub(crate) fn mend_uses(&self) -> Result<(), StoreError> {
         for name in self.segments().names_and_claims(Kind::Uses)? {
             if let List::Damaged { older, .. } = self.list(&name)? {
-                let sets = self.with_unlisted(older.sets)?;
+                let sets = self.mended(&older.sets)?;
                 self.write_uses(name, &Uses { user: older.user, sets })?;
             }
         }
@@ -115,16 +126,21 @@ impl Store {
         })
     }
 
-    /// The sets that no intact list names, then these.
-    fn with_unlisted(&self, older: Vec<Digest>) -> Result<Vec<Digest>, StoreError> {
-        let mut listed: BTreeSet<Digest> = older.iter().copied().collect();
-        for name in self.segments().names(Kind::Uses) {
-            if let List::Intact(uses) = self.list(&name)? {
-                listed.extend(uses.sets);
+    /// What stands in the place of a damaged list: as its newest set what all sets in the store name together, then those
+    /// of an older list.
+    fn mended(&self, older: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        let mut together = Vec::new();
+        for digest in self.sets()? {
+            join(&mut together, self.used_set(&digest)?, MAX_NAMES);
+        }
+        let put = |set: &UsedSet| self.put(&encode(SET_MAGIC, set)?);
+        let mut sets = together.iter().map(put).collect::<Result<Vec<Digest>, StoreError>>()?;
+        for set in older {
+            if !sets.contains(set) {
+                sets.push(*set);
             }
         }
-        let unlisted = self.sets()?.into_iter().filter(|set| !listed.contains(set));
-        Ok(unlisted.chain(older).collect())
+        Ok(sets)
     }
 
     /// Every blob that is a set, in order; what cannot be read is none. Looks at all blobs.
@@ -162,6 +178,17 @@ enum List {
         path: PathBuf,
         older: Uses,
     },
+}
+
+/// Takes a set into the last of these, as long as that has no more than so many keys and blobs.
+fn join(together: &mut Vec<UsedSet>, set: UsedSet, max: usize) {
+    match together.last_mut() {
+        Some(last) if last.with(&set) <= max => {
+            last.keys.extend(set.keys);
+            last.blobs.extend(set.blobs);
+        }
+        _ => together.push(set),
+    }
 }
 
 fn encode(magic: [u8; 4], value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
@@ -215,5 +242,18 @@ mod tests {
     fn an_encoding_never_changes_within_a_version() {
         let bytes = encode(SET_MAGIC, &set(&["a", "b"])).unwrap();
         assert_eq!(Digest::of(&bytes).to_string(), "29e8267bbc150c53814cdf7a7924bbed22374266551831ffe4fb452fea79131e");
+    }
+
+    #[test]
+    fn sets_are_joined_as_long_as_an_entry_can_hold_them() {
+        let mut together = Vec::new();
+        for names in [&["a", "b"][..], &["b", "c"], &["d"], &["a", "b", "d"]] {
+            join(&mut together, set(names), 3);
+        }
+        assert_eq!(together, [set(&["a", "b", "c"]), set(&["a", "b", "d"])]);
+        let name = |at: usize| Digest::from_bytes(std::array::from_fn(|i| (at >> (8 * i.min(7))) as u8));
+        let most = UsedSet { keys: (0..MAX_NAMES).map(name).collect(), blobs: BTreeSet::new() };
+        let bytes = encode(SET_MAGIC, &most).unwrap();
+        assert_eq!(decode::<UsedSet>(SET_MAGIC, &bytes).unwrap().keys.len(), MAX_NAMES);
     }
 }
