@@ -219,6 +219,8 @@ pub(crate) struct Scan {
     pub(crate) end: u64,
     /// Damaged bytes that good entries follow.
     pub(crate) skipped: u64,
+    /// Where the first of them begin.
+    pub(crate) gap: Option<u64>,
 }
 
 /// Looks at the header of a segment.
@@ -244,6 +246,9 @@ pub(crate) fn scan(file: &dyn Handle, path: &Path, begin: u64, length: u64) -> R
         match window.entry(at).map_err(failed("read", path))? {
             None => at += ALIGNMENT,
             Some(head) => {
+                if at > scan.end {
+                    scan.gap.get_or_insert(scan.end);
+                }
                 scan.skipped += at - scan.end;
                 at = head.end();
                 scan.end = at;

@@ -8,7 +8,8 @@
 //!
 //! Invariants: an entry is found only after its file was synced, whoever wrote it, so what is found is durable; what is
 //! read is checked; nothing but bytes after the last good entry is ever cut off, and only by the holder of the lock, and what
-//! claims to be a list of uses only by a repair, which has written the list anew;
+//! claims to be a list of uses only by a repair, which has written the list anew; contents never lead past damage before a
+//! repair, so that whoever opens the segment sees it;
 //! an entry that was found damaged is not found again by this process. After a sync that failed nothing is appended
 //! and nothing newly believed: a second sync would succeed and mean nothing.
 
@@ -160,6 +161,8 @@ struct Segment {
     end: u64,
     /// Damaged bytes that good entries follow, or that were cut off.
     skipped: u64,
+    /// Where the first of them begin that were skipped and not repaired since: contents lead so far.
+    gap: Option<u64>,
     /// Bytes after the last good entry that nobody is about to make an entry of.
     tail: u64,
 }
@@ -460,12 +463,13 @@ impl Segments {
         // What is lost at the end is bytes after the last good entry now. Nothing follows what this process appends.
         if self.own.load(Ordering::Acquire) != number {
             let end = segment.end;
-            segment.end = segment.end_without(&lost).min(end);
+            segment.end = end_of(segment.heads().filter(|head| !lost.contains(&head.offset))).min(end);
             match self.hold(segment)? {
                 Some(file) => cut(&*file, segment)?,
                 None => segment.end = end,
             }
         }
+        segment.gap = None;
         self.index(segment, &lost);
         Ok(())
     }
@@ -602,11 +606,9 @@ impl Segments {
             segment.indexed = indexed;
         }
         self.meet();
-        let skipped = segment.skipped;
         self.catch_up(&mut segment)?;
-        // What is damaged stays in sight until it is repaired: contents would lead past it.
-        let is_whole = segment.skipped == skipped;
-        if is_whole && segment.fresh.len() * STALE_SHARE > segment.indexed.heads().len() {
+        let lacking = segment.fresh.values().filter(|head| segment.is_in_reach(head)).count();
+        if lacking * STALE_SHARE > segment.indexed.heads().len() {
             self.index(&mut segment, &BTreeSet::new());
         }
         Ok(Some(segment))
@@ -629,6 +631,7 @@ impl Segments {
             self.sync(&*segment.file, &segment.path, "sync")?;
             segment.learn(&scan.heads, scan.end);
             segment.skipped += scan.skipped;
+            segment.gap = segment.gap.or(scan.gap);
             self.meet();
         }
         let tail = length.saturating_sub(segment.end);
@@ -771,19 +774,21 @@ impl Segments {
         self.lock_lost().range((number, 0)..=(number, u64::MAX)).map(|((_, offset), _)| *offset).collect()
     }
 
-    /// Writes the contents of a segment beside it. They are an index: if that fails, the segment is looked through
-    /// again the next time, and if they are torn, they are none.
+    /// Writes the contents of a segment beside it, up to what is damaged: that stays in sight until it is repaired. They are
+    /// an index: if that fails, the segment is looked through again the next time, and if they are torn, they are none.
     fn index(&self, segment: &mut Segment, lost: &BTreeSet<u64>) {
-        let heads: Vec<Head> = segment.heads().filter(|head| !lost.contains(&head.offset)).copied().collect();
+        let good = |head: &&Head| segment.is_in_reach(head) && !lost.contains(&head.offset);
+        let heads: Vec<Head> = segment.heads().filter(good).copied().collect();
         // Not further than the last entry: it is the one by which they are known to be of this segment.
-        let end = segment.end_without(lost);
+        let end = end_of(heads.iter());
         let contents = Contents::new(heads, end);
         let written = Temp::create(&self.disk, &self.tmp, 0o600).and_then(|mut temp| {
             temp.write(&contents.encode())?;
             temp.place(&contents_path(&segment.path))
         });
         if written.is_ok() {
-            segment.fresh.clear();
+            let gap = segment.gap;
+            segment.fresh.retain(|_, head| gap.is_some_and(|gap| head.offset >= gap));
             segment.indexed = contents;
         }
     }
@@ -831,7 +836,7 @@ impl Segments {
 impl Segment {
     fn unread(path: PathBuf, file: Arc<dyn Handle>) -> Segment {
         let (indexed, fresh) = (Contents::default(), HashMap::default());
-        Segment { path, file, may_grow: true, indexed, fresh, end: 0, skipped: 0, tail: 0 }
+        Segment { path, file, may_grow: true, indexed, fresh, end: 0, skipped: 0, gap: None, tail: 0 }
     }
 
     /// Looks at the header, unless that was done; `false` if there is none yet.
@@ -861,6 +866,7 @@ impl Segment {
     fn forget(&mut self) {
         self.indexed = Contents::default();
         self.fresh.clear();
+        self.gap = None;
         self.end = 0;
     }
 
@@ -868,10 +874,9 @@ impl Segment {
         self.skipped + self.tail
     }
 
-    /// End of the last entry that does not lie at one of these offsets.
-    fn end_without(&self, lost: &BTreeSet<u64>) -> u64 {
-        let good = self.heads().filter(|head| !lost.contains(&head.offset));
-        good.map(Head::end).max().unwrap_or(HEADER as u64)
+    /// Whether contents may say where this lies: nothing is damaged before it that was not repaired.
+    fn is_in_reach(&self, head: &Head) -> bool {
+        self.gap.is_none_or(|gap| head.offset < gap)
     }
 
     /// Takes in entries that follow each other, up to `end`.
@@ -889,6 +894,11 @@ impl Segment {
     fn heads(&self) -> impl Iterator<Item = &Head> {
         self.indexed.heads().iter().chain(self.fresh.values())
     }
+}
+
+/// End of the last of these entries.
+fn end_of<'h>(heads: impl Iterator<Item = &'h Head>) -> u64 {
+    heads.map(Head::end).max().unwrap_or(HEADER as u64)
 }
 
 /// Cuts off what is behind the last good entry of a segment that is held.

@@ -505,3 +505,56 @@ fn a_new_segment_survives_any_crash_after_its_first_append() {
         assert_eq!(found(&open_on(Arc::new(crashed))).len(), 2);
     }
 }
+
+fn list<'a>(payload: &'a [u8]) -> NewEntry<'a> {
+    NewEntry::new(Kind::Uses, Digest::of(b"me"), payload)
+}
+
+fn newest(segments: &Segments) -> Newest {
+    segments.newest(Kind::Uses, &Digest::of(b"me")).unwrap()
+}
+
+/// Damages the payload that is these bytes.
+fn damage(path: &Path, payload: &[u8]) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = bytes.windows(payload.len()).position(|part| part == payload).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn contents_never_lead_past_damage_that_was_not_repaired() {
+    let bench = Bench::new();
+    let segments = bench.segments();
+    segments.append(&[record("a", b"before"), list(b"a list")]).unwrap();
+    put(&segments, &THREE).unwrap();
+    drop(segments);
+    damage(&bench.path(), b"a list");
+    let is_in_sight = |segments: &Segments| {
+        assert!(matches!(newest(segments), Newest::Damaged { older: None, .. }));
+        assert_eq!(segments.damage().len(), 1);
+    };
+    is_in_sight(&bench.segments());
+
+    // Another entry is found damaged.
+    let segments = bench.segments();
+    damage(&bench.path(), b"first");
+    assert_eq!(found(&segments), sorted(&THREE[1..]));
+    is_in_sight(&bench.segments());
+
+    // The segment is full.
+    let segments = Segments { roll_after: 1 << 10, ..bench.segments() };
+    put(&segments, &[&[7; 1 << 10]]).unwrap();
+    drop(segments);
+    is_in_sight(&bench.segments());
+    assert_eq!(get(&bench.segments(), "a"), Found::Payload(b"before".to_vec()));
+
+    let segments = bench.segments();
+    segments.append(&[list(b"another")]).unwrap();
+    segments.verify(true).unwrap();
+    drop(segments);
+    let repaired = bench.segments();
+    assert_eq!(newest(&repaired), Newest::Payload(b"another".to_vec()));
+    assert!(repaired.damage().is_empty());
+    assert_eq!(found(&repaired).len(), 3);
+}
