@@ -251,9 +251,8 @@ impl Segments {
             }
         }
         let generation = intact.as_ref().map(|(generation, _)| *generation);
-        let newer =
-            |(head, _): &(Head, PathBuf)| (head.kind, head.name) == (kind, *name) && Some(head.generation) > generation;
-        let claimed = self.claims()?.into_iter().find(newer).map(|(_, path)| path);
+        let claimed = self.newest_claim(kind, name)?.filter(|(head, _)| Some(head.generation) > generation);
+        let claimed = claimed.map(|(_, path)| path);
         let older = intact.map(|(_, payload)| payload);
         Ok(match (damaged.or(claimed), older) {
             (Some(path), older) => Newest::Damaged { path, older },
@@ -266,6 +265,11 @@ impl Segments {
     pub(crate) fn names_and_claims(&self, kind: Kind) -> Result<BTreeSet<Digest>, SegmentError> {
         let claims = self.claims()?.into_iter().filter(|(head, _)| head.kind == kind).map(|(head, _)| head.name);
         Ok(self.names(kind).into_iter().chain(claims).collect())
+    }
+
+    fn newest_claim(&self, kind: Kind, name: &Digest) -> Result<Option<(Head, PathBuf)>, SegmentError> {
+        let ours = |(head, _): &(Head, PathBuf)| (head.kind, head.name) == (kind, *name);
+        Ok(self.claims()?.into_iter().filter(ours).max_by_key(|(head, _)| head.generation))
     }
 
     /// What damaged bytes claim to be, and the files in which they lie: their prefix is there, and so many bytes.
@@ -724,7 +728,10 @@ impl Segments {
         let (mut bytes, mut heads) = (Vec::new(), Vec::with_capacity(entries.len()));
         for entry in entries {
             let at = begin + bytes.len() as u64;
-            let generation = entry.generation.unwrap_or_else(|| self.next_generation(entry));
+            let generation = match entry.generation {
+                Some(generation) => generation,
+                None => self.next_generation(entry)?,
+            };
             heads.push(segment::encode(entry.kind, &entry.name, generation, entry.payload, at, &mut bytes));
         }
         let written = disk::write(&*held.file, &path, &bytes, begin).map_err(SegmentError::from);
@@ -739,15 +746,15 @@ impl Segments {
         Ok(end)
     }
 
-    /// A record that is written now counts more than those of its key before it.
-    fn next_generation(&self, entry: &NewEntry) -> u32 {
-        match entry.kind {
-            Kind::Blob => 0,
-            Kind::Record | Kind::Uses => {
-                let last = self.places(entry.kind, &entry.name).first().map(|(_, head)| head.generation);
-                last.map_or(0, |last| last.saturating_add(1))
-            }
+    /// A record or list that is written now counts more than those of its name before it, also than what damaged bytes
+    /// claim to be one.
+    fn next_generation(&self, entry: &NewEntry) -> Result<u32, SegmentError> {
+        if entry.kind == Kind::Blob {
+            return Ok(0);
         }
+        let known = self.places(entry.kind, &entry.name).first().map(|(_, head)| head.generation);
+        let claimed = self.newest_claim(entry.kind, &entry.name)?.map(|(head, _)| head.generation);
+        Ok(known.max(claimed).map_or(0, |last| last.saturating_add(1)))
     }
 
     /// Lets go of a full segment.

@@ -558,3 +558,23 @@ fn contents_never_lead_past_damage_that_was_not_repaired() {
     assert!(repaired.damage().is_empty());
     assert_eq!(found(&repaired).len(), 3);
 }
+
+#[test]
+fn a_list_that_is_written_anew_outranks_all_that_damaged_bytes_claim_to_be() {
+    let bench = Bench::new();
+    let segments = bench.segments();
+    for payload in [b"list 0", b"list 1", b"list 2"] {
+        segments.append(&[list(payload)]).unwrap();
+    }
+    put(&segments, &THREE).unwrap();
+    drop(segments);
+    damage(&bench.path(), b"list 1");
+    damage(&bench.path(), b"list 2");
+    let segments = bench.segments();
+    assert!(matches!(newest(&segments), Newest::Damaged { older: Some(payload), .. } if payload == b"list 0"));
+    segments.append(&[list(b"list 3")]).unwrap();
+    drop(segments);
+    for _ in 0..2 {
+        assert_eq!(newest(&bench.segments()), Newest::Payload(b"list 3".to_vec()));
+    }
+}
