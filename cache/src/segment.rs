@@ -221,6 +221,8 @@ pub(crate) struct Scan {
     pub(crate) skipped: u64,
     /// Where the first of them begin.
     pub(crate) gap: Option<u64>,
+    /// What bytes that are in no good entry claim to be. Of what claims to be longer than the file, an entry was never whole.
+    pub(crate) claims: Vec<Head>,
 }
 
 /// Looks at the header of a segment.
@@ -243,9 +245,13 @@ pub(crate) fn scan(file: &dyn Handle, path: &Path, begin: u64, length: u64) -> R
     let mut scan = Scan { end: begin, ..Scan::default() };
     let mut at = begin;
     while at < length {
-        match window.entry(at).map_err(failed("read", path))? {
-            None => at += ALIGNMENT,
-            Some(head) => {
+        match window.look(at).map_err(failed("read", path))? {
+            Seen::Nothing => at += ALIGNMENT,
+            Seen::Claim(head) => {
+                scan.claims.push(head);
+                at += ALIGNMENT;
+            }
+            Seen::Entry(head) => {
                 if at > scan.end {
                     scan.gap.get_or_insert(scan.end);
                 }
@@ -259,23 +265,13 @@ pub(crate) fn scan(file: &dyn Handle, path: &Path, begin: u64, length: u64) -> R
     Ok(scan)
 }
 
-/// What bytes between good entries claim to be; of what claims to be longer than the file, an entry was never whole.
-pub(crate) fn claims(file: &dyn Handle, path: &Path, begin: u64, length: u64) -> Result<Vec<Head>, DiskError> {
-    let mut window = Window { file, length, start: 0, bytes: Vec::new() };
-    let mut claims = Vec::new();
-    let mut at = begin;
-    while at < length {
-        let entry = window.entry(at).map_err(failed("read", path))?;
-        if entry.is_none()
-            && let Some(prefix) = window.slice(at, PREFIX).map_err(failed("read", path))?
-            && let Some(head) = prefix.first_chunk().and_then(|prefix| claimed(prefix, at))
-            && head.end() <= length
-        {
-            claims.push(head);
-        }
-        at = entry.map_or(at + ALIGNMENT, |head| head.end());
-    }
-    Ok(claims)
+/// What lies at some offset.
+enum Seen {
+    /// An entry that checks.
+    Entry(Head),
+    /// What was to be one: its prefix is there, and so many bytes, and they do not check.
+    Claim(Head),
+    Nothing,
 }
 
 /// A part of a file in memory that moves on as it is asked for what lies outside of it.
@@ -288,17 +284,19 @@ struct Window<'f> {
 }
 
 impl Window<'_> {
-    /// The entry at `at`, if there is one and it checks.
-    fn entry(&mut self, at: u64) -> io::Result<Option<Head>> {
+    fn look(&mut self, at: u64) -> io::Result<Seen> {
         let Some(prefix) = self.slice(at, PREFIX)? else {
-            return Ok(None);
+            return Ok(Seen::Nothing);
         };
         let prefix: [u8; PREFIX] = prefix.try_into().expect("a slice has the length that was asked for");
         let Some(head) = claimed(&prefix, at) else {
-            return Ok(None);
+            return Ok(Seen::Nothing);
         };
-        let payload = self.slice(at + PREFIX as u64, head.length as usize)?;
-        Ok(payload.filter(|payload| checks(&head, &prefix, payload)).map(|_| head))
+        Ok(match self.slice(at + PREFIX as u64, head.length as usize)? {
+            Some(payload) if checks(&head, &prefix, payload) => Seen::Entry(head),
+            Some(_) => Seen::Claim(head),
+            None => Seen::Nothing,
+        })
     }
 
     /// `count` bytes at offset `at`; `None` beyond the end of the file.

@@ -163,6 +163,8 @@ struct Segment {
     skipped: u64,
     /// Where the first of them begin that were skipped and not repaired since: contents lead so far.
     gap: Option<u64>,
+    /// What claims to be an entry in what was skipped, and behind the last good entry.
+    claims: Vec<Head>,
     /// Bytes after the last good entry that nobody is about to make an entry of.
     tail: u64,
 }
@@ -237,7 +239,7 @@ impl Segments {
 
     /// The payload of the newest entry of a name, checked. One that is damaged is not forgotten, and damaged bytes that
     /// claim to be a newer entry are one too.
-    pub(crate) fn newest(&self, kind: Kind, name: &Digest) -> Result<Newest, SegmentError> {
+    pub(crate) fn newest(&self, kind: Kind, name: &Digest) -> Result<Newest, DiskError> {
         let mut damaged = None;
         let mut intact = None;
         for (number, head) in self.places(kind, name) {
@@ -251,7 +253,7 @@ impl Segments {
             }
         }
         let generation = intact.as_ref().map(|(generation, _)| *generation);
-        let claimed = self.newest_claim(kind, name)?.filter(|(head, _)| Some(head.generation) > generation);
+        let claimed = self.newest_claim(kind, name).filter(|(head, _)| Some(head.generation) > generation);
         let claimed = claimed.map(|(_, path)| path);
         let older = intact.map(|(_, payload)| payload);
         Ok(match (damaged.or(claimed), older) {
@@ -262,30 +264,20 @@ impl Segments {
     }
 
     /// The names of all entries of a kind, and of what damaged bytes claim to be one.
-    pub(crate) fn names_and_claims(&self, kind: Kind) -> Result<BTreeSet<Digest>, SegmentError> {
-        let claims = self.claims()?.into_iter().filter(|(head, _)| head.kind == kind).map(|(head, _)| head.name);
-        Ok(self.names(kind).into_iter().chain(claims).collect())
+    pub(crate) fn names_and_claims(&self, kind: Kind) -> BTreeSet<Digest> {
+        let mut names = self.names(kind);
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let claims = loaded.iter().flat_map(Segment::claims).filter(|head| head.kind == kind);
+        names.extend(claims.map(|head| head.name));
+        names
     }
 
-    fn newest_claim(&self, kind: Kind, name: &Digest) -> Result<Option<(Head, PathBuf)>, SegmentError> {
-        let ours = |(head, _): &(Head, PathBuf)| (head.kind, head.name) == (kind, *name);
-        Ok(self.claims()?.into_iter().filter(ours).max_by_key(|(head, _)| head.generation))
-    }
-
-    /// What damaged bytes claim to be, and the files in which they lie: their prefix is there, and so many bytes.
-    fn claims(&self) -> Result<Vec<(Head, PathBuf)>, SegmentError> {
-        let damaged: Vec<(Arc<dyn Handle>, PathBuf)> = {
-            let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-            let damaged = loaded.iter().filter(|segment| segment.damaged() > 0);
-            damaged.map(|segment| (segment.file.clone(), segment.path.clone())).collect()
-        };
-        let mut claims = Vec::new();
-        for (file, path) in damaged {
-            let length = disk::look_at(&*file, &path)?.bytes;
-            let heads = segment::claims(&*file, &path, HEADER as u64, length)?;
-            claims.extend(heads.into_iter().map(|head| (head, path.clone())));
-        }
-        Ok(claims)
+    /// The newest entry of a name that damaged bytes claim to be, and the file in which they lie.
+    fn newest_claim(&self, kind: Kind, name: &Digest) -> Option<(Head, PathBuf)> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let claims = loaded.iter().flat_map(|segment| segment.claims().map(|head| (*head, &segment.path)));
+        let ours = claims.filter(|(head, _)| (head.kind, head.name) == (kind, *name));
+        ours.max_by_key(|(head, _)| head.generation).map(|(head, path)| (head, path.clone()))
     }
 
     /// What `take` makes of the payloads of many entries, checked, in no order. They are read as they lie, many with one
@@ -474,6 +466,7 @@ impl Segments {
             }
         }
         segment.gap = None;
+        segment.claims.clear();
         self.index(segment, &lost);
         Ok(())
     }
@@ -626,6 +619,7 @@ impl Segments {
             segment.forget();
             self.meet();
         }
+        segment.forget_tail();
         if !segment.has_header()? || length <= segment.end {
             return Ok(());
         }
@@ -638,6 +632,7 @@ impl Segments {
             segment.gap = segment.gap.or(scan.gap);
             self.meet();
         }
+        segment.claims.extend(scan.claims);
         let tail = length.saturating_sub(segment.end);
         segment.tail = if tail > 0 && self.is_abandoned(segment) { tail } else { 0 };
         Ok(())
@@ -670,13 +665,13 @@ impl Segments {
         let Some(file) = self.hold(segment)? else {
             return Ok(None);
         };
-        let lost = segment::claims(&*segment.file, &segment.path, segment.end, segment.end + segment.tail)?;
-        if lost.iter().any(|head| head.kind == Kind::Uses) {
+        if segment.claims.iter().any(|head| head.kind == Kind::Uses && head.offset >= segment.end) {
             return Ok(None);
         }
         if segment.end == 0 {
             disk::write(&*file, &segment.path, &segment::header(), 0)?;
-            (segment.end, segment.tail) = (HEADER as u64, 0);
+            segment.end = HEADER as u64;
+            segment.forget_tail();
         }
         cut(&*file, segment)?;
         // Whoever made the file may have died before it could sync its name.
@@ -728,10 +723,7 @@ impl Segments {
         let (mut bytes, mut heads) = (Vec::new(), Vec::with_capacity(entries.len()));
         for entry in entries {
             let at = begin + bytes.len() as u64;
-            let generation = match entry.generation {
-                Some(generation) => generation,
-                None => self.next_generation(entry)?,
-            };
+            let generation = entry.generation.unwrap_or_else(|| self.next_generation(entry));
             heads.push(segment::encode(entry.kind, &entry.name, generation, entry.payload, at, &mut bytes));
         }
         let written = disk::write(&*held.file, &path, &bytes, begin).map_err(SegmentError::from);
@@ -748,13 +740,13 @@ impl Segments {
 
     /// A record or list that is written now counts more than those of its name before it, also than what damaged bytes
     /// claim to be one.
-    fn next_generation(&self, entry: &NewEntry) -> Result<u32, SegmentError> {
+    fn next_generation(&self, entry: &NewEntry) -> u32 {
         if entry.kind == Kind::Blob {
-            return Ok(0);
+            return 0;
         }
         let known = self.places(entry.kind, &entry.name).first().map(|(_, head)| head.generation);
-        let claimed = self.newest_claim(entry.kind, &entry.name)?.map(|(head, _)| head.generation);
-        Ok(known.max(claimed).map_or(0, |last| last.saturating_add(1)))
+        let claimed = self.newest_claim(entry.kind, &entry.name).map(|(head, _)| head.generation);
+        known.max(claimed).map_or(0, |last| last.saturating_add(1))
     }
 
     /// Lets go of a full segment.
@@ -842,8 +834,8 @@ impl Segments {
 
 impl Segment {
     fn unread(path: PathBuf, file: Arc<dyn Handle>) -> Segment {
-        let (indexed, fresh) = (Contents::default(), HashMap::default());
-        Segment { path, file, may_grow: true, indexed, fresh, end: 0, skipped: 0, gap: None, tail: 0 }
+        let (indexed, fresh, claims) = (Contents::default(), HashMap::default(), Vec::new());
+        Segment { path, file, may_grow: true, indexed, fresh, end: 0, skipped: 0, gap: None, claims, tail: 0 }
     }
 
     /// Looks at the header, unless that was done; `false` if there is none yet.
@@ -874,7 +866,19 @@ impl Segment {
         self.indexed = Contents::default();
         self.fresh.clear();
         self.gap = None;
+        self.claims.clear();
         self.end = 0;
+    }
+
+    /// What follows the last good entry is looked at anew each time.
+    fn forget_tail(&mut self) {
+        self.claims.retain(|claim| claim.offset < self.end);
+        self.tail = 0;
+    }
+
+    /// What damaged bytes claim to be; what somebody may be about to write is not damaged.
+    fn claims(&self) -> impl Iterator<Item = &Head> {
+        self.claims.iter().filter(|claim| claim.offset < self.end || self.tail > 0)
     }
 
     fn damaged(&self) -> u64 {
@@ -913,7 +917,7 @@ fn cut(file: &dyn Handle, segment: &mut Segment) -> Result<(), DiskError> {
     if segment.tail > 0 {
         disk::set_len(file, &segment.path, segment.end)?;
         segment.skipped += segment.tail;
-        segment.tail = 0;
+        segment.forget_tail();
     }
     Ok(())
 }

@@ -578,3 +578,29 @@ fn a_list_that_is_written_anew_outranks_all_that_damaged_bytes_claim_to_be() {
         assert_eq!(newest(&bench.segments()), Newest::Payload(b"list 3".to_vec()));
     }
 }
+
+#[test]
+fn what_damaged_bytes_claim_to_be_is_known_without_reading_them_again() {
+    let bench = Bench::new();
+    let segments = bench.segments();
+    segments.append(&[list(b"list 0")]).unwrap();
+    segments.append(&[list(b"list 1")]).unwrap();
+    put(&segments, &THREE).unwrap();
+    drop(segments);
+    damage(&bench.path(), b"list 1");
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = reads.clone();
+    let count = move |call: &Call| {
+        counted.fetch_add(usize::from(call.operation == "read_at"), Ordering::SeqCst);
+        None
+    };
+    let folder = bench.folder.path().to_owned();
+    let disk = FailingDisk::new(Arc::new(RealDisk), count);
+    let segments = Segments::open(Arc::new(disk), folder.clone(), folder).unwrap();
+    let before = reads.load(Ordering::SeqCst);
+    assert_eq!(segments.names_and_claims(Kind::Uses).len(), 1);
+    assert_eq!(reads.load(Ordering::SeqCst), before);
+    // The older one alone is read.
+    assert!(matches!(newest(&segments), Newest::Damaged { older: Some(payload), .. } if payload == b"list 0"));
+    assert_eq!(reads.load(Ordering::SeqCst), before + 1);
+}

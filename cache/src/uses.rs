@@ -88,7 +88,7 @@ impl Store {
     /// The lists of everybody and their names, in no meaningful order; or which is damaged.
     pub(crate) fn all_uses(&self) -> Result<Result<Vec<(Digest, Uses)>, DamagedList>, StoreError> {
         let mut all = Vec::new();
-        for name in self.segments().names_and_claims(Kind::Uses)? {
+        for name in self.segments().names_and_claims(Kind::Uses) {
             match self.list(&name)? {
                 List::Intact(uses) => all.push((name, uses)),
                 List::Nothing => {}
@@ -100,7 +100,7 @@ impl Store {
 
     /// Writes a list anew in the place of each that is damaged.
     pub(crate) fn mend_uses(&self) -> Result<(), StoreError> {
-        for name in self.segments().names_and_claims(Kind::Uses)? {
+        for name in self.segments().names_and_claims(Kind::Uses) {
             if let List::Damaged { older, .. } = self.list(&name)? {
                 let sets = self.mended(&older.sets)?;
                 self.write_uses(name, &Uses { user: older.user, sets })?;
