@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use headwater_cache::{Claim, Record};
-use headwater_engine::{Event, Failure, Options, Outcome};
+use headwater_cache::{Claim, Claims, Digest, Record};
+use headwater_engine::{Event, Failure, NodeId, Options, Outcome};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -35,6 +35,20 @@ fn run_until_waiting(bench: &mut Bench, drafts: &[Draft], count: usize, mut let_
             }
         }
     })
+}
+
+/// Whether something comes true before a test has paused for so long that it never will.
+fn comes_true(mut fact: impl FnMut() -> bool) -> bool {
+    (0..60_000).any(|_| {
+        thread::sleep(Duration::from_millis(1));
+        fact()
+    })
+}
+
+/// Lets go of a claim and stays until it has come to who waits for it. While an event is told, the run cannot let go of it.
+fn hand_over(claim: &mut Option<Claim>, claims: &Claims, key: &Digest) {
+    drop(claim.take());
+    assert!(comes_true(|| claims.try_claim(key).unwrap().is_none()));
 }
 
 #[test]
@@ -78,7 +92,7 @@ fn a_forced_node_waits_and_runs_nonetheless() {
     two.run(std::slice::from_ref(&make));
     let mut claim = two.claims.try_claim(&two.key(&make).0).unwrap();
     assert!(claim.is_some());
-    let forced = Options { forced: vec![headwater_engine::NodeId(0)], ..options() };
+    let forced = Options { forced: vec![NodeId(0)], ..options() };
     let told = one.watch(&[make], &forced, &mut |event| {
         if matches!(event, Event::Waiting { .. }) {
             claim = None;
@@ -142,34 +156,34 @@ fn at_most_so_many_nodes_wait_at_once() {
 #[test]
 fn a_claim_that_comes_while_what_the_node_reads_is_made_anew_is_let_go() {
     let mut bench = Bench::new(&[]);
-    let two = Arc::new(bench.other());
-    let held: Arc<Mutex<Option<Claim>>> = Arc::default();
-    let calls = AtomicUsize::new(0);
+    let claims = bench.other().claims;
+    let (calls, has_come) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
     let wait = stage("wait").after("make").work(|work| work.put(&work.read()?));
     // The key of what waits, from a run of it elsewhere.
     let key = Bench::new(&[]).run(&[stage("make").work(|work| work.put("bytes")), wait.clone()]).finishes["wait"].key;
     let key = key.unwrap().0;
     let make = stage("make").work({
-        let (two, held) = (two.clone(), held.clone());
+        let (claims, has_come) = (claims.clone(), has_come.clone());
         move |work| {
             if calls.fetch_add(1, Ordering::SeqCst) == 1 {
-                drop(held.lock().unwrap().take());
-                let is_free = || {
-                    thread::sleep(Duration::from_millis(1));
-                    two.claims.try_claim(&key).unwrap().is_some()
-                };
-                // It comes to who waits meanwhile, and would be kept until this node ends.
-                (0..50).for_each(|_| _ = is_free());
-                assert!((0..5000).any(|_| is_free()));
+                // It would be kept until this node ends.
+                assert!(comes_true(|| has_come.load(Ordering::SeqCst) && claims.try_claim(&key).unwrap().is_some()));
             }
             work.put("bytes")
         }
     });
     bench.run(std::slice::from_ref(&make));
     bench.damage("bytes");
-    *held.lock().unwrap() = two.claims.try_claim(&key).unwrap();
+    let mut claim = claims.try_claim(&key).unwrap();
+    assert!(claim.is_some());
     // Of two that are ready the first comes first.
-    let told = bench.run_with(&[make, wait, stage("use").after("make")], &Options { jobs: 2, ..options() });
+    let drafts = [make, wait, stage("use").after("make")];
+    let told = bench.watch(&drafts, &Options { jobs: 2, ..options() }, &mut |event| {
+        if matches!(event, Event::Started { node: NodeId(0), .. }) {
+            hand_over(&mut claim, &claims, &key);
+            has_come.store(true, Ordering::SeqCst);
+        }
+    });
     assert_eq!(told.counts(), [3, 0, 0, 0, 0], "{:?}", told.events);
     assert_eq!(told.events[..3], ["waiting for wait", "started use", "started make"]);
     // Not from bytes that are lost.
@@ -179,27 +193,26 @@ fn a_claim_that_comes_while_what_the_node_reads_is_made_anew_is_let_go() {
 
 /// While `long` runs, which takes up all, another process lets go of what a node waits for, having done this with it: gives
 /// what was told, and whether the claim could be had again before `long` ended.
-fn let_go_while_long_runs(finish: impl Fn(&Bench, &Draft) + Send + Sync + 'static) -> (Told, bool) {
+fn let_go_while_long_runs(finish: impl Fn(&Bench, &Draft)) -> (Told, bool) {
     let make = stage("make");
-    let (mut one, two, claim) = claimed(&make);
+    let (mut one, two, mut claim) = claimed(&make);
     let key = one.key(&make).0;
-    let (held, was_free) = (Mutex::new(claim), Arc::new(AtomicBool::new(false)));
+    let (has_come, was_free) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let long = stage("long").work({
-        let (made, was_free) = (make.clone(), was_free.clone());
+        let (claims, has_come, was_free) = (two.claims.clone(), has_come.clone(), was_free.clone());
         move |work| {
-            finish(&two, &made);
-            drop(held.lock().unwrap().take());
-            let is_free = || {
-                thread::sleep(Duration::from_millis(1));
-                two.claims.try_claim(&key).unwrap().is_some()
-            };
-            // It comes to who waits meanwhile.
-            (0..50).for_each(|_| _ = is_free());
-            was_free.store((0..5000).any(|_| is_free()), Ordering::SeqCst);
+            let is_free = || has_come.load(Ordering::SeqCst) && claims.try_claim(&key).unwrap().is_some();
+            was_free.store(comes_true(is_free), Ordering::SeqCst);
             work.put("long")
         }
     });
-    let told = one.run(&[make, long]);
+    let told = one.watch(&[make.clone(), long], &options(), &mut |event| {
+        if matches!(event, Event::Started { node: NodeId(1), .. }) {
+            finish(&two, &make);
+            hand_over(&mut claim, &two.claims, &key);
+            has_come.store(true, Ordering::SeqCst);
+        }
+    });
     (told, was_free.load(Ordering::SeqCst))
 }
 
