@@ -222,21 +222,14 @@ impl Collector {
     /// Marks of the records that no root names those that fit, the dearest for their bytes first; returns the others, the
     /// cheapest first.
     fn drop_cheapest(&self, rest: Vec<(Digest, Record)>, max_bytes: Option<u64>, live: &mut Live) -> Vec<Dropped> {
-        let mut rest: Vec<Dropped> = rest
-            .into_iter()
-            .map(|(key, record)| {
-                let bytes = record.outputs.iter().map(|(_, artifact)| artifact.bytes).sum();
-                Dropped { key, seconds: record.seconds, bytes, manifest: record.manifest }
-            })
-            .collect();
-        rest.sort_by(|a, b| worth(a).total_cmp(&worth(b)).then(a.key.cmp(&b.key)));
-        let Some(max_bytes) = max_bytes else { return rest };
+        let rest = rest.into_iter().map(|(key, record)| (worth(&record), key, record));
+        let mut rest: Vec<(f64, Digest, Record)> = rest.collect();
+        rest.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let mut dropped = Vec::new();
-        while let Some(dearest) = rest.pop() {
-            let record = self.ledger.get(&dearest.key);
-            let fits = record.is_some_and(|record| live.mark_if_it_fits(&self.store, &dearest.key, &record, max_bytes));
-            if !fits {
-                dropped.push(dearest);
+        while let Some((_, key, record)) = rest.pop() {
+            if !max_bytes.is_some_and(|max_bytes| live.mark_if_it_fits(&self.store, &key, &record, max_bytes)) {
+                let bytes = bytes_of(&record);
+                dropped.push(Dropped { key, seconds: record.seconds, bytes, manifest: record.manifest });
             }
         }
         dropped.reverse();
@@ -272,8 +265,13 @@ impl Collector {
 }
 
 /// Seconds that a record saves for each byte that it keeps.
-fn worth(record: &Dropped) -> f64 {
-    record.seconds / (record.bytes.max(1) as f64)
+fn worth(record: &Record) -> f64 {
+    record.seconds / (bytes_of(record).max(1) as f64)
+}
+
+/// Length of the outputs of a record.
+fn bytes_of(record: &Record) -> u64 {
+    record.outputs.iter().map(|(_, artifact)| artifact.bytes).sum()
 }
 
 /// What stays.
