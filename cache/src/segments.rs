@@ -7,11 +7,11 @@
 //! without locks: an entry checks or it does not.
 //!
 //! Invariants: an entry is found only after its file was synced, whoever wrote it, so what is found is durable; what is
-//! read is checked; nothing but bytes after the last good entry is ever cut off, and only by the holder of the lock, and what
-//! claims to be a list of uses only by a repair, which has written the list anew; contents never lead past damage before a
-//! repair, so that whoever opens the segment sees it;
-//! an entry that was found damaged is not found again by this process. After a sync that failed nothing is appended
-//! and nothing newly believed: a second sync would succeed and mean nothing.
+//! read is checked; nothing but bytes after the last good entry is ever cut off, only by the holder of the lock, and what
+//! claims to be a list of uses only by a repair, which has written the list anew; contents never lead past bytes that were
+//! skipped as damaged, until a repair, so that whoever opens the segment meets them; an entry that was found damaged is not
+//! found again by this process, but by who asks whether the newest of a name is intact. After a sync that failed nothing is
+//! appended and nothing newly believed: a second sync would succeed and mean nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;

@@ -61,6 +61,8 @@ impl Store {
     /// # Errors
     /// If it cannot be written and synced.
     pub fn use_now(&self, user: &str, set: &UsedSet) -> Result<(), StoreError> {
+        // Another run of this user may have ended since the store was opened: what it used stays.
+        self.segments().refresh()?;
         let name = Digest::of(user.as_bytes());
         let digest = self.put(&encode(SET_MAGIC, set)?)?;
         let list = self.list(&name)?;
@@ -221,6 +223,19 @@ mod tests {
         let sets: Vec<UsedSet> = uses.sets.iter().map(|digest| store.used_set(digest).unwrap()).collect();
         assert_eq!(sets, [set(&["a"]), set(&["a", "b"])]);
         assert_eq!(all().len(), 2);
+    }
+
+    #[test]
+    fn what_another_process_used_since_the_store_was_opened_stays_in_the_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (Store::open(folder.path()).unwrap(), Store::open(folder.path()).unwrap());
+        two.use_now("me", &set(&["a"])).unwrap();
+        one.use_now("me", &set(&["b"])).unwrap();
+        drop((one, two));
+        let store = Store::open(folder.path()).unwrap();
+        let (_, uses) = store.all_uses().unwrap().ok().unwrap().remove(0);
+        let sets: Vec<UsedSet> = uses.sets.iter().map(|digest| store.used_set(digest).unwrap()).collect();
+        assert_eq!(sets, [set(&["b"]), set(&["a"])]);
     }
 
     #[test]
