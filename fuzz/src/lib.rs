@@ -1,55 +1,30 @@
-//! What the fuzz targets share: a store in memory of which one file consists of the bytes to try, everything that a
-//! program does with a store, and the memory that it may ask for.
+//! What the fuzz targets of `cache/` and `engine/` share: a store in memory of which one file consists of the bytes to try,
+//! and everything that a program does with a store.
 //!
 //! Does not know formats beyond what `forged` knows: targets go through the public interface of the crates.
 //!
-//! Invariants: nothing is written outside of memory; whatever the bytes claim, no look at them asks for [`LIMIT`] bytes;
-//! what is read under a digest has it.
+//! Invariants: nothing is written outside of memory; what is read under a digest has it.
 
 #[path = "../../cache/tests/forged/mod.rs"]
 pub mod forged;
+mod trial;
 
 use std::path::Path;
-use std::process::exit;
 use std::sync::Arc;
 
 use headwater_cache::disk::{Access, Disk, ForgetfulDisk, Links};
 use headwater_cache::{
     Artifact, Collector, Digest, Entry, FileIndex, Keep, Ledger, Look, Record, Shape, Store, Tree, UsedSet,
 };
-use peak_alloc::PeakAlloc;
 
-#[global_allocator]
-static MEMORY: PeakAlloc = PeakAlloc;
+pub use trial::{frugally, seed};
 
-/// More than this must never be asked for on the word of a length.
-pub const LIMIT: usize = 64 << 20;
 pub const ROOT: &str = "/store";
 pub const INDEX: &str = "/state/files";
 pub const SEGMENT: &str = "/store/segments/00000000000000000000000000000000.seg";
 pub const CONTENTS: &str = "/store/segments/00000000000000000000000000000000.idx";
 pub const USER: &str = "me";
-/// Where a run of a target is to write its seeds instead of fuzzing.
-const SEEDS: &str = "HEADWATER_SEEDS";
 const INPUTS: usize = 6;
-
-/// Does `work`, which must not ask for much memory.
-pub fn frugally(work: impl FnOnce()) {
-    MEMORY.reset_peak_usage();
-    let before = MEMORY.current_usage();
-    work();
-    let asked = MEMORY.peak_usage().saturating_sub(before);
-    assert!(asked < LIMIT, "{asked} bytes were asked for");
-}
-
-/// Writes valid inputs to the folder that the environment names and ends; does nothing if it names none.
-pub fn seed(seeds: impl IntoIterator<Item = Vec<u8>>) {
-    let Ok(folder) = std::env::var(SEEDS) else { return };
-    for (number, bytes) in seeds.into_iter().enumerate() {
-        std::fs::write(Path::new(&folder).join(format!("seed-{number}")), bytes).expect("a seed is written");
-    }
-    exit(0)
-}
 
 /// Inputs twice: as they are, and as ones whose checksums are to be made right.
 pub fn plain_and_forged(inputs: Vec<Vec<u8>>) -> Vec<Vec<u8>> {

@@ -176,6 +176,7 @@ impl Transform {
                 return Err(format!("input `{}` is there twice, or the target", input.name));
             }
         }
+        self.check_made()?;
         for step in &self.steps {
             step.check(&mut kinds)?;
         }
@@ -185,6 +186,17 @@ impl Transform {
             return Err("the features are not the numeric columns that the steps leave".into());
         }
         Ok(())
+    }
+
+    /// A few bytes can ask for many long names, each that of a one-hot step's column and a category. What is made is a feature
+    /// in the end, or taken by a later step, which names it: as long as all such names there are no others.
+    fn check_made(&self) -> Result<(), String> {
+        let made: usize = self.steps.iter().map(Fitted::made_length).fold(0, usize::saturating_add);
+        let named = self.steps.iter().map(Fitted::column).chain(self.features.iter().map(String::as_str));
+        if made <= named.map(str::len).sum() {
+            return Ok(());
+        }
+        Err("its steps make columns that are no features and that no step takes".into())
     }
 }
 
@@ -338,6 +350,14 @@ impl Fitted {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// The length of all names in [`Fitted::made`].
+    fn made_length(&self) -> usize {
+        let Self::OneHot { column, categories, other } = self else { return 0 };
+        let before = (column.len() + "=".len()).saturating_mul(categories.len() + usize::from(*other));
+        let behind: usize = categories.iter().map(String::len).sum();
+        before.saturating_add(behind + if *other { "other".len() } else { 0 })
     }
 
     /// Changes the table. A step finds its column, of its kind: fitting and [`Transform::check`] see to that.

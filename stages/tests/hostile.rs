@@ -6,26 +6,23 @@
 //!
 //! Does not know layouts: it changes what the crate itself has written.
 
+mod artifacts;
 #[path = "../../cache/tests/seeded/mod.rs"]
 mod seeded;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use headwater_stages::collect::write_frame;
-use headwater_stages::deploy::predict;
-use headwater_stages::evaluate::{Compare, Evaluate};
-use headwater_stages::frame::{self, ROWS, Schema};
-use headwater_stages::io::{Content, Draft, DraftTree, Inputs, Outputs, Stored};
+use headwater_stages::frame::{self, Schema};
+use headwater_stages::io::{Draft, DraftTree};
 use headwater_stages::kind::artifact;
 use headwater_stages::model::Model;
-use headwater_stages::prepare::{Prepare, Split, Sql};
-use headwater_stages::train::Train;
+use headwater_stages::prepare::{Split, Sql};
 use headwater_stages::transform::Transform;
-use headwater_stages::{Kind, matrix, summary};
 use peak_alloc::PeakAlloc;
-use polars::prelude::{Column, DataFrame, DataType, NamedFrom, Series, TimeUnit, TimeZone};
 
+use crate::artifacts::{
+    FRAME_USES, Parts, halves, learned, others, raw, run, stored, use_metrics, use_model, use_transform,
+};
 use crate::seeded::{Random, torture};
 
 #[global_allocator]
@@ -57,43 +54,7 @@ const NUMBERS: [i64; 16] = [
     i64::MAX - 63,
 ];
 
-/// An artifact in parts that can be changed.
-#[derive(Clone)]
-struct Parts {
-    type_name: &'static str,
-    is_blob: bool,
-    header: String,
-    /// Name, type and bytes; of a blob the bytes alone matter.
-    entries: Vec<(String, String, Vec<u8>)>,
-}
-
 impl Parts {
-    fn of(draft: Draft) -> Parts {
-        let type_name = draft.type_name;
-        match draft.content {
-            Content::Blob(bytes) => {
-                let entries = vec![(String::new(), String::new(), bytes)];
-                Parts { type_name, is_blob: true, header: String::new(), entries }
-            }
-            Content::Tree(tree) => {
-                let header = tree.header.clone();
-                let entries = tree.into_entries().map(|(head, bytes)| (head.name, head.type_name, bytes)).collect();
-                Parts { type_name, is_blob: false, header, entries }
-            }
-        }
-    }
-
-    fn draft(&self) -> Draft {
-        if self.is_blob {
-            return Draft::blob(self.type_name, self.entries[0].2.clone());
-        }
-        let mut tree = DraftTree::new(self.header.clone());
-        for (name, type_name, bytes) in &self.entries {
-            tree.push(name.clone(), type_name.clone(), bytes.clone());
-        }
-        Draft::tree(self.type_name, tree)
-    }
-
     /// Mostly bytes, now and then the header, an entry that becomes another, or is gone with all that follow.
     fn change(&mut self, random: &mut Random) {
         for _ in 0..=random.index(4) {
@@ -157,165 +118,6 @@ fn overwrite(bytes: &mut [u8], at: usize, with: &[u8]) {
     bytes.iter_mut().skip(at).zip(with).for_each(|(byte, new)| *byte = *new);
 }
 
-/// Columns of which features, targets and classes can be made.
-fn raw() -> DataFrame {
-    let rows = 0..24_usize;
-    let number: Vec<f64> = rows.clone().map(|row| (row * 7 % 11) as f64).collect();
-    let holes: Vec<Option<i64>> = rows.clone().map(|row| (row % 5 != 3).then_some((row * 3 % 13) as i64)).collect();
-    let text: Vec<&str> = rows.clone().map(|row| ["a", "bå", "a text of more than twelve bytes"][row % 3]).collect();
-    let late: Vec<bool> = rows.clone().map(|row| row % 7 > 3).collect();
-    let speed: Vec<&str> = rows.map(|row| ["slow", "quick", "quick"][row * 5 % 3]).collect();
-    let columns = vec![
-        Column::new("number".into(), number),
-        Column::new("holes".into(), holes),
-        Column::new("text".into(), text),
-        Column::new("late".into(), late),
-        Column::new("speed".into(), speed),
-    ];
-    DataFrame::new(24, columns).expect("a frame")
-}
-
-/// Columns of types that `raw` has not.
-fn others() -> DataFrame {
-    let whole = Series::new("".into(), [Some(1_i64), None, Some(86_399_000_000_000)]);
-    let types = [
-        DataType::Time,
-        DataType::Duration(TimeUnit::Milliseconds),
-        DataType::Datetime(TimeUnit::Microseconds, Some(TimeZone::UTC)),
-        DataType::UInt64,
-        DataType::Float32,
-    ];
-    let named = |(at, dtype): (usize, &DataType)| {
-        let name = format!("column {at}");
-        Column::from(whole.cast(dtype).expect("casts").with_name(name.as_str().into()))
-    };
-    let mut columns: Vec<Column> = types.iter().enumerate().map(named).collect();
-    columns.push(Column::new("flags".into(), [Some(true), None, Some(false)]));
-    columns.push(Column::new("texts".into(), [Some("x"), None, Some("")]));
-    columns.push(Column::new("bytes".into(), [1_i8, -1, 7]));
-    DataFrame::new(3, columns).expect("a frame")
-}
-
-fn stored(frame: &DataFrame) -> Draft {
-    Draft::tree(artifact::FRAME, frame::encode(frame).expect("encodes"))
-}
-
-/// The outputs of a kind, if it gives any.
-fn run<K: Kind>(config: &str, wired: &[(&str, &Draft)]) -> Option<BTreeMap<&'static str, Draft>> {
-    let config: K::Config = serde_json::from_str(config).expect("a configuration");
-    let mut inputs = Inputs::default();
-    for (number, (port, draft)) in wired.iter().enumerate() {
-        let label = BTreeMap::from([("number".to_owned(), number.to_string())]);
-        inputs.add(*port, label, Arc::new((*draft).clone()));
-    }
-    let mut outputs = Outputs::default();
-    K::run(&config, &inputs, &mut outputs).ok()?;
-    Some(outputs.into_drafts())
-}
-
-fn output<K: Kind>(config: &str, wired: &[(&str, &Draft)], port: &str) -> Draft {
-    run::<K>(config, wired).expect("it runs").remove(port).expect("an output")
-}
-
-/// Both halves of a frame, each a selection of rows over its columns.
-fn halves(frame: &Draft) -> Vec<Draft> {
-    let drafts = run::<Split>(r#"{"test": 0.5}"#, &[("input", frame)]).expect("splits");
-    let over = |half: &Draft| {
-        let mut parts = Parts::of(frame.clone());
-        parts.header = half.header().to_owned();
-        parts.entries.push((ROWS.to_owned(), "rows".to_owned(), half.entry(ROWS).expect("a selection").to_vec()));
-        parts.draft()
-    };
-    drafts.values().map(over).collect()
-}
-
-const PREPARE: &str = r#"{"target": "speed", "features": ["number", "holes", "text"],
-    "steps": [{"impute": "mean", "columns": ["holes"]}, {"one_hot": ["text"]}, {"scale": "standard"}]}"#;
-const TREE: &str = r#"{"model": {"algorithm": "decision_tree"}}"#;
-const CLUSTERS: &str = r#"{"model": {"algorithm": "kmeans", "clusters": 2}}"#;
-
-/// What a pipeline of all kinds has stored.
-struct Learned {
-    raw: Draft,
-    prepared: Draft,
-    transform: Draft,
-    models: Vec<Draft>,
-    metrics: Draft,
-}
-
-fn learned() -> Learned {
-    let raw = stored(&raw());
-    let mut drafts = run::<Prepare>(PREPARE, &[("train", &raw), ("test", &raw)]).expect("prepares");
-    let mut taken = |port: &str| drafts.remove(port).expect("an output");
-    let (prepared, transform) = (taken("train"), taken("transform"));
-    let behind = [("train", &prepared), ("transform", &transform)];
-    let linear = r#"{"target": "number", "features": ["late"], "model": {"algorithm": "linear_regression"}}"#;
-    let values = r#"{"target": "number", "features": ["late"], "model": {"algorithm": "decision_tree"}}"#;
-    let models = vec![
-        output::<Train>(TREE, &behind, "model"),
-        output::<Train>(r#"{"model": {"algorithm": "logistic"}}"#, &behind, "model"),
-        output::<Train>(CLUSTERS, &behind, "model"),
-        output::<Train>(linear, &[("train", &raw)], "model"),
-        output::<Train>(values, &[("train", &raw)], "model"),
-    ];
-    let metrics = output::<Evaluate>("{}", &[("model", &models[0]), ("data", &prepared)], "metrics");
-    Learned { raw, prepared, transform, models, metrics }
-}
-
-/// Everything that kinds and commands do with a frame.
-fn use_frame(frame: &Draft, learned: &Learned) {
-    let _ = (Schema::of(frame), frame::decode_rows(frame));
-    for name in ["number", "text", "flags"] {
-        let _ = frame::decode_columns(frame, &[name.to_owned()]);
-    }
-    if let Ok(decoded) = frame::decode(frame) {
-        let again = frame::decode(&stored(&decoded)).expect("what was decoded and encoded decodes");
-        assert!(again.equals_missing(&decoded), "{again} {decoded}");
-        let _ = (summary::columns(&decoded), summary::head(&decoded, 5));
-        for name in ["out.csv", "out.jsonl", "out.parquet", "out.arrow"] {
-            let _ = write_frame(&decoded, name);
-        }
-        for model in &learned.models {
-            let _ = predict(model, &decoded);
-        }
-    }
-    let _ = run::<Sql>(r#"{"query": "select count(*) as rows from t"}"#, &[("t", frame)]);
-    let _ = run::<Split>(r#"{"test": 0.5}"#, &[("input", frame)]);
-    let _ = run::<Split>(r#"{"test": 0.5, "stratify": "late"}"#, &[("input", frame)]);
-    let _ = run::<Prepare>(PREPARE, &[("train", frame), ("test", &learned.raw)]);
-    let _ = run::<Train>(TREE, &[("train", frame), ("transform", &learned.transform)]);
-    let _ = run::<Evaluate>("{}", &[("model", &learned.models[0]), ("data", frame)]);
-}
-
-fn use_transform(transform: &Draft, learned: &Learned) {
-    if let Ok(decoded) = Transform::decode(&transform.blob().expect("a blob")) {
-        let again = Transform::decode(&decoded.encode().expect("encodes")).expect("decodes");
-        assert_eq!(again, decoded);
-        let _ = (decoded.describe(), decoded.apply(&raw()));
-    }
-    let _ = run::<Train>(CLUSTERS, &[("train", &learned.prepared), ("transform", transform)]);
-}
-
-fn use_model(model: &Draft, learned: &Learned) {
-    let _ = (Model::mark(model), Model::transform(model));
-    if let Ok(read) = Model::read(model) {
-        let _ = matrix::features("predict", &raw(), read.features());
-        let rows = ndarray::Array2::from_shape_fn((3, read.features().len()), |(row, column)| (row * column) as f64);
-        let _ = read.predict(&rows).frame();
-    }
-    let _ = predict(model, &raw());
-    let _ = run::<Evaluate>("{}", &[("model", model), ("data", &learned.prepared)]);
-}
-
-fn use_metrics(metrics: &Draft, learned: &Learned) {
-    for config in ["{}", r#"{"repeats": ["number"]}"#] {
-        if let Some(drafts) = run::<Compare>(config, &[("metrics", metrics), ("metrics", &learned.metrics)]) {
-            let table = drafts["table"].blob().expect("a blob");
-            serde_json::from_slice::<serde_json::Value>(&table).expect("a table is JSON");
-        }
-    }
-}
-
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -358,7 +160,7 @@ fn forged_frames_end_in_an_error_or_can_be_used() {
     let (_alone, learned) = (alone(), learned());
     let mut samples = vec![learned.raw.clone(), learned.prepared.clone(), stored(&others())];
     samples.extend(halves(&learned.raw));
-    survive("frame", &samples, |frame| use_frame(frame, &learned));
+    survive("frame", &samples, |frame| FRAME_USES.iter().for_each(|uses| uses(frame, &learned)));
 }
 
 #[test]
@@ -420,4 +222,28 @@ fn a_text_that_claims_a_gigabyte_is_refused_before_it_is_believed() {
         let model = Draft::tree(artifact::MODEL, tree);
         frugally(|| assert!(Model::read(&model).is_err()));
     }
+}
+
+#[test]
+fn a_transform_whose_steps_would_make_a_gigabyte_of_names_is_refused_before_one_is_made() {
+    let _alone = alone();
+    let counted = |bytes: &[u8]| [&(bytes.len() as u64).to_le_bytes(), bytes].concat();
+    let count = |count: u64| count.to_le_bytes().to_vec();
+    let long = vec![b'x'; 1 << 20];
+    let categories = (0..1024).map(|category: u32| counted(category.to_string().as_bytes()));
+    let transform = [
+        b"HWTF\x01".to_vec(),
+        [count(1), counted(&long), counted(b"str")].concat(),
+        // One step, the third of its kinds: one-hot.
+        [count(1), 2_u32.to_le_bytes().to_vec(), counted(&long), count(1024)].concat(),
+        categories.collect::<Vec<_>>().concat(),
+        [vec![1], counted(b"target"), count(1), counted(b"feature")].concat(),
+    ];
+    let transform = transform.concat();
+    frugally(|| {
+        let error = Transform::decode(&transform).expect_err("far too many").to_string();
+        let expected =
+            "transform cannot be decoded: its steps make columns that are no features and that no step takes";
+        assert_eq!(error, expected);
+    });
 }
