@@ -29,6 +29,7 @@ pub struct Headwater {
 pub struct Node {
     pub name: String,
     pub outcome: String,
+    pub key: Option<String>,
     /// Port to digest.
     pub outputs: BTreeMap<String, String>,
     /// Why it failed.
@@ -137,7 +138,8 @@ fn node(line: &str) -> Option<Node> {
     let outputs = value.get("outputs").and_then(Value::as_object).cloned().unwrap_or_default();
     let digest = |(port, about): (String, Value)| Some((port, about.get("digest")?.as_str()?.to_owned()));
     let outputs = outputs.into_iter().filter_map(digest).collect();
-    Some(Node { name: text("node")?, outcome: text("outcome")?, outputs, error: text("error") })
+    let (name, outcome, key, error) = (text("node")?, text("outcome")?, text("key"), text("error"));
+    Some(Node { name, outcome, key, outputs, error })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! | `flips` | one bit of one file of the store flipped; files cut, emptied, grown, removed, swapped, replaced |
 //! | `errno` | every call on a file of the project failing with every error |
 //! | `edits` | edits of inputs and outs that hide themselves |
+//! | `pipelines` | edits of random pipelines, against builds from scratch |
 //! | `processes` | many processes on one store, some of them killed |
 //! | `verify`, `gc` | damage that `store verify` must find, collections that are killed; if the binary has them |
 //! | `rivals` | power cuts and flips of git and DVC, by the same functions |
@@ -38,11 +39,14 @@ mod image;
 mod kills;
 mod oracle;
 mod pipeline;
+mod pipelines;
 mod power;
 mod random;
+mod revision;
 mod rivals;
 mod rows;
 mod score;
+mod sketch;
 mod subject;
 mod tool;
 mod traced;

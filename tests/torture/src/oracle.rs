@@ -140,7 +140,10 @@ fn predict(headwater: &Headwater, project: &Path) -> Result<Result<Hash, Ending>
 }
 
 /// The hashes of a file, or of all files in a folder.
-fn hashes(path: &Path) -> Result<BTreeMap<PathBuf, Hash>, Trouble> {
+///
+/// # Errors
+/// If it cannot be read.
+pub fn hashes(path: &Path) -> Result<BTreeMap<PathBuf, Hash>, Trouble> {
     let mut all = BTreeMap::new();
     for entry in walkdir::WalkDir::new(path) {
         let entry = entry.map_err(|error| Trouble::harness(error.to_string()))?;
@@ -157,7 +160,8 @@ fn hash(path: &Path) -> Result<Hash, Trouble> {
     Ok(blake3::hash(&bytes))
 }
 
-fn digests(ending: &Ending) -> BTreeMap<(String, String), String> {
+/// The digests that a run reported: node and port to digest.
+pub fn digests(ending: &Ending) -> BTreeMap<(String, String), String> {
     let nodes = ending.nodes().into_iter();
     nodes
         .flat_map(|node| node.outputs.into_iter().map(move |(port, digest)| ((node.name.clone(), port), digest)))

@@ -20,7 +20,7 @@ use crate::score::{Score, Trouble};
 use crate::tool::Tool;
 use crate::traced::{STUB, stub_main};
 use crate::world::World;
-use crate::{crowd, edits, errnos, flips, kills, power, upkeep};
+use crate::{crowd, edits, errnos, flips, kills, pipelines, power, upkeep};
 
 /// With `--small` no case of a row begins after this time.
 const SMALL_LIMIT: Duration = Duration::from_secs(15);
@@ -33,6 +33,7 @@ enum Row {
     Flips,
     Errno,
     Edits,
+    Pipelines,
     Processes,
     Verify,
     Gc,
@@ -126,6 +127,7 @@ struct Sizes {
     flips: u64,
     errno: Option<u64>,
     edits: u64,
+    pipelines: u64,
     games: u64,
     upkeep: u64,
     rivals: u64,
@@ -138,6 +140,7 @@ const FULL: Sizes = Sizes {
     flips: 20_000,
     errno: None,
     edits: 10_000,
+    pipelines: 10_000,
     games: 20,
     upkeep: 2000,
     rivals: 20,
@@ -150,6 +153,7 @@ const SMALL: Sizes = Sizes {
     flips: 200,
     errno: Some(220),
     edits: 100,
+    pipelines: 100,
     games: 1,
     upkeep: 60,
     rivals: 3,
@@ -214,7 +218,17 @@ struct Rows<'a> {
 impl Rows<'_> {
     fn all(&self) -> Result<Vec<Score>, Trouble> {
         let world = World::new(self.headwater, self.orders)?;
-        let all = [Row::Kill, Row::Power, Row::Flips, Row::Errno, Row::Edits, Row::Processes, Row::Verify, Row::Gc];
+        let all = [
+            Row::Kill,
+            Row::Power,
+            Row::Flips,
+            Row::Errno,
+            Row::Edits,
+            Row::Pipelines,
+            Row::Processes,
+            Row::Verify,
+            Row::Gc,
+        ];
         let mut scores = Vec::new();
         for row in &self.arguments.rows {
             let rows = if *row == Row::All { &all[..] } else { std::slice::from_ref(row) };
@@ -254,6 +268,7 @@ impl Rows<'_> {
             }
             Row::Errno => done(errnos::row(world, orders, sizes.errno)?),
             Row::Edits => done(edits::row(world, orders, sizes.edits)?),
+            Row::Pipelines => done(pipelines::row(world, orders, sizes.pipelines)?),
             Row::Processes => {
                 let crowd = Crowd { processes: self.arguments.processes, rounds: self.arguments.rounds };
                 done(crowd::row(world, orders, sizes.games, crowd)?);
