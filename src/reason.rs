@@ -7,8 +7,9 @@ use headwater_engine::{Change, NodeId, Reason};
 use crate::journal::NodeLine;
 use crate::pipeline::Pipeline;
 
-/// How much of a value a sentence shows.
+/// How much of a value a sentence shows, and how much of that stands before the place where two values differ.
 const SHOWN: usize = 60;
+const BEFORE: usize = 20;
 
 /// Why a node runs, in one line.
 pub fn sentence(reason: &Reason, id: NodeId, pipeline: &Pipeline, last: Option<&NodeLine>) -> String {
@@ -48,7 +49,7 @@ pub fn params(id: NodeId, pipeline: &Pipeline, last: Option<&NodeLine>) -> Vec<S
     for (name, value) in &pipeline.nodes[id.0].params {
         let Some(old) = last.params.get(name).filter(|old| *old != value) else { continue };
         let place = pipeline.param_line(id, name).map(|line| format!(" ({}:{line})", file_name(pipeline)));
-        changed.push(format!("param {name} {} -> {}{}", shown(old), shown(value), place.unwrap_or_default()));
+        changed.push(format!("param {name} {}{}", turn(old, value), place.unwrap_or_default()));
     }
     changed
 }
@@ -73,7 +74,7 @@ fn ports(id: NodeId, pipeline: &Pipeline) -> Vec<&str> {
 pub fn difference(change: &Change, ports: &[&str]) -> String {
     let what = subject(&change.label, ports);
     match (&change.old, &change.new) {
-        (Some(old), Some(new)) => format!("{what} {} -> {}", shown(&plain(old)), shown(&plain(new))),
+        (Some(old), Some(new)) => format!("{what} {}", turn(&plain(old), &plain(new))),
         (None, Some(new)) => format!("{what} added: {}", shown(&plain(new))),
         (Some(old), None) => format!("{what} removed: {}", shown(&plain(old))),
         (None, None) => what,
@@ -120,6 +121,11 @@ pub fn port<'a>(label: &'a str, id: NodeId, pipeline: &Pipeline) -> Option<&'a s
     port_of(label.strip_prefix("input.")?, &ports(id, pipeline))
 }
 
+/// Whether a change is of an entry of an input, and not of the input as a whole.
+pub fn is_entry(label: &str, id: NodeId, pipeline: &Pipeline) -> bool {
+    label.strip_prefix("input.").is_some_and(|input| input_entry(input, &ports(id, pipeline)).1.is_some())
+}
+
 /// Digests are cut to their beginning.
 fn plain(value: &str) -> String {
     let word = |word: &str| match word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -131,11 +137,24 @@ fn plain(value: &str) -> String {
 }
 
 pub fn shown(text: &str) -> String {
+    shown_from(text, 0)
+}
+
+/// As much as is shown of a text, from a character on.
+fn shown_from(text: &str, begin: usize) -> String {
     let line = text.replace('\n', " ");
-    match line.char_indices().nth(SHOWN) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line,
-    }
+    let some: String = line.chars().skip(begin).take(SHOWN).collect();
+    let ahead = if begin > 0 { "…" } else { "" };
+    let behind = if line.chars().nth(begin + SHOWN).is_some() { "…" } else { "" };
+    format!("{ahead}{some}{behind}")
+}
+
+/// `old -> new`; of long texts that begin alike what is shown begins shortly before they differ.
+pub fn turn(old: &str, new: &str) -> String {
+    let fit = [old, new].iter().all(|text| text.chars().count() <= SHOWN);
+    let alike = old.chars().zip(new.chars()).take_while(|(old, new)| old == new).count();
+    let begin = if fit || alike + BEFORE < SHOWN { 0 } else { alike - BEFORE };
+    format!("{} -> {}", shown_from(old, begin), shown_from(new, begin))
 }
 
 /// The pipeline file's name, for places.
@@ -154,6 +173,16 @@ mod tests {
     #[test]
     fn a_config_field_is_named_as_in_the_file() {
         assert_eq!(text("config.model.l2", Some("1.0"), Some("2.0")), "model.l2 1.0 -> 2.0");
+    }
+
+    #[test]
+    fn of_long_values_is_shown_where_they_differ() {
+        assert_eq!(turn("1", "2"), "1 -> 2");
+        let text = |word: &str| format!("{}{word}{}", "ä".repeat(100), "z".repeat(100));
+        let shown = |word: &str| format!("…{}{word}{}…", "ä".repeat(20), "z".repeat(39));
+        assert_eq!(turn(&text("x"), &text("y")), format!("{} -> {}", shown("x"), shown("y")));
+        let long = "a".repeat(70);
+        assert_eq!(turn(&long, &format!("{long}b")), format!("…{} -> …{}b", "a".repeat(20), "a".repeat(20)));
     }
 
     #[test]

@@ -289,7 +289,8 @@ pub fn print_json(value: &impl Serialize) -> io::Result<()> {
     out.flush()
 }
 
-fn producers(graph: &Graph, id: NodeId) -> BTreeMap<String, String> {
+/// The producer of each port, `node.output`, or the path of a file.
+pub fn producers(graph: &Graph, id: NodeId) -> BTreeMap<String, String> {
     let source = |source: &Source| match source {
         Source::Output { node, output, .. } => {
             let from = graph.node(*node);

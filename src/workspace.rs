@@ -133,8 +133,8 @@ impl Workspace {
     pub fn previews(&self, options: &Options) -> Result<Vec<(NodeId, Previewed)>, CommandError> {
         let mut found = vec![None; self.pipeline.graph.len()];
         self.drive(options, &mut |event| {
-            if let Event::Previewed { node, preview, outputs, .. } = event {
-                found[node.0] = Some(Previewed { preview, outputs });
+            if let Event::Previewed { node, preview, key, outputs } = event {
+                found[node.0] = Some(Previewed { preview, key, outputs });
             }
         })?;
         let order = self.pipeline.graph.order().iter();
@@ -239,6 +239,8 @@ pub fn is_digest(word: &str) -> bool {
 #[derive(Debug, Clone)]
 pub struct Previewed {
     pub preview: Preview,
+    /// If it can be told.
+    pub key: Option<Key>,
     /// In the order of the stage's output ports; empty unless it is cached.
     pub outputs: Vec<Artifact>,
 }
@@ -279,7 +281,7 @@ pub fn artifact_of(output: &OutputLine) -> Result<Artifact, CommandError> {
 }
 
 /// `stage[axis=a.b].output` -> node and output; a dot inside the brackets belongs to a label.
-fn split_output(reference: &str) -> (String, Option<String>) {
+pub fn split_output(reference: &str) -> (String, Option<String>) {
     let after = reference.rfind(']').map_or(0, |at| at + 1);
     match reference[after..].split_once('.') {
         Some((head, output)) => (format!("{}{head}", &reference[..after]), Some(output.to_owned())),

@@ -312,6 +312,117 @@ fn explain_follows_an_edited_file_to_its_root() {
     );
 }
 
+/// Two sources, and a command that reads the first.
+const TWO: &str = r#"
+[params]
+word = "one"
+other = "x"
+
+[stages.first]
+run = "echo ${word} > first.txt"
+outs = ["first.txt"]
+
+[stages.second]
+run = "echo two > second.txt"
+outs = ["second.txt"]
+
+[stages.joined]
+run = "echo ${other} * > joined.txt"
+deps = ["first.txt"]
+outs = ["joined.txt"]
+"#;
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+#[test]
+fn explain_names_an_edge_that_was_added_and_one_that_was_removed() {
+    let project = Project::with(TWO);
+    project.run(&[]).succeeded();
+    let (one, two) = ("deps = [\"first.txt\"]", "deps = [\"first.txt\", \"second.txt\"]");
+    project.edit("pipeline.toml", one, two);
+    let before = project.ok(&["explain", "joined"]);
+    assert!(first_line(&before).starts_with("joined will run: input second.txt added: file "), "{before}");
+    project.run(&[]).succeeded();
+    let after = project.ok(&["explain", "joined"]);
+    assert!(first_line(&after).contains(" since run 000002: input second.txt added: file "), "{after}");
+    project.edit("pipeline.toml", two, one);
+    project.edit("pipeline.toml", "other = \"x\"", "other = \"y\"");
+    project.run(&[]).succeeded();
+    let removed = project.ok(&["explain", "joined"]);
+    assert!(removed.contains("joined input second.txt removed: file "), "{removed}");
+}
+
+#[test]
+fn explain_names_the_stage_that_an_input_now_reads() {
+    let pipeline = r#"
+[stages.one]
+uses = "read"
+path = "one.csv"
+
+[stages.two]
+uses = "read"
+path = "two.csv"
+
+[stages.query]
+uses = "sql"
+inputs = { a = "one" }
+query = "select x from a"
+"#;
+    let project = Project::with(pipeline);
+    project.write("one.csv", "x\n1\n");
+    project.write("two.csv", "x\n2\n");
+    project.run(&[]).succeeded();
+    project.edit("pipeline.toml", "a = \"one\"", "a = \"two\"");
+    let edit = "input a one.frame -> two.frame";
+    let before = project.ok(&["explain", "query"]);
+    assert_eq!(first_line(&before), format!("query will run: {edit}"));
+    project.run(&[]).succeeded();
+    let after = project.ok(&["explain", "query"]);
+    assert_eq!(first_line(&after), format!("query is cached; its key is new since run 000002: {edit}"));
+}
+
+#[test]
+fn explain_names_a_variant_that_is_gone() {
+    let project = project();
+    let third = "model.third = { algorithm = \"decision_tree\", max_depth = 2 }\n";
+    project.edit("pipeline.toml", "\n[stages.flights]", &format!("{third}\n[stages.flights]"));
+    project.run(&[]).succeeded();
+    project.edit("pipeline.toml", third, "");
+    let told = project.ok(&["explain", "board"]);
+    assert!(first_line(&told).starts_with("board will run: input metrics[model=third] removed: "), "{told}");
+}
+
+#[test]
+fn explain_names_a_value_that_is_again_what_it_once_was() {
+    let project = Project::with(TWO);
+    project.run(&[]).succeeded();
+    project.edit("pipeline.toml", "word = \"one\"", "word = \"three\"");
+    project.edit("pipeline.toml", "other = \"x\"", "other = \"y\"");
+    project.run(&[]).succeeded();
+    project.edit("pipeline.toml", "word = \"three\"", "word = \"one\"");
+    let states = project.status(&[]);
+    assert_eq!((states["first"].as_str(), states["joined"].as_str()), ("restore", "stale"));
+    let told = project.ok(&["explain", "joined"]);
+    assert_eq!(first_line(&told), "joined will run: param word three -> one (pipeline.toml:3), of first");
+}
+
+#[test]
+fn explain_shows_where_two_long_commands_differ() {
+    let pipeline = |word: &str| {
+        let long = "true; ".repeat(40);
+        format!("[stages.a]\nrun = \"{long}echo {word} > a.txt; {long}\"\nouts = [\"a.txt\"]\n")
+    };
+    let project = Project::with(&pipeline("alpha"));
+    project.run(&[]).succeeded();
+    project.write("pipeline.toml", pipeline("beta"));
+    let told = project.ok(&["explain", "a"]);
+    let (old, new) = first_line(&told).split_once(" -> ").expect("both");
+    assert!(old.starts_with("a will run: run …") && old.contains("echo alpha > a.txt"), "{told}");
+    assert!(new.contains("echo beta > a.txt"), "{told}");
+}
+
 #[test]
 fn two_projects_share_a_store() {
     let (one, two, store) = (project(), project(), Project::empty());

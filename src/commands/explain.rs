@@ -1,21 +1,21 @@
 //! `headwater explain`: why a node would run, or why it ran, up to the root of the change.
 //!
 //! It compares a node's manifest with that of its last finish. A changed input is followed to the node that made it,
-//! between the same two runs, until what differs is no input: the root. The first line names a root, the others how it got
-//! to the node.
+//! between the same two runs, until what differs is no input: the root. An input that is there or gone since, or comes from
+//! another node, is a root too. The first line names a root, the others how it got to the node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use headwater_engine::{Change, Manifest, NodeId, Options, Preview, Reason};
+use headwater_engine::{Change, Key, Manifest, NodeId, Options, Preview, Reason};
 use serde::Serialize;
 
 use crate::commands::Globals;
 use crate::error::CommandError;
 use crate::journal::{History, NodeLine, PastRun};
-use crate::reason::{cause, file_name, params, port, sentence};
-use crate::report::{print_json, say};
-use crate::workspace::Workspace;
+use crate::reason::{cause, file_name, is_entry, params, port, sentence, turn};
+use crate::report::{print_json, producers, say};
+use crate::workspace::{Previewed, Workspace, split_output};
 
 /// Say why a node would run, or why it ran
 #[derive(Debug, Args)]
@@ -56,18 +56,21 @@ impl Explain {
 
 fn explain(workspace: &Workspace, id: NodeId) -> Result<Vec<Step>, CommandError> {
     let options = Options { targets: vec![id], jobs: 1, preview: true, ..Options::default() };
-    let previews = workspace.previews(&options)?;
-    let previews: Vec<(NodeId, Preview)> =
-        previews.into_iter().map(|(id, previewed)| (id, previewed.preview)).collect();
+    let previews: Previews = workspace.previews(&options)?.into_iter().collect();
     let mut steps = Steps { workspace, steps: Vec::new(), seen: BTreeSet::new(), root: None };
-    let own = previews.iter().find(|(node, _)| *node == id).map(|(_, preview)| preview);
-    match own {
+    match previews.get(&id).map(|previewed| &previewed.preview) {
         Some(Preview::Cached) => steps.past(id),
         Some(Preview::Restore) => steps.say(0, id, "is cached; an out is not in place and will be restored"),
         _ => steps.future(0, id, &previews),
     }
     Ok(steps.told(id))
 }
+
+/// What would become of each node.
+type Previews = BTreeMap<NodeId, Previewed>;
+
+/// What each port of a node read in a run: `node.output`, or the path of a file.
+type Wires = BTreeMap<String, String>;
 
 struct Steps<'a> {
     workspace: &'a Workspace,
@@ -77,7 +80,7 @@ struct Steps<'a> {
     root: Option<(NodeId, String)>,
 }
 
-impl Steps<'_> {
+impl<'a> Steps<'a> {
     /// The lines, of which the first names the root.
     fn told(mut self, id: NodeId) -> Vec<Step> {
         if let (Some((of, root)), Some(first)) = (&self.root, self.steps.first_mut()) {
@@ -107,13 +110,13 @@ impl Steps<'_> {
     }
 
     /// Why a node will or may run.
-    fn future(&mut self, depth: usize, id: NodeId, previews: &[(NodeId, Preview)]) {
+    fn future(&mut self, depth: usize, id: NodeId, previews: &Previews) {
         if !self.seen.insert(id) {
             return;
         }
         let pipeline = &self.workspace.pipeline;
         let last = self.workspace.last.get(&pipeline.graph.node(id).name);
-        match previews.iter().find(|(node, _)| *node == id).map(|(_, preview)| preview) {
+        match previews.get(&id).map(|previewed| &previewed.preview) {
             Some(Preview::Maybe(Reason::Unknown(upstream))) => {
                 self.say(depth, id, "may run");
                 for above in upstream {
@@ -122,7 +125,7 @@ impl Steps<'_> {
             }
             Some(Preview::Stale(Reason::Changed(changes))) => {
                 self.say(depth, id, "will run");
-                self.causes(depth + 1, id, changes, last);
+                self.causes(depth + 1, id, changes, last, previews);
             }
             Some(Preview::Stale(reason) | Preview::Maybe(reason)) => {
                 self.say(depth, id, "will run");
@@ -132,28 +135,91 @@ impl Steps<'_> {
                 self.say(depth, id, "cannot run");
                 self.say_change(depth + 1, id, error.clone(), false);
             }
-            Some(Preview::Cached | Preview::Restore) | None => self.say(depth, id, "is cached"),
+            Some(Preview::Cached | Preview::Restore) | None => self.again(depth, id, last, previews),
         }
     }
 
-    fn causes(&mut self, depth: usize, id: NodeId, changes: &[Change], last: Option<&NodeLine>) {
+    /// A cached node is followed if it was another when it last finished: it is now what it had been before. One that is
+    /// the same may pass on what it does not read.
+    fn again(&mut self, depth: usize, id: NodeId, last: Option<&NodeLine>, previews: &Previews) {
+        let keys = (previews.get(&id).and_then(|previewed| previewed.key), last.and_then(NodeLine::key));
+        let (Some(now), Some(then)) = keys else { return };
+        if now == then {
+            let passed = self.passed(id);
+            return self.producers(id, &passed).into_iter().for_each(|above| self.future(depth, above, previews));
+        }
+        if let (Some(now), Some(then)) = (self.manifest(now), self.manifest(then)) {
+            self.say(depth, id, "is cached, and was another when it last finished");
+            self.causes(depth + 1, id, &now.changes_since(&then), last, previews);
+        }
+    }
+
+    fn manifest(&self, key: Key) -> Option<Manifest> {
+        Some(Manifest::parse(&self.workspace.ledger.get(&key.0)?.manifest))
+    }
+
+    /// The ports whose entries a node passes on unread.
+    fn passed(&self, id: NodeId) -> BTreeSet<&'a str> {
+        let outputs = &self.workspace.pipeline.graph.node(id).stage.outputs;
+        outputs.iter().filter_map(|port| port.passes.as_deref()).collect()
+    }
+
+    fn causes(&mut self, depth: usize, id: NodeId, changes: &[Change], last: Option<&NodeLine>, previews: &Previews) {
         let pipeline = &self.workspace.pipeline;
         for text in params(id, pipeline, last) {
             self.say_change(depth, id, text, false);
         }
-        self.say_changes(depth, id, changes);
+        let wires = (producers(&pipeline.graph, id), last.map(|line| line.inputs.clone()).unwrap_or_default());
+        let rewired = self.rewired(id, changes, &wires, |node| pipeline.graph.find(node).is_some());
+        self.say_changes(depth, id, changes, &rewired);
+        let given = changes.iter().filter(|change| self.is_given(change, id, &rewired));
+        let ports = given.filter_map(|change| port(&change.label, id, pipeline)).collect();
+        for above in self.producers(id, &ports) {
+            self.future(depth + 1, above, previews);
+        }
+    }
+
+    /// The changed ports that now read another output, or file, and which. That another one has the place of a node that
+    /// is not there any more is a new name, and no news.
+    fn rewired(
+        &self,
+        id: NodeId,
+        changes: &[Change],
+        (now, then): &(Wires, Wires),
+        is_there: impl Fn(&str) -> bool,
+    ) -> BTreeMap<String, String> {
+        let pipeline = &self.workspace.pipeline;
+        let ports: BTreeSet<&str> = changes.iter().filter_map(|change| port(&change.label, id, pipeline)).collect();
+        let turned = |port: &str| {
+            let (now, then) = (now.get(port)?, then.get(port)?);
+            let ((_, output_now), (node_then, output_then)) = (split_output(now), split_output(then));
+            let is_renamed = output_now == output_then && !is_there(&node_then);
+            (now != then && !is_renamed).then(|| (port.to_owned(), format!("input {port} {}", turn(then, now))))
+        };
+        ports.into_iter().filter_map(turned).collect()
+    }
+
+    /// Whether it is a change of what another node gave, by a wire that was there before.
+    fn is_given(&self, change: &Change, id: NodeId, rewired: &BTreeMap<String, String>) -> bool {
+        let pipeline = &self.workspace.pipeline;
+        let Some(port) = port(&change.label, id, pipeline) else { return false };
+        let was_there = (change.old.is_some() && change.new.is_some()) || is_entry(&change.label, id, pipeline);
+        was_there && !rewired.contains_key(port) && !self.producers(id, &BTreeSet::from([port])).is_empty()
     }
 
     /// What is the node's own first, then what other nodes gave it.
-    fn say_changes(&mut self, depth: usize, id: NodeId, changes: &[Change]) {
-        let from_above = |change: &&Change| {
-            let port = port(&change.label, id, &self.workspace.pipeline);
-            port.is_some_and(|port| !self.producers(id, &BTreeSet::from([port])).is_empty())
+    fn say_changes(&mut self, depth: usize, id: NodeId, changes: &[Change], rewired: &BTreeMap<String, String>) {
+        for text in rewired.values() {
+            self.say_change(depth, id, text.clone(), false);
+        }
+        let is_of_other = |change: &&Change| {
+            port(&change.label, id, &self.workspace.pipeline).is_some_and(|port| rewired.contains_key(port))
         };
-        let (above, own): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(from_above);
-        for (changes, from_above) in [(own, false), (above, true)] {
+        let changes = changes.iter().filter(|change| !is_of_other(change));
+        let (given, own): (Vec<&Change>, Vec<&Change>) = changes.partition(|change| self.is_given(change, id, rewired));
+        for (changes, is_given) in [(own, false), (given, true)] {
             for change in changes {
-                self.say_change(depth, id, self.with_source(id, change), from_above);
+                self.say_change(depth, id, self.with_source(id, change), is_given);
             }
         }
     }
@@ -203,10 +269,7 @@ impl Steps<'_> {
         let (Some(now), Some(then)) = (line_of(new), olds.iter().find_map(line_of)) else {
             return self.say_change(depth, id, "is new".into(), false);
         };
-        let manifest = |line: &NodeLine| {
-            let record = self.workspace.ledger.get(&line.key()?.0)?;
-            Some(Manifest::parse(&record.manifest))
-        };
+        let manifest = |line: &NodeLine| self.manifest(line.key()?);
         let (Some(manifest_now), Some(manifest_then)) = (manifest(&now), manifest(&then)) else {
             return self.say(depth, id, "changed, but its older record is gone");
         };
@@ -215,22 +278,16 @@ impl Steps<'_> {
             if let Some(old) = then.params.get(param).filter(|old| *old != value) {
                 let line = self.workspace.pipeline.param_line(id, param);
                 let place = line.map(|line| format!(" ({}:{line})", file_name(&self.workspace.pipeline)));
-                self.say_change(
-                    depth,
-                    id,
-                    format!("param {param} {old} -> {value}{}", place.unwrap_or_default()),
-                    false,
-                );
+                let text = format!("param {param} {}{}", turn(old, value), place.unwrap_or_default());
+                self.say_change(depth, id, text, false);
             }
         }
-        self.say_changes(depth, id, &changes);
-        let passed =
-            self.workspace.pipeline.graph.node(id).stage.outputs.iter().filter_map(|port| port.passes.as_deref());
-        let ports: BTreeSet<&str> = if changes.is_empty() {
-            // It only passed on what it does not read.
-            passed.collect()
-        } else {
-            changes.iter().filter_map(|change| port(&change.label, id, &self.workspace.pipeline)).collect()
+        let wires = (now.inputs, then.inputs);
+        let rewired = self.rewired(id, &changes, &wires, |node| new.nodes.contains_key(node));
+        self.say_changes(depth, id, &changes, &rewired);
+        let ports: BTreeSet<&str> = match changes.is_empty() {
+            true => self.passed(id),
+            false => changes.iter().filter_map(|change| port(&change.label, id, &self.workspace.pipeline)).collect(),
         };
         for above in self.producers(id, &ports) {
             self.between(depth + 1, above, new, olds);

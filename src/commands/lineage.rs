@@ -61,7 +61,7 @@ impl Lineage {
         };
         let options = Options { targets: vec![id], jobs: 1, preview: true, ..Options::default() };
         let (mut made, mut order) = (BTreeMap::new(), Vec::new());
-        for (node, Previewed { preview, outputs }) in workspace.previews(&options)? {
+        for (node, Previewed { preview, outputs, .. }) in workspace.previews(&options)? {
             if !matches!(preview, Preview::Cached | Preview::Restore) {
                 let name = &workspace.pipeline.graph.node(node).name;
                 let hint = format!("run it first: headwater run {}", shell_argument(name));

@@ -9,7 +9,8 @@
 //! | `edits` | edits of inputs and outs that hide themselves |
 //! | `pipelines` | edits of random pipelines, against builds from scratch |
 //! | `processes` | many processes on one store, some of them killed |
-//! | `verify`, `gc` | damage that `store verify` must find, collections that are killed; if the binary has them |
+//! | `verify` | damage that `store verify` must find, if the binary has it |
+//! | `repair`, `gc` | repairs and collections that are killed at every call, if the binary has them |
 //! | `rivals` | power cuts and flips of git and DVC, by the same functions |
 //!
 //! A row has numbered cases; its seed and the number determine a case. It prints a line of figures, and what was wrong

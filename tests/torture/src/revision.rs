@@ -353,7 +353,9 @@ fn stage(sketch: &mut Sketch, random: &mut Random) -> Option<Revision> {
         let work = sketch.any_work(random);
         let id = sketch.add(work);
         let name = &sketch.stage(id).name;
-        return Some(Revision::meant(format!("stage {name} added"), &[name])?.with_new("new".into()));
+        let revision = Revision::meant(format!("stage {name} added"), &[name])?;
+        let any = ["new", "it has had one key only"].map(str::to_owned).to_vec();
+        return Some(Revision { names: Names { any, ..revision.names }, ..revision });
     }
     let old = sketch.clone();
     let at = place(sketch, random, |_| true)?;

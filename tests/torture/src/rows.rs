@@ -36,6 +36,7 @@ enum Row {
     Pipelines,
     Processes,
     Verify,
+    Repair,
     Gc,
     /// git and DVC.
     Rivals,
@@ -130,6 +131,7 @@ struct Sizes {
     pipelines: u64,
     games: u64,
     upkeep: u64,
+    repairs: u64,
     rivals: u64,
 }
 
@@ -143,6 +145,7 @@ const FULL: Sizes = Sizes {
     pipelines: 10_000,
     games: 20,
     upkeep: 2000,
+    repairs: 200,
     rivals: 20,
 };
 
@@ -156,6 +159,7 @@ const SMALL: Sizes = Sizes {
     pipelines: 100,
     games: 1,
     upkeep: 60,
+    repairs: 8,
     rivals: 3,
 };
 
@@ -227,6 +231,7 @@ impl Rows<'_> {
             Row::Pipelines,
             Row::Processes,
             Row::Verify,
+            Row::Repair,
             Row::Gc,
         ];
         let mut scores = Vec::new();
@@ -274,6 +279,7 @@ impl Rows<'_> {
                 done(crowd::row(world, orders, sizes.games, crowd)?);
             }
             Row::Verify => done(upkeep::verify(world, orders, sizes.upkeep)?),
+            Row::Repair => done(upkeep::repair(world, orders, sizes.repairs)?),
             Row::Gc => done(upkeep::gc(world, orders, sizes.upkeep)?),
             Row::Rivals => self.rivals(sizes.rivals, done)?,
             Row::All => unreachable!("replaced by the rows that it means"),

@@ -1,12 +1,13 @@
-//! Rows `verify` and `gc`: the store's own upkeep, for a binary that has it.
+//! Rows `verify`, `repair` and `gc`: the store's own upkeep, for a binary that has it.
 //!
 //! `verify`: what `store verify --full` passes must be right without anything being run; what it finds, `--repair` and a run
-//! must cure. `gc`: a collection killed at any call must leave a store with which runs are right.
+//! must cure. `repair`: a repair of a damaged store killed at any call must leave one with which runs are right, and which
+//! the next repair cures. `gc`: the same of collections.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::calls::Scope;
-use crate::crew::{Case, Orders};
+use crate::crew::{Case, Orders, remove};
 use crate::flips::{Damage, Template, inflict};
 use crate::kills::spread;
 use crate::pipeline::Pipeline;
@@ -17,6 +18,9 @@ use crate::world::{Base, World, copy};
 
 /// The exit code of a store that cannot be opened at all.
 const UNUSABLE: i32 = 1;
+
+const VERIFY: [&str; 5] = ["store", "verify", "--full", "--format", "json"];
+const REPAIR: [&str; 5] = ["store", "verify", "--repair", "--format", "json"];
 
 /// What the last run did not use goes.
 pub const COLLECT: [&str; 4] = ["store", "gc", "--keep-last", "1"];
@@ -65,8 +69,7 @@ fn leaves_traces(damage: Damage) -> bool {
 
 fn judge_verify(world: &World, case: &Case<'_>, folder: &Path, damage: Damage) -> Result<(), Trouble> {
     let (headwater, oracle) = (&world.headwater, world.oracles.of(&Inputs::default())?);
-    let verify = ["store", "verify", "--full", "--format", "json"];
-    let found = headwater.call(folder, &verify)?;
+    let found = headwater.call(folder, &VERIFY)?;
     if let Some(broken) = found.broke_down() {
         return Err(Trouble::violation(broken));
     }
@@ -78,11 +81,9 @@ fn judge_verify(world: &World, case: &Case<'_>, folder: &Path, damage: Damage) -
     let passed = found.code == Some(0);
     case.add(if passed { "harmless" } else { "found" }, 1);
     if !passed {
-        headwater.call(folder, &["store", "verify", "--repair", "--format", "json"])?;
+        headwater.call(folder, &REPAIR)?;
     }
-    for out in OUTS {
-        std::fs::remove_file(folder.join(out))?;
-    }
+    remove_outs(folder)?;
     let run = headwater.call(folder, &["run", "--format", "json"])?;
     oracle.judge_run(folder, &run)?;
     if passed && !run.with(&["ran"]).is_empty() && leaves_traces(damage) {
@@ -91,12 +92,119 @@ fn judge_verify(world: &World, case: &Case<'_>, folder: &Path, damage: Damage) -
             run.told()
         )));
     }
-    let cured = headwater.call(folder, &verify)?;
+    judge_cured(world, folder, &found)
+}
+
+fn remove_outs(folder: &Path) -> Result<(), Trouble> {
+    OUTS.iter().try_for_each(|out| Ok(std::fs::remove_file(folder.join(out))?))
+}
+
+/// After a repair and a run there is no damage, and everything can be had.
+fn judge_cured(world: &World, folder: &Path, found: &Ending) -> Result<(), Trouble> {
+    let cured = world.headwater.call(folder, &VERIFY)?;
     if cured.code != Some(0) {
-        let (found, cured) = (found.out, cured.out + &cured.err);
+        let (found, cured) = (&found.out, cured.out + &cured.err);
         return Err(Trouble::violation(format!("not clean after --repair and a run: {cured}, found before: {found}")));
     }
-    oracle.judge_all(headwater, folder)
+    world.oracles.of(&Inputs::default())?.judge_all(&world.headwater, folder)
+}
+
+/// Kills repairs, each at every call.
+///
+/// # Errors
+/// If there is no undisturbed store.
+pub fn repair(world: &World, orders: &Orders, default: u64) -> Result<Score, Trouble> {
+    let count = orders.count.unwrap_or(default);
+    let mut score = Score::new("repair", orders.command("repair", count));
+    if missing(world, "verify", &mut score) {
+        return Ok(score);
+    }
+    for name in ["damaged stores", "of which found", "refused in words", "kills", "ended before"] {
+        score.add(name, 0);
+    }
+    let template = Template::make(&Pipeline { world }, "store", orders.make_folder("repair")?)?;
+    let one = |tracer: &mut Tracer, case: &mut Case<'_>| Repairs::choose(world, case, &template).sweep(tracer);
+    Ok(orders.deal(score, count, |_| Ok(Tracer::default()), one))
+}
+
+/// A damage, and all repairs of it that are killed.
+struct Repairs<'a> {
+    world: &'a World,
+    case: &'a Case<'a>,
+    template: &'a Template,
+    /// File, what is done to it, and a second file.
+    damages: Vec<(PathBuf, Damage, PathBuf)>,
+}
+
+impl<'a> Repairs<'a> {
+    /// One damage of any kind, and half of the time bits flipped in another file.
+    fn choose(world: &'a World, case: &'a mut Case<'_>, template: &'a Template) -> Self {
+        let ((file, _), damage) = template.choose(&mut case.random);
+        let other = &case.random.pick(&template.files).0;
+        let mut damages = vec![(file.clone(), damage, other.clone())];
+        let (next, bytes) = case.random.pick(&template.files);
+        if *bytes > 0 && next != file && next != other && case.random.once_in(2) {
+            damages.push((next.clone(), Damage::Flip(case.random.below(bytes * 8)), other.clone()));
+        }
+        Self { world, case, template, damages }
+    }
+
+    fn sweep(&self, tracer: &mut Tracer) -> Result<(), Trouble> {
+        self.sweep_all(tracer).map_err(|trouble| trouble.at(format!("{:?}", self.damages)))
+    }
+
+    fn sweep_all(&self, tracer: &mut Tracer) -> Result<(), Trouble> {
+        let project = self.case.folder.join("project");
+        self.damage(&project)?;
+        let found = self.world.headwater.call(&project, &VERIFY)?;
+        self.case.add("damaged stores", 1);
+        if found.code == Some(UNUSABLE) {
+            self.case.add("refused in words", 1);
+            return Ok(());
+        }
+        self.case.add("of which found", u64::from(found.code != Some(0)));
+        let calls = self.mend(tracer, &project, u64::MAX)?.calls;
+        for point in 0..calls {
+            self.damage(&project)?;
+            let killed = self.mend(tracer, &project, point);
+            tracer.release()?;
+            self.case.add(if killed?.hit.is_some() { "kills" } else { "ended before" }, 1);
+            let judged = judge_repaired(self.world, &project, &found);
+            judged.map_err(|trouble| trouble.at(format!("killed at point {point} of {calls}")))?;
+        }
+        Ok(())
+    }
+
+    /// Puts a damaged store in a project's place.
+    fn damage(&self, project: &Path) -> Result<(), Trouble> {
+        remove(project)?;
+        copy(&self.template.folder, project)?;
+        let kept = project.join(".headwater/store");
+        let all = self.damages.iter();
+        all.map(|(file, damage, other)| inflict(*damage, &kept.join(file), &kept.join(other))).collect()
+    }
+
+    fn mend(&self, tracer: &mut Tracer, project: &Path, point: u64) -> Result<Ending, Trouble> {
+        let command = self.world.headwater.command(project, &REPAIR);
+        let kill = |number| if number == point { Act::Kill } else { Act::Pass };
+        tracer.run(&command, Scope::Changing, &self.case.folder, |call| kill(call.number))
+    }
+}
+
+/// A run over what a killed repair left is right, with nothing done by hand; then another repair and a run cure it.
+fn judge_repaired(world: &World, project: &Path, found: &Ending) -> Result<(), Trouble> {
+    let oracle = world.oracles.of(&Inputs::default())?;
+    let verified = world.headwater.call(project, &VERIFY)?;
+    if verified.code == Some(UNUSABLE) || verified.broke_down().is_some() {
+        return Err(Trouble::violation(format!("`verify` after the kill: {}", verified.told())));
+    }
+    remove_outs(project)?;
+    let run = world.headwater.call(project, &["run", "--format", "json"])?;
+    oracle.judge_run(project, &run)?;
+    world.headwater.call(project, &REPAIR)?;
+    let run = world.headwater.call(project, &["run", "--format", "json"])?;
+    oracle.judge_run(project, &run)?;
+    judge_cured(world, project, found)
 }
 
 /// Kills collections.
