@@ -3,9 +3,9 @@
 //! It is written while a run goes on and read by `log`, `explain`, `show` and the next run's reasons. It is no cache: it
 //! says what happened and decides nothing about what is up to date. A line that cannot be read is passed over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -218,7 +218,7 @@ impl History {
 
     /// The runs, newest first.
     pub fn runs(&self) -> impl Iterator<Item = PastRun> + '_ {
-        self.paths.iter().filter_map(|path| read(path))
+        self.paths.iter().filter_map(|path| read(path, &|_| true))
     }
 
     /// The number of the run that began last.
@@ -230,12 +230,17 @@ impl History {
     /// The runs that tell of nodes, newest first. Those between one that found nothing changed and the one before which
     /// that was are passed over: they found the same.
     pub fn telling_runs(&self) -> impl Iterator<Item = PastRun> + '_ {
+        self.telling_runs_of(|_| true)
+    }
+
+    /// The same, with the lines of these nodes alone: a line that is not wanted costs next to nothing.
+    pub fn telling_runs_of<'a>(&'a self, wants: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = PastRun> + 'a {
         let mut since: Option<u64> = None;
         let telling = move |path: &PathBuf| {
             if since.is_some_and(|since| number_of(path).is_some_and(|number| number > since)) {
                 return None;
             }
-            let run = read(path)?;
+            let run = read(path, &wants)?;
             since = run.same.as_ref().and_then(|run| run.parse().ok());
             run.same.is_none().then_some(run)
         };
@@ -244,28 +249,29 @@ impl History {
 
     /// The last finish of each of these nodes.
     pub fn last_finishes<'a>(&self, nodes: impl Iterator<Item = &'a str>) -> BTreeMap<String, NodeLine> {
-        let mut wanted: Vec<&str> = nodes.collect();
-        let mut found = BTreeMap::new();
-        for run in self.telling_runs() {
-            if wanted.is_empty() {
-                break;
-            }
-            wanted.retain(|name| match run.nodes.get(*name).filter(|line| line.finished()) {
+        let all: BTreeSet<&str> = nodes.collect();
+        let (mut wanted, mut found) = (all.clone(), BTreeMap::new());
+        for mut run in self.telling_runs_of(|name| all.contains(name)) {
+            wanted.retain(|name| match run.nodes.remove(*name).filter(NodeLine::finished) {
                 Some(line) => {
-                    found.insert((*name).to_owned(), line.clone());
+                    found.insert((*name).to_owned(), line);
                     false
                 }
                 None => true,
             });
+            if wanted.is_empty() {
+                break;
+            }
         }
         found
     }
 }
 
-fn read(path: &Path) -> Option<PastRun> {
+fn read(path: &Path, wants: &dyn Fn(&str) -> bool) -> Option<PastRun> {
     let mut run: Option<PastRun> = None;
-    for line in BufReader::new(File::open(path).ok()?).lines().map_while(Result::ok) {
-        match (serde_json::from_str::<Line>(&line), &mut run) {
+    let text = fs::read(path).ok()?;
+    for line in text.split(|byte| *byte == b'\n').filter(|line| node_of(line).is_none_or(wants)) {
+        match (serde_json::from_slice::<Line>(line), &mut run) {
             (Ok(Line::Run(head)), None) => run = Some(PastRun { head, nodes: BTreeMap::new(), same: None, end: None }),
             (Ok(Line::Node(node)), Some(run)) => {
                 run.nodes.insert(node.node.clone(), node);
@@ -276,4 +282,35 @@ fn read(path: &Path) -> Option<PastRun> {
         }
     }
     run
+}
+
+/// The node that a line tells of, if its beginning says so plainly.
+fn node_of(line: &[u8]) -> Option<&str> {
+    let rest = line.strip_prefix(br#"{"line":"node","node":""#)?;
+    let name = &rest[..rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?];
+    (rest[name.len()] == b'"').then(|| std::str::from_utf8(name).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_a_line_says_which_node_it_is_of() {
+        let node = |name: &str| NodeLine {
+            node: name.into(),
+            outcome: "ran".into(),
+            key: None,
+            reason: String::new(),
+            seconds: 0.0,
+            outputs: Vec::new(),
+            inputs: BTreeMap::new(),
+            params: BTreeMap::new(),
+            hermetic: None,
+            error: None,
+        };
+        let line = |name: &str| serde_json::to_vec(&Line::Node(node(name))).expect("a line");
+        assert_eq!(node_of(&line("train[model=forest]")), Some("train[model=forest]"));
+        assert_eq!(node_of(&line("a[x=\"]")), None);
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! The engine gives manifests' labels; this file knows what users call them.
 
+use std::collections::BTreeMap;
+
 use headwater_engine::{Change, NodeId, Reason};
 
 use crate::journal::NodeLine;
@@ -26,7 +28,8 @@ pub fn sentence(reason: &Reason, id: NodeId, pipeline: &Pipeline, last: Option<&
         Reason::Changed(changes) => {
             let mut causes = params(id, pipeline, last);
             if causes.is_empty() || changes.iter().all(|change| !change.label.starts_with("config.")) {
-                causes = changes.iter().map(|change| cause(change, id, pipeline)).collect();
+                let read = last.map(|last| last.inputs.clone()).unwrap_or_default();
+                causes = changes.iter().map(|change| cause(change, id, pipeline, &read)).collect();
             }
             let causes: Vec<&str> = causes.iter().map(String::as_str).collect();
             first_and_more(&causes)
@@ -54,9 +57,11 @@ pub fn params(id: NodeId, pipeline: &Pipeline, last: Option<&NodeLine>) -> Vec<S
     changed
 }
 
-/// One change, with the place of a config field.
-pub fn cause(change: &Change, id: NodeId, pipeline: &Pipeline) -> String {
-    let text = difference(change, &ports(id, pipeline));
+/// One change, with the place of a config field; `read` are the inputs that the node had before, some of which may be gone.
+pub fn cause(change: &Change, id: NodeId, pipeline: &Pipeline, read: &BTreeMap<String, String>) -> String {
+    let mut ports = ports(id, pipeline);
+    ports.extend(read.keys().map(String::as_str));
+    let text = difference(change, &ports);
     match change.label.strip_prefix("config.") {
         Some(field) if !field.starts_with("tools.") && !field.starts_with("env.") => {
             format!("{text} ({}:{})", file_name(pipeline), pipeline.config_line(id, field))

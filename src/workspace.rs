@@ -42,8 +42,18 @@ impl Workspace {
     /// # Errors
     /// If the file is wrong, or the store cannot be opened.
     pub fn open(path: &Path, settings: &[String]) -> Result<Self, CommandError> {
-        let begun = Instant::now();
-        let pipeline = Pipeline::load(path, settings)?;
+        Self::begin(Instant::now(), Pipeline::load(path, settings)?)
+    }
+
+    /// Opens the part of a project that one node needs.
+    ///
+    /// # Errors
+    /// As [`Workspace::open`].
+    pub fn open_for(node: &str, path: &Path, settings: &[String]) -> Result<Self, CommandError> {
+        Self::begin(Instant::now(), Pipeline::load_for(node, path, settings)?)
+    }
+
+    fn begin(begun: Instant, pipeline: Pipeline) -> Result<Self, CommandError> {
         let store_path = pipeline.store_path();
         let store = Arc::new(Store::open(&store_path).map_err(|error| store_error(&error, &store_path))?);
         let ledger = Ledger::of(&store);

@@ -355,6 +355,36 @@ fn explain_names_an_edge_that_was_added_and_one_that_was_removed() {
 }
 
 #[test]
+fn explain_needs_no_stage_that_its_node_does_not_need() {
+    let project = Project::with(TWO);
+    project.run(&[]).succeeded();
+    project.edit("pipeline.toml", "word = \"one\"", "word = \"three\"");
+    let told = project.ok(&["explain", "joined"]);
+    let broken = format!("{}\n[stages.broken]\nuses = \"nothing\"\n", project.read("pipeline.toml"));
+    project.write("pipeline.toml", &broken);
+    assert_eq!(project.call(&["status"]).code, 2);
+    assert_eq!(project.ok(&["explain", "joined"]), told);
+    assert_eq!(project.call(&["explain", "broken"]).code, 2);
+    assert_eq!(project.call(&["explain", "nowhere"]).code, 2);
+}
+
+#[test]
+fn explain_names_a_removed_dep_by_its_whole_path() {
+    let pipeline = |deps: &str| format!("[stages.a]\nrun = \"echo > out\"\ndeps = [{deps}]\nouts = [\"out\"]\n");
+    let project = Project::with(&pipeline("\"in/a.txt\", \"in/b.txt\""));
+    project.write("in/a.txt", "a");
+    project.write("in/b.txt", "b");
+    project.run(&[]).succeeded();
+    project.write("pipeline.toml", pipeline("\"in/a.txt\""));
+    for told in [project.ok(&["explain", "a"]), project.ok(&["status"])] {
+        assert!(first_line(&told).contains(" input in/b.txt removed: file "), "{told}");
+    }
+    project.run(&[]).succeeded();
+    let after = project.ok(&["explain", "a"]);
+    assert!(first_line(&after).contains(": input in/b.txt removed: file "), "{after}");
+}
+
+#[test]
 fn explain_names_the_stage_that_an_input_now_reads() {
     let pipeline = r#"
 [stages.one]

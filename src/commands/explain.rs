@@ -40,7 +40,7 @@ impl Explain {
     /// # Errors
     /// If there is no such node, or the pipeline is wrong.
     pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
-        let workspace = Workspace::open(&globals.pipeline, &self.settings)?;
+        let workspace = Workspace::open_for(&self.node, &globals.pipeline, &self.settings)?;
         let id = workspace.pipeline.one_node(&self.node)?;
         let steps = explain(&workspace, id)?;
         for step in &steps {
@@ -170,8 +170,8 @@ impl<'a> Steps<'a> {
             self.say_change(depth, id, text, false);
         }
         let wires = (producers(&pipeline.graph, id), last.map(|line| line.inputs.clone()).unwrap_or_default());
-        let rewired = self.rewired(id, changes, &wires, |node| pipeline.graph.find(node).is_some());
-        self.say_changes(depth, id, changes, &rewired);
+        let rewired = self.rewired(id, changes, &wires, |node| pipeline.may_have(node));
+        self.say_changes(depth, id, changes, &rewired, &wires.1);
         let given = changes.iter().filter(|change| self.is_given(change, id, &rewired));
         let ports = given.filter_map(|change| port(&change.label, id, pipeline)).collect();
         for above in self.producers(id, &ports) {
@@ -208,7 +208,14 @@ impl<'a> Steps<'a> {
     }
 
     /// What is the node's own first, then what other nodes gave it.
-    fn say_changes(&mut self, depth: usize, id: NodeId, changes: &[Change], rewired: &BTreeMap<String, String>) {
+    fn say_changes(
+        &mut self,
+        depth: usize,
+        id: NodeId,
+        changes: &[Change],
+        rewired: &BTreeMap<String, String>,
+        then: &Wires,
+    ) {
         for text in rewired.values() {
             self.say_change(depth, id, text.clone(), false);
         }
@@ -219,15 +226,15 @@ impl<'a> Steps<'a> {
         let (given, own): (Vec<&Change>, Vec<&Change>) = changes.partition(|change| self.is_given(change, id, rewired));
         for (changes, is_given) in [(own, false), (given, true)] {
             for change in changes {
-                self.say_change(depth, id, self.with_source(id, change), is_given);
+                self.say_change(depth, id, self.with_source(id, change, then), is_given);
             }
         }
     }
 
     /// A change of an input that is a file of the project says which.
-    fn with_source(&self, id: NodeId, change: &Change) -> String {
+    fn with_source(&self, id: NodeId, change: &Change, then: &Wires) -> String {
         let pipeline = &self.workspace.pipeline;
-        let text = cause(change, id, pipeline);
+        let text = cause(change, id, pipeline, then);
         let inputs = pipeline.graph.inputs(id).iter();
         let file = port(&change.label, id, pipeline).and_then(|port| {
             inputs.filter(|input| input.port == port).find_map(|input| match &input.source {
@@ -245,7 +252,9 @@ impl<'a> Steps<'a> {
     fn past(&mut self, id: NodeId) {
         let name = &self.workspace.pipeline.graph.node(id).name;
         let history = History::of(&self.workspace.pipeline.project.state);
-        let runs: Vec<PastRun> = history.telling_runs().collect();
+        let graph = &self.workspace.pipeline.graph;
+        let known: BTreeSet<&str> = graph.ids().map(|id| graph.node(id).name.as_str()).collect();
+        let runs: Vec<PastRun> = history.telling_runs_of(|name| known.contains(name)).collect();
         let finish = |run: &PastRun| run.nodes.get(name).filter(|line| line.finished()).and_then(NodeLine::key);
         let now = runs.iter().position(|run| finish(run).is_some());
         let Some(now) = now else { return self.say(0, id, "is cached, from another project that shares the store") };
@@ -283,8 +292,8 @@ impl<'a> Steps<'a> {
             }
         }
         let wires = (now.inputs, then.inputs);
-        let rewired = self.rewired(id, &changes, &wires, |node| new.nodes.contains_key(node));
-        self.say_changes(depth, id, &changes, &rewired);
+        let rewired = self.rewired(id, &changes, &wires, |node| self.workspace.pipeline.may_have(node));
+        self.say_changes(depth, id, &changes, &rewired, &wires.1);
         let ports: BTreeSet<&str> = match changes.is_empty() {
             true => self.passed(id),
             false => changes.iter().filter_map(|change| port(&change.label, id, &self.workspace.pipeline)).collect(),

@@ -10,6 +10,7 @@
 //! | `variants` | params, matrix and named variants -> variants and axes |
 //! | `resources` | what stages take up, and what there is |
 //! | `references` | what stages name, and the axes that follow from it |
+//! | `excerpt` | the part of the file that one node needs |
 //! | `expand` | stages and variants -> nodes |
 //! | `outs` | which node writes which file |
 //! | `edges` | which node reads what |
@@ -20,6 +21,7 @@
 pub mod blame;
 pub mod duration;
 mod edges;
+mod excerpt;
 pub mod expand;
 pub mod file;
 pub mod interpolate;
@@ -30,12 +32,15 @@ pub mod value;
 pub mod variants;
 pub mod wiring;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use headwater_engine::graph::WireFrom;
 use headwater_engine::{Graph, NodeId};
 
 use crate::error::{CommandError, Diagnostic, line_of, nearest};
+use crate::pipeline::excerpt::{Excerpt, Sections};
 use crate::pipeline::expand::{NodeInfo, expand};
 use crate::pipeline::file::PipelineFile;
 use crate::pipeline::value::{Key, Value};
@@ -52,6 +57,8 @@ pub struct Pipeline {
     pub graph: Graph,
     pub nodes: Vec<NodeInfo>,
     pub variants: Variants,
+    /// Stages that were not loaded, as what is asked for does not need them.
+    left_out: BTreeSet<String>,
 }
 
 impl Pipeline {
@@ -61,21 +68,58 @@ impl Pipeline {
     /// Everything that is wrong with the file, or that it cannot be read.
     pub fn load(path: &Path, settings: &[String]) -> Result<Self, CommandError> {
         let source = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+        Self::read(path, &source, &source, settings)
+    }
+
+    /// Loads what one node needs, as a word of the command line names it; all, if that part cannot be told or is wrong.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`].
+    pub fn load_for(word: &str, path: &Path, settings: &[String]) -> Result<Self, CommandError> {
+        let source = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+        let sections = Sections::of(&source);
+        let part = sections.as_ref().and_then(|sections| {
+            let excerpt = sections.needed_by(&parse_node(word).0)?;
+            let mut part = Self::read(path, &source, &excerpt.text(), settings).ok()?;
+            part.left_out = excerpt.left_out();
+            part.has_all_of(&excerpt).then_some(part)
+        });
+        part.map_or_else(|| Self::read(path, &source, &source, settings), Ok)
+    }
+
+    /// Whether no node reads what a stage makes that was left out, and no axis depends on that.
+    fn has_all_of(&self, excerpt: &Excerpt<'_>) -> bool {
+        let wires = self.graph.ids().flat_map(|id| &self.graph.node(id).wires);
+        let files = wires.filter_map(|wire| match &wire.from {
+            WireFrom::File { path, .. } => Some(path),
+            WireFrom::Node { .. } | WireFrom::Gather { .. } => None,
+        });
+        let absent = self.nodes.iter().flat_map(|node| &node.absent);
+        !self.has_globs() && !files.chain(absent).any(|path| excerpt.may_miss(path))
+    }
+
+    /// Reads a text that is the source, or has comments in place of some stages.
+    fn read(path: &Path, source: &str, text: &str, settings: &[String]) -> Result<Self, CommandError> {
         let project = Arc::new(Project::of(path).map_err(CommandError::failed)?);
         let settings = settings.iter().map(|text| setting(text)).collect::<Result<Vec<_>, _>>()?;
         let wrong = |diagnostics: Vec<Diagnostic>| CommandError::Pipeline {
             path: path.to_owned(),
-            source_text: source.clone(),
+            source_text: source.to_owned(),
             diagnostics,
         };
-        let value = Value::parse(&source).map_err(wrong)?;
+        let value = Value::parse(text).map_err(wrong)?;
         let file = PipelineFile::read(&value).map_err(wrong)?;
         let store = project.store_path(file.store.path.as_deref());
         project.workshop.hide(vec![project.root.clone(), project.state.clone(), store]);
         let variants = Variants::expand(&file, &settings, &project.root).map_err(wrong)?;
-        let expanded = expand(&file, &variants, &source, &project).map_err(wrong)?;
-        let (graph, nodes) = (expanded.graph, expanded.nodes);
-        Ok(Self { path: path.to_owned(), source, file, project, graph, nodes, variants })
+        let expanded = expand(&file, &variants, source, &project).map_err(wrong)?;
+        let (graph, nodes, left_out) = (expanded.graph, expanded.nodes, BTreeSet::new());
+        Ok(Self { path: path.to_owned(), source: source.to_owned(), file, project, graph, nodes, variants, left_out })
+    }
+
+    /// Whether there is a node of this name, or its stage was left out.
+    pub fn may_have(&self, node: &str) -> bool {
+        self.graph.find(node).is_some() || self.left_out.contains(&parse_node(node).0)
     }
 
     /// Where the store is.

@@ -14,6 +14,11 @@ use crate::pipeline::value::{Datum, Span, Value};
 pub struct Outs(BTreeMap<String, usize>);
 
 impl Outs {
+    /// Notes an out; of two at one path the first counts.
+    pub fn add(&mut self, path: &Path, node: usize) {
+        self.0.entry(path.to_string_lossy().into_owned()).or_insert(node);
+    }
+
     /// The out at this path, or the one that holds it.
     pub fn around(&self, path: &Path) -> Option<(&str, usize)> {
         let path = path.to_string_lossy();
@@ -43,7 +48,7 @@ impl Expansion<'_> {
                 let other = outs.around(path).or_else(|| outs.within(path).next());
                 let clash = other.map(|(other, out)| self.clash(path, span, node, Path::new(other), out));
                 errors.extend(clash.filter(|clash| errors.iter().all(|known| known.span != clash.span)));
-                outs.0.entry(path.to_string_lossy().into_owned()).or_insert(node);
+                outs.add(path, node);
             }
         }
         self.errors.extend(errors);

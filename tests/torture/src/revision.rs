@@ -393,7 +393,9 @@ fn axis(sketch: &mut Sketch, random: &mut Random) -> Option<Revision> {
             vec![new, old]
         }
     };
-    let any = changed.iter().flat_map(|value| [format!("k={value}"), format!("/{value}.txt")]).collect();
+    let named = changed.iter().flat_map(|value| [format!("k={value}"), format!("/{value}.txt")]);
+    // With one value it is no axis, but a param.
+    let any = named.chain(["param k ".to_owned()]).collect();
     let revision = Revision::meant(format!("the axis is {:?}", sketch.axis), &[])?;
     Some(Revision { names: Names { any, ..Names::default() }, ..revision })
 }
