@@ -187,7 +187,9 @@ fn headers(source: &str) -> Option<Vec<(usize, &str)>> {
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
             b'#' => scan.comment(),
-            b'"' | b'\'' => drop(scan.string(byte)?),
+            b'"' | b'\'' => {
+                scan.string(byte)?;
+            }
             _ => {}
         }
         line_begin &= matches!(byte, b'\n' | b' ' | b'\t' | b'\r');
@@ -216,7 +218,9 @@ fn list_end(text: &str) -> Option<usize> {
         match byte {
             b']' => return Some(scan.at - 1),
             b'#' => scan.comment(),
-            b'"' | b'\'' => drop(scan.string(byte)?),
+            b'"' | b'\'' => {
+                scan.string(byte)?;
+            }
             _ => {}
         }
     }

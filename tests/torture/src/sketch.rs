@@ -615,7 +615,8 @@ struct Spaces(Random, bool);
 impl Spaces {
     fn line(&mut self, line: &str, text: &mut String) {
         if self.1 && self.0.once_in(3) {
-            text.push_str(*self.0.pick(["\n", "\n\n", "# a comment\n"].as_slice()));
+            let gap: &&str = self.0.pick(&["\n", "\n\n", "# a comment\n"]);
+            text.push_str(gap);
         }
         text.push_str(line);
         text.push_str(if self.1 && self.0.once_in(4) { "  # of this\n" } else { "\n" });

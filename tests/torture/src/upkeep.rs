@@ -180,8 +180,9 @@ impl<'a> Repairs<'a> {
         remove(project)?;
         copy(&self.template.folder, project)?;
         let kept = project.join(".headwater/store");
-        let all = self.damages.iter();
-        all.map(|(file, damage, other)| inflict(*damage, &kept.join(file), &kept.join(other))).collect()
+        let one =
+            |(file, damage, other): &(PathBuf, Damage, PathBuf)| inflict(*damage, &kept.join(file), &kept.join(other));
+        self.damages.iter().try_for_each(one)
     }
 
     fn mend(&self, tracer: &mut Tracer, project: &Path, point: u64) -> Result<Ending, Trouble> {
