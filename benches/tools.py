@@ -61,8 +61,7 @@ def doit(stages):
 
 def scons(stages):
     head = "import os\nCacheDir('.kept')\nproject = Environment(ENV=os.environ)\n"
-    form = lambda s: f"project.Command({s.out!r}, {list(s.inputs)!r}, {s.line()!r})\n"
-    return {"SConstruct": head + lines(stages, form)}
+    return {"SConstruct": head + lines(stages, lambda s: f"project.Command({s.out!r}, {list(s.inputs)!r}, {s.line()!r})\n")}
 
 
 def go_task(stages):
@@ -150,8 +149,8 @@ def snakemake(stages):
 
 
 def dvc(stages):
-    stage = lambda s: {"cmd": s.line(), "deps": list(s.inputs), "outs": [s.out]}
-    return {"dvc.yaml": json.dumps({"stages": {s.name: stage(s) for s in stages}})}
+    made = lambda s: {"cmd": s.line(), "deps": list(s.inputs), "outs": [s.out]}
+    return {"dvc.yaml": json.dumps({"stages": {s.name: made(s) for s in stages}})}
 
 
 def bazel(stages):
@@ -164,11 +163,11 @@ def bazel(stages):
 
 
 def headwater(stages):
-    def stage(stage):
+    def table(stage):
         inputs = ", ".join(json.dumps(path) for path in stage.inputs)
         return f'[stages.{stage.name}]\nrun = {json.dumps(stage.line())}\ndeps = [{inputs}]\nouts = ["{stage.out}"]\n'
 
-    return {"pipeline.toml": "[pipeline]\nhermetic = false\n" + lines(stages, stage)}
+    return {"pipeline.toml": "[pipeline]\nhermetic = false\n" + lines(stages, table)}
 
 
 class Tool(NamedTuple):
