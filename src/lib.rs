@@ -12,7 +12,6 @@
 //! | [`sources`] | files that stages read, kept in the store |
 //! | [`interrupt`] | Ctrl-C and its like |
 //! | [`journal`] | what each run did |
-//! | [`leftovers`] | outs in the project that no node makes any more |
 //! | [`report`], [`reason`], [`error`] | events, reasons and errors as text |
 //! | [`trace`] | a run as a file for a trace viewer |
 //! | [`junit`] | a run as a file for build servers |
@@ -29,11 +28,7 @@ pub mod error;
 pub mod forecast;
 pub mod interrupt;
 pub mod journal;
-<<<<<<< HEAD
 pub mod junit;
-=======
-pub mod leftovers;
->>>>>>> 0e222d4 (A folder that is a dep passes over outs that no node makes any more: a build from scratch has none of them)
 pub mod pipeline;
 pub mod process;
 pub mod project;

@@ -9,7 +9,6 @@
 //! | `work/`, `failed/` | folders of commands that run or failed |
 //! | `locks/` | held while outs are put in place |
 //! | `trash/` | files of the project that outs replaced |
-//! | `outs` | outs that runs put in place, if a folder that is a dep holds some |
 //!
 //! It does not know what a pipeline is. Invariant: no path of this file ever enters a key.
 
@@ -22,7 +21,6 @@ use headwater_cache::{Artifact, Digest, Entry, FileError, FileIndex, FolderError
 use headwater_engine::{SourceError, Sources, run::SourceState};
 
 use crate::error::nearest;
-use crate::leftovers::Leftovers;
 use crate::process::workshop::Workshop;
 
 /// The name of the state folder.
@@ -39,7 +37,6 @@ pub struct Project {
     pub state: PathBuf,
     pub index: FileIndex,
     pub workshop: Workshop,
-    pub leftovers: Leftovers,
 }
 
 impl Project {
@@ -56,8 +53,7 @@ impl Project {
         let state = root.join(STATE);
         let index = FileIndex::open(&state.join("files"));
         let file = pipeline.file_name().map(PathBuf::from).unwrap_or_default();
-        let leftovers = Leftovers::of(&state);
-        Ok(Self { root, file, state, index, workshop: Workshop::new(), leftovers })
+        Ok(Self { root, file, state, index, workshop: Workshop::new() })
     }
 
     /// Where the store is: the environment, then the pipeline file, then the state folder decide.
@@ -99,30 +95,12 @@ impl Project {
         }
         let tree = match about {
             None => Tree::default(),
-            Some(_) if without.is_empty() => self.folder(&full, &[]).map_err(SourceError)?,
-            Some(_) => self.folder(&full, &[without, &self.left_over(path, without)].concat()).map_err(SourceError)?,
+            Some(_) => self.folder(&full, without).map_err(SourceError)?,
         };
         let encoded = tree.encode().map_err(|error| SourceError(format!("{}: {error}", path.display())))?;
         let digest = Digest::of(&encoded);
         let artifact = Artifact { type_name: "directory".into(), shape: Shape::Tree, digest, bytes: tree.bytes() };
         Ok(SourceState { artifact, tree: Some(Arc::new(tree)) })
-    }
-
-    /// The outs within a folder that no node makes any more, as far as they are what a run put there.
-    fn left_over(&self, folder: &Path, without: &[PathBuf]) -> Vec<PathBuf> {
-        let is_as_made = |path: &Path, digest: Digest| {
-            let full = self.root.join(path);
-            match fs::symlink_metadata(&full) {
-                Ok(about) if about.is_dir() => {
-                    let encoded = self.folder(&full, &[]).ok().and_then(|tree| tree.encode().ok());
-                    encoded.is_some_and(|bytes| Digest::of(&bytes) == digest)
-                }
-                Ok(about) if about.is_file() => self.index.digest(&full).is_ok_and(|state| state.digest == digest),
-                _ => false,
-            }
-        };
-        let gone = self.leftovers.within(folder).filter(|(path, _)| without.iter().all(|out| out != path));
-        gone.filter(|(path, digest)| is_as_made(path, *digest)).map(|(path, _)| path.to_owned()).collect()
     }
 
     fn file(&self, path: &Path) -> Result<Artifact, FileError> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use headwater_cache::{Artifact, Claims, Digest, Ledger, Shape, Store, UsedSet};
-use headwater_engine::{Event, Key, NodeId, Options, Preview, RunError, Session, Summary, TooMuch, Wire, WireFrom};
+use headwater_engine::{Event, Key, NodeId, Options, Preview, RunError, Session, Summary, TooMuch};
 
 use crate::clock::WallClock;
 use crate::error::CommandError;
@@ -117,20 +117,6 @@ impl Workspace {
         let set = UsedSet { keys: keys.map(|key| key.0).collect(), blobs };
         let user = self.pipeline.project.root.to_string_lossy();
         self.store.use_now(&user, &set).map_err(CommandError::failed)
-    }
-
-    /// Remembers which outs were put in place, if a folder that is a dep holds outs: should their nodes go, they are no files
-    /// of that folder.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn note_outs(&self, outs: &[(PathBuf, Artifact)]) -> Result<(), CommandError> {
-        let Pipeline { project, graph, .. } = &self.pipeline;
-        let holds_outs = |wire: &Wire| matches!(&wire.from, WireFrom::File { without, .. } if !without.is_empty());
-        if project.leftovers.is_empty() && !graph.ids().any(|id| graph.node(id).wires.iter().any(holds_outs)) {
-            return Ok(());
-        }
-        project.leftovers.note(&project.root, &project.state, outs).map_err(CommandError::failed)
     }
 
     /// What a source was when it was last looked at.

@@ -310,39 +310,6 @@ fn a_folder_dep_has_an_edge_to_each_out_in_it_and_its_other_files_are_project_fi
 }
 
 #[test]
-fn a_folder_dep_does_not_hold_the_out_of_a_value_that_is_gone_but_what_a_person_made_of_it() {
-    let pipeline = |axis: &str| {
-        format!(
-            r#"
-[matrix]
-k = {axis}
-
-[stages.part]
-run = "mkdir parts/${{k}}.d; echo ${{k}} > parts/${{k}}.txt; echo ${{k}} > parts/${{k}}.d/a"
-outs = ["parts/${{k}}.txt", "parts/${{k}}.d"]
-
-[stages.all]
-run = "cat parts/*.txt parts/*/a > all.txt"
-deps = ["parts"]
-outs = ["all.txt"]
-"#
-        )
-    };
-    let project = Project::with(&pipeline("[1, 2, 3]"));
-    project.write("parts/own.txt", "own\n");
-    project.run(&[]).succeeded();
-    project.write("pipeline.toml", pipeline("[1, 3, 4]"));
-    let ran = ["all", "part[k=4]"];
-    assert_eq!(project.run(&[]).succeeded().ran(), ran);
-    assert_eq!(project.read("all.txt"), "1\n3\n4\nown\n1\n3\n4\n");
-    assert_eq!(project.read("parts/2.txt"), "2\n", "nothing is removed");
-    assert!(project.run(&[]).succeeded().ran().is_empty());
-    project.write("parts/2.txt", "mine\n");
-    assert_eq!(project.run(&[]).succeeded().ran(), ["all"]);
-    assert_eq!(project.read("all.txt"), "1\nmine\n3\n4\nown\n1\n3\n4\n");
-}
-
-#[test]
 fn a_folder_dep_of_nothing_but_outs_need_not_exist_before_the_first_run() {
     let project = Project::with(SHARED_FOLDER);
     assert_eq!(run(&project).ran(), ["a", "all", "b"]);

@@ -103,7 +103,6 @@ impl Run {
         let summary = workspace.drive(options, &mut |event| listener.take(event))?;
         let Listener { reporter, trace, junit, finished, outputs, outs, restored, .. } = listener;
         workspace.remember_use(&finished)?;
-        workspace.note_outs(&outs)?;
         reporter.end(&summary)?;
         if let Some((trace, path)) = trace.zip(self.trace.as_ref()) {
             trace.write(path)?;

@@ -106,6 +106,7 @@ impl<'a, 'b> Game<'a, 'b> {
             None => Revision::of(&mut self.sketch, &mut self.case.random),
         };
         self.write(&old, revision.way)?;
+        self.tidy(&old)?;
         self.act(&revision.deed)?;
         self.before = Some((old, revision.clone()));
         self.case.add("edits", 1);
@@ -128,6 +129,19 @@ impl<'a, 'b> Game<'a, 'b> {
                 }
                 Some(_) => rewrite(&self.project.join(path), text, way, &self.case.folder)?,
                 None => make(&self.project, path, text)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what stages made that are gone: in a folder that is a dep it would be a file of the project.
+    fn tidy(&self, old: &Sketch) -> Result<(), Trouble> {
+        let (gone, left) = (old.outs(), self.sketch.outs());
+        for path in gone.difference(&left).map(|out| self.project.join(out)) {
+            match fs::metadata(&path) {
+                Ok(about) if about.is_dir() => remove(&path)?,
+                Ok(_) => fs::remove_file(path)?,
+                Err(_) => {}
             }
         }
         Ok(())

@@ -462,6 +462,16 @@ impl Sketch {
         }
     }
 
+    /// The outs of all nodes.
+    pub fn outs(&self) -> BTreeSet<String> {
+        let of = |stage: &Stage| {
+            let out = self.out(stage);
+            self.axis.iter().map(move |value| out.replace("${k}", &value.to_string())).collect::<Vec<_>>()
+        };
+        let commands = self.stages.iter().filter(|stage| matches!(stage.work, Work::Clean { .. } | Work::Print(_)));
+        commands.flat_map(of).collect()
+    }
+
     /// Where a dep stands, up to the first param.
     pub fn dep_place(&self, dep: &Dep) -> String {
         match dep {
