@@ -369,6 +369,26 @@ fn explain_needs_no_stage_that_its_node_does_not_need() {
 }
 
 #[test]
+fn explain_sees_an_edge_whose_path_is_written_in_a_roundabout_way() {
+    let pipeline = r#"
+[stages.rows]
+run = "echo x > data/rows.csv; echo 1 >> data/rows.csv"
+outs = ["data/rows.csv"]
+
+[stages.read]
+uses = "read"
+path = "other/../data/rows.csv"
+"#;
+    let project = Project::with(pipeline);
+    project.write("other/file", "");
+    assert_eq!(first_line(&project.ok(&["explain", "read"])), "read may run: new, of rows");
+    project.run(&[]).succeeded();
+    project.edit("pipeline.toml", "echo x", "echo y");
+    let told = project.ok(&["explain", "read"]);
+    assert!(first_line(&told).starts_with("read may run: run \"echo x"), "{told}");
+}
+
+#[test]
 fn explain_names_a_removed_dep_by_its_whole_path() {
     let pipeline = |deps: &str| format!("[stages.a]\nrun = \"echo > out\"\ndeps = [{deps}]\nouts = [\"out\"]\n");
     let project = Project::with(&pipeline("\"in/a.txt\", \"in/b.txt\""));

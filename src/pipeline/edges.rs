@@ -168,7 +168,7 @@ fn file_wire(path: &Path, outs: &Outs, root: &Path) -> WireFrom {
 
 /// Where in the project a path leads, as outs are written: relative to the root, `..` resolved by the words alone. A path
 /// that leaves the project stays as it is.
-fn within_project(path: &Path, root: &Path) -> PathBuf {
+pub(super) fn within_project(path: &Path, root: &Path) -> PathBuf {
     let relative = path.strip_prefix(root).unwrap_or(path);
     let mut place = PathBuf::new();
     for part in relative.components() {

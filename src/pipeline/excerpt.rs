@@ -117,7 +117,7 @@ impl Excerpt<'_> {
         for (_, range) in ranges.iter().filter(|(number, _)| !self.kept.contains(number)) {
             text.push_str(&source[end..range.start]);
             text.push('#');
-            text.extend(std::iter::repeat_n(' ', range.len().saturating_sub(2)));
+            text.push_str(&" ".repeat(range.len().saturating_sub(2)));
             text.push_str(if range.len() > 1 { "\n" } else { "" });
             end = range.end;
         }
@@ -131,7 +131,7 @@ impl Excerpt<'_> {
         names.filter(|(number, _)| !self.kept.contains(number)).map(|(_, name)| (*name).to_owned()).collect()
     }
 
-    /// Whether a file of the project may be, hold or lie in an out of a stage that was left out.
+    /// Whether a place in the project may be, hold or lie in an out of a stage that was left out.
     pub fn may_miss(&self, path: &Path) -> bool {
         let Sections { outs, patterns, .. } = self.sections;
         let is_out = |(_, number): (&str, usize)| !self.kept.contains(&number);

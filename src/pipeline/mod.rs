@@ -36,10 +36,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headwater_engine::graph::WireFrom;
-use headwater_engine::{Graph, NodeId};
+use headwater_engine::{Graph, NodeId, WireFrom};
 
 use crate::error::{CommandError, Diagnostic, line_of, nearest};
+use crate::pipeline::edges::within_project;
 use crate::pipeline::excerpt::{Excerpt, Sections};
 use crate::pipeline::expand::{NodeInfo, expand};
 use crate::pipeline::file::PipelineFile;
@@ -95,7 +95,8 @@ impl Pipeline {
             WireFrom::Node { .. } | WireFrom::Gather { .. } => None,
         });
         let absent = self.nodes.iter().flat_map(|node| &node.absent);
-        !self.has_globs() && !files.chain(absent).any(|path| excerpt.may_miss(path))
+        !self.has_globs()
+            && !files.chain(absent).any(|path| excerpt.may_miss(&within_project(path, &self.project.root)))
     }
 
     /// Reads a text that is the source, or has comments in place of some stages.
