@@ -9,6 +9,7 @@
 //! | [`process`] | command stages |
 //! | [`project`], [`workspace`] | the folder of a pipeline, and all that a command opens of it |
 //! | [`unchanged`] | a run that found everything cached, kept to know the next one at a glance |
+//! | [`place`] | which file stands at a path, and when it was changed |
 //! | [`sources`] | files that stages read, kept in the store |
 //! | [`interrupt`] | Ctrl-C and its like |
 //! | [`journal`] | what each run did |
@@ -30,6 +31,7 @@ pub mod interrupt;
 pub mod journal;
 pub mod junit;
 pub mod pipeline;
+pub mod place;
 pub mod process;
 pub mod project;
 pub mod reason;

@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,15 +21,17 @@ use headwater_engine::{Outs, SourceError, Sources, Summary, run::SourceState};
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::Pipeline;
+use crate::place::Place;
 use crate::process::command::Answers;
 use crate::process::outs::PlacedOuts;
 use crate::process::tools;
+use crate::process::witnesses::Witnesses;
 use crate::process::workshop::Hermetic;
 use crate::project::{Project, STATE};
 
 const FILE: &str = "unchanged";
 /// Raised when a run depends on something that was not compared before.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The digest of what follows, and the length of the facts.
 const HEAD: usize = 32 + 8;
 
@@ -55,7 +56,7 @@ struct Facts {
     targets: Vec<String>,
     /// `None` for a variable that is not set.
     environment: BTreeMap<String, Option<String>>,
-    tools: BTreeMap<String, String>,
+    tools: BTreeMap<String, Tool>,
     folders: Vec<Folder>,
     /// Programs that would be read if they were there.
     absent: Vec<PathBuf>,
@@ -66,12 +67,12 @@ struct Facts {
     saved: f64,
 }
 
-/// Which file stands at a path, and when it was changed.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Place {
-    device: u64,
-    inode: u64,
-    changed: (i64, i64),
+/// A program outside of the project.
+#[derive(Serialize, Deserialize)]
+struct Tool {
+    version: String,
+    /// What that rests on, if it is known: else it is asked.
+    witnesses: Option<Witnesses>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -168,7 +169,7 @@ impl CachedRun<'_> {
             pipeline: Digest::of(pipeline.source.as_bytes()).to_string(),
             targets: self.targets.to_vec(),
             environment: environment(pipeline)?,
-            tools: self.answers.map(|answers| answers.versions.clone()).unwrap_or_default(),
+            tools: self.tools(),
             folders: self.folders(),
             absent: pipeline.nodes.iter().flat_map(|node| node.absent.iter().cloned()).collect(),
             landmarks: landmarks.ok()?,
@@ -177,6 +178,16 @@ impl CachedRun<'_> {
             cached: self.summary.cached,
             saved: self.summary.saved,
         })
+    }
+
+    fn tools(&self) -> BTreeMap<String, Tool> {
+        let root = &self.pipeline.project.root;
+        let versions = self.answers.iter().flat_map(|answers| &answers.versions);
+        let tool = |(name, version): (&String, &String)| {
+            let (version, witnesses) = (version.clone(), Witnesses::of(name, root));
+            (name.clone(), Tool { version, witnesses })
+        };
+        versions.map(tool).collect()
     }
 
     fn folders(&self) -> Vec<Folder> {
@@ -206,17 +217,6 @@ fn variable(name: &str) -> Option<Option<String>> {
     match std::env::var_os(name) {
         None => Some(None),
         Some(value) => value.into_string().ok().map(Some),
-    }
-}
-
-impl Place {
-    fn of(path: &Path) -> io::Result<Self> {
-        let about = fs::metadata(path)?;
-        Ok(Self { device: about.dev(), inode: about.ino(), changed: (about.ctime(), about.ctime_nsec()) })
-    }
-
-    fn of_program() -> io::Result<Self> {
-        Self::of(&std::env::current_exe()?)
     }
 }
 
@@ -259,16 +259,22 @@ impl Unchanged {
     }
 }
 
-/// Whether files, folders and programs are what they were. Programs take their time to answer, so they are asked meanwhile.
+/// Whether files, folders and programs are what they were. Programs take their time to answer, so those that must be asked
+/// are asked meanwhile.
 fn all_stand(facts: &Facts, snapshot: &Snapshot, project: Project) -> bool {
-    let names: BTreeSet<&str> = facts.tools.keys().map(String::as_str).collect();
+    let stands = |name: &str, tool: &Tool| tool.witnesses.as_ref().is_some_and(|all| all.stand(name, &project.root));
+    let open = facts.tools.iter().filter(|(name, tool)| !stands(name, tool));
+    let open: BTreeMap<&str, &str> = open.map(|(name, tool)| (name.as_str(), tool.version.as_str())).collect();
     let project = Arc::new(project);
     std::thread::scope(|scope| {
-        let versions = (!names.is_empty())
-            .then(|| scope.spawn(|| tools::versions(&names, &project.root, &project.workshop.supervisors)));
+        let ask = || {
+            let names = open.keys().copied().collect();
+            tools::versions(&names, &project.root, &project.workshop.supervisors)
+        };
+        let asked = (!open.is_empty()).then(|| scope.spawn(ask));
         let stand = snapshot.holds(&RealDisk) && facts.folders.iter().all(|folder| folder.stands(&project));
-        let same = |versions: BTreeMap<String, String>| versions == facts.tools;
-        stand && versions.is_none_or(|asked| asked.join().is_ok_and(same))
+        let same = |versions: BTreeMap<String, String>| versions.iter().all(|(name, told)| open[name.as_str()] == told);
+        stand && asked.is_none_or(|asked| asked.join().is_ok_and(same))
     })
 }
 

@@ -224,3 +224,88 @@ fn what_another_project_puts_into_a_shared_store_is_looked_at() {
     assert_eq!(run(&project), "ran 0, cached 3");
     assert!(told_as_same(&project));
 }
+
+/// A program outside of the project, which says that it was asked, and reads a file if it is there.
+struct Tool {
+    folder: tempfile::TempDir,
+    project: Project,
+}
+
+impl Tool {
+    /// In a project whose only command starts it, and in which nothing has changed for long.
+    fn settled() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().display();
+        let text =
+            format!("#!/bin/sh\necho > {place}/asked\necho tool $(cat {place}/settings 2>/dev/null || echo 1)\n");
+        fs::write(folder.path().join("tool"), text).expect("a file");
+        fs::set_permissions(folder.path().join("tool"), fs::Permissions::from_mode(0o755)).expect("permissions");
+        let project = Project::with("[stages.a]\nrun = \"tool > out\"\nouts = [\"out\"]\nhermetic = false\n");
+        let tool = Self { folder, project };
+        assert_eq!(tool.run(), "ran 1, cached 0");
+        tool.settle();
+        tool
+    }
+
+    fn run(&self) -> String {
+        let place = self.folder.path().display();
+        let path = format!("{place}/first:{place}:{}", std::env::var("PATH").unwrap());
+        let done = self.project.command(&["run"]).env("PATH", path).output().unwrap();
+        let text = String::from_utf8(done.stderr).unwrap();
+        text.lines().last().unwrap_or_default().split(" in ").next().unwrap_or_default().to_owned()
+    }
+
+    /// Until the times of files tell, and what they told is kept.
+    fn settle(&self) {
+        std::thread::sleep(Duration::from_millis(3_200));
+        (0..2).for_each(|_| assert_eq!(self.run(), "ran 0, cached 1"));
+    }
+
+    /// Whether a run asks the program for its version.
+    fn asks(&self) -> bool {
+        let asked = self.folder.path().join("asked");
+        let _ = fs::remove_file(&asked);
+        self.run();
+        asked.exists()
+    }
+}
+
+#[test]
+fn a_program_that_uses_the_same_files_as_before_is_not_asked_for_its_version() {
+    let tool = Tool::settled();
+    assert!(!tool.asks());
+    assert!(told_as_same(&tool.project));
+    // What comes and goes beside the files that it uses is no reason to ask.
+    fs::write(tool.folder.path().join("other"), "").unwrap();
+    assert!(!tool.asks());
+    let same = fs::read(tool.folder.path().join("tool")).unwrap();
+    fs::write(tool.folder.path().join("tool"), same).unwrap();
+    assert!(tool.asks());
+}
+
+#[test]
+fn a_program_is_asked_when_a_file_comes_or_changes_that_it_looked_for() {
+    let tool = Tool::settled();
+    let settings = tool.folder.path().join("settings");
+    for version in ["2", "3"] {
+        fs::write(&settings, version).unwrap();
+        assert_eq!(tool.run(), "ran 1, cached 0");
+        assert_eq!(tool.project.read("out"), format!("tool {version}\n"));
+        tool.settle();
+        assert!(!tool.asks());
+    }
+    fs::remove_file(&settings).unwrap();
+    assert_eq!(tool.run(), "ran 0, cached 1");
+    assert_eq!(tool.project.read("out"), "tool 1\n");
+}
+
+#[test]
+fn another_program_of_the_name_that_comes_first_is_asked() {
+    let tool = Tool::settled();
+    let first = tool.folder.path().join("first");
+    fs::create_dir(&first).expect("a folder");
+    fs::write(first.join("tool"), "#!/bin/sh\necho another\n").expect("a file");
+    fs::set_permissions(first.join("tool"), fs::Permissions::from_mode(0o755)).expect("permissions");
+    assert_eq!(tool.run(), "ran 1, cached 0");
+    assert_eq!(tool.project.read("out"), "another\n");
+}

@@ -9,6 +9,7 @@
 //! | [`outs`] | files that a command makes: into the store, and back into the project |
 //! | [`missing`] | what a failed command missed, and the line to write for it |
 //! | [`tools`] | the versions of programs |
+//! | [`witnesses`] | the files that a program used when it told its version |
 //! | [`workshop`] | what all commands share: who runs them, and whether their bounds are in force |
 //! | [`reach`] | what a command may use beside its folder |
 //! | [`work`] | folders that live as long as a run of a command |
@@ -26,5 +27,6 @@ pub mod secret;
 pub mod shell;
 pub mod staging;
 pub mod tools;
+pub mod witnesses;
 pub mod work;
 pub mod workshop;

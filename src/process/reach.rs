@@ -225,7 +225,7 @@ fn installation<'a>(folder: &'a Path, home: Option<&Path>) -> &'a Path {
 }
 
 /// The program that the first line of a script names.
-fn interpreter(script: &Path) -> Option<PathBuf> {
+pub fn interpreter(script: &Path) -> Option<PathBuf> {
     let mut bytes = Vec::new();
     File::open(script).ok()?.take(SHEBANG_BYTES).read_to_end(&mut bytes).ok()?;
     let line = bytes.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?.trim_ascii_start();

@@ -2,9 +2,9 @@
 //!
 //! A program is known by the first line that `PROGRAM --version` prints; one that has no such option, or does not end in
 //! time, by the digest of its file, and so is one that lies in the project: nobody's script is started to ask for a
-//! version. It is asked in the environment that commands have, but for `HOME`, where shims keep their settings. The answers
-//! are not kept for the next process: the program that is found may be a shim (rustup, pyenv), whose file stays the same
-//! when the version that it chooses changes.
+//! version. It is asked in the environment that commands have, but for `HOME`, where shims keep their settings. That its file
+//! is the same says nothing: it may be a shim (rustup, pyenv), whose file stays the same when the version that it chooses
+//! changes. What an answer does rest on, [`super::witnesses`] tells.
 //!
 //! Programs are asked below supervisors, so that nothing of them outlives the answer, but not within bounds.
 
@@ -19,7 +19,7 @@ use headwater_sandbox::{Ending, Order, Supervisors, search};
 use crate::process::staging::FIXED;
 
 /// How long a program may take to tell its version.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 /// How long one may take that has not answered before.
 const MORE_PATIENCE: Duration = Duration::from_secs(10);
 /// How many programs are asked at once: each takes a supervisor.
@@ -55,7 +55,7 @@ fn version(program: &str, root: &Path, supervisors: &Supervisors) -> String {
 }
 
 /// Where the project or `PATH` has a program.
-fn find(program: &str, root: &Path) -> Option<PathBuf> {
+pub fn find(program: &str, root: &Path) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(root.join(program)).filter(|path| path.is_file());
     }
@@ -70,19 +70,22 @@ fn ask(path: &Path, root: &Path, supervisors: &Supervisors) -> Option<String> {
 
 /// What it answers, if anything; `None` if it did not end by itself.
 fn ask_for(patience: Duration, path: &Path, root: &Path, supervisors: &Supervisors) -> Option<Option<String>> {
-    let passed_on = ["PATH", "HOME"].into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
-    let order = Order {
-        program: path.into(),
-        arguments: vec!["--version".into()],
-        environment: FIXED.iter().map(|(name, value)| (name.into(), value.into())).chain(passed_on).collect(),
-        folder: root.into(),
-        errors_apart: true,
-        timeout: Some(patience),
-        ..Order::default()
-    };
+    let order = Order { errors_apart: true, timeout: Some(patience), ..question(path, root) };
     let report = supervisors.run(&order).ok().filter(|report| !matches!(report.ending, Ending::TimedOut))?;
     let text = if report.output.is_empty() { report.errors } else { report.output };
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
     Some(line.filter(|_| report.ending == Ending::Code(0)))
+}
+
+/// What a program is asked.
+pub fn question(path: &Path, root: &Path) -> Order {
+    let passed_on = ["PATH", "HOME"].into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    Order {
+        program: path.into(),
+        arguments: vec!["--version".into()],
+        environment: FIXED.iter().map(|(name, value)| (name.into(), value.into())).chain(passed_on).collect(),
+        folder: root.into(),
+        ..Order::default()
+    }
 }
