@@ -446,6 +446,19 @@ fn who_was_given_the_folder_of_a_command_from_outside_cannot_reach_that_of_the_n
 }
 
 #[test]
+fn a_command_that_asked_nobody_leaves_its_folder_to_the_next_and_nothing_in_it() {
+    let look = "pwd; find .. | sort";
+    let project = project(&format!("touch ../home/left ../tmp/left left; {look} > out"), "");
+    let next = format!("\n[stages.next]\nrun = \"{look} > next\"\ndeps = [\"out\"]\nouts = [\"next\"]\n");
+    project.write("pipeline.toml", project.read("pipeline.toml") + &next);
+    project.run(&["run", "-j", "1"]).succeeded();
+    let folder = |name: &str| project.read(name).lines().next().map(str::to_owned).expect("a line");
+    assert_eq!(folder("out"), folder("next"));
+    let found: Vec<String> = project.read("next").lines().skip(1).map(str::to_owned).collect();
+    assert_eq!(found, ["..", "../home", "../project", "../project/next", "../project/out", "../tmp"]);
+}
+
+#[test]
 fn a_daemon_whose_program_is_no_file_ends_with_the_command() {
     if !has("python3") {
         return;

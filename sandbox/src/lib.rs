@@ -8,6 +8,7 @@
 //! | [`bounds`] | files and network that a program may use, enforced by the kernel |
 //! | [`descendants`] | ending all that a program has started |
 //! | [`tracing`] | which files a program uses |
+//! | `company` | whether it may have met somebody else |
 //! | `lookups` | which files it looked for in vain |
 //! | `calls` | the calls that name a file |
 //! | `notifier` | being told of calls by the kernel; all the `unsafe` there is |
@@ -42,6 +43,7 @@
 pub mod bounds;
 mod calls;
 pub mod capture;
+mod company;
 pub mod descendants;
 mod lookups;
 mod notifier;

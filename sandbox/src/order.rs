@@ -105,12 +105,14 @@ pub struct Report {
     pub errors: Vec<u8>,
     /// What it looked for in vain, if it was watched and failed; `None` if nothing was heard of it.
     pub missed: Option<Vec<Missed>>,
+    /// Whether it certainly had no socket by which it could ask somebody else for work, who may still be at it.
+    pub alone: bool,
 }
 
 impl Report {
     /// One that knows nothing but the ending.
     pub fn of(ending: Ending) -> Self {
-        Self { ending, survivors: 0, printed: 0, output: Vec::new(), errors: Vec::new(), missed: None }
+        Self { ending, survivors: 0, printed: 0, output: Vec::new(), errors: Vec::new(), missed: None, alone: false }
     }
 }
 

@@ -26,6 +26,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, getpid, pidfd_open, s
 
 use crate::bounds;
 use crate::capture::Capture;
+use crate::company::Company;
 use crate::descendants::{self, Ended};
 use crate::lookups::{self, Binding, Lookups};
 use crate::order::{Ending, Message, Order, Report, receive, send};
@@ -95,12 +96,14 @@ struct Run<'a> {
     begun: Instant,
     heard: Instant,
     lookups: Option<Lookups>,
+    company: Company,
 }
 
 /// What woke the supervisor.
 struct Woken {
     control: bool,
     output: bool,
+    company: PollFlags,
 }
 
 impl<'a> Run<'a> {
@@ -125,7 +128,7 @@ impl<'a> Run<'a> {
         };
         let lookups = order.twin.as_ref().filter(|_| order.bounds.is_some()).map(Lookups::begin).transpose()?;
         let binding = lookups.as_ref().map(Lookups::binding);
-        let main = thread::scope(|scope| {
+        let (main, company) = thread::scope(|scope| {
             scope.spawn(|| spawn(order, writer, apart, binding)).join().expect("starting does not panic")
         })?;
         let (ended, now) = (Ended::new(), Instant::now());
@@ -143,6 +146,7 @@ impl<'a> Run<'a> {
             begun: now,
             heard: now,
             lookups,
+            company,
         })
     }
 
@@ -159,8 +163,9 @@ impl<'a> Run<'a> {
             (None, None) => Ending::NotStarted("its end was lost".into()),
         };
         let missed = self.lookups.take().filter(|_| ending != Ending::Code(0)).and_then(|all| all.missed(self.order));
+        let alone = self.company.alone;
         match self.capture.finish() {
-            Ok((printed, output)) => Report { ending, survivors, printed, output, errors, missed },
+            Ok((printed, output)) => Report { ending, survivors, printed, output, errors, missed, alone },
             Err(error) => {
                 let text = format!("what it printed cannot be written to {}: {error}", self.order.log.display());
                 Report { survivors, ..Report::of(Ending::NotStarted(text)) }
@@ -181,6 +186,7 @@ impl<'a> Run<'a> {
     /// Waits for something to happen, and deals with it.
     fn step(&mut self, awaited: Pid) {
         let woken = self.wait(pidfd_open(awaited, PidfdFlags::empty()).ok());
+        self.company.hear(woken.company);
         if woken.control {
             self.hear();
         }
@@ -206,12 +212,14 @@ impl<'a> Run<'a> {
         [whole, silent].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// Waits for the end of a process, a message, output, or the time to act. A process that cannot be waited for like
+    /// Waits for the end of a process, a message, output, a call that is told, or the time to act. A process that cannot be waited for like
     /// that, as on Linux before 5.3, is looked at again and again.
     fn wait(&self, process: Option<OwnedFd>) -> Woken {
         let mut descriptors = vec![PollFd::new(self.control, PollFlags::IN)];
         let first_output = descriptors.len();
         descriptors.extend(self.output.as_ref().map(|output| PollFd::new(output, PollFlags::IN)));
+        let first_company = descriptors.len();
+        descriptors.extend(self.company.listener().map(|listener| PollFd::new(listener, PollFlags::IN)));
         descriptors.extend(process.as_ref().map(|process| PollFd::new(process, PollFlags::IN)));
         let left = self.due().map(|(at, _)| at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
         let left = if process.is_some() { left } else { Some(left.map_or(GLANCE, |left| left.min(GLANCE))) };
@@ -220,8 +228,12 @@ impl<'a> Run<'a> {
         if poll(&mut descriptors, left.as_ref()) == Err(Errno::INVAL) {
             give_up::<()>();
         }
-        let woken = |at: usize| descriptors.get(at).is_some_and(|one| !one.revents().is_empty());
-        Woken { control: woken(0), output: self.output.is_some() && woken(first_output) }
+        let found = |at: usize| descriptors.get(at).map_or(PollFlags::empty(), PollFd::revents);
+        Woken {
+            control: !found(0).is_empty(),
+            output: self.output.is_some() && !found(first_output).is_empty(),
+            company: self.company.listener().map_or(PollFlags::empty(), |_| found(first_company)),
+        }
     }
 
     fn hear(&mut self) {
@@ -301,7 +313,7 @@ fn spawn(
     output: io::PipeWriter,
     errors: Option<io::PipeWriter>,
     binding: Option<Binding>,
-) -> io::Result<Pid> {
+) -> io::Result<(Pid, Company)> {
     // Found before the bounds are in force: an error should say that it is not there, not that it may not be looked at.
     let mut command = Command::new(find(order).unwrap_or_else(|| PathBuf::from(&order.program)));
     command.arg0(&order.program).args(&order.arguments).current_dir(&order.folder);
@@ -314,8 +326,11 @@ fn spawn(
     if let Some(binding) = &binding {
         lookups::bind(binding);
     }
+    // Nobody answers before this thread has ended: starting makes no sockets.
+    let company = Company::of(order);
     let child = command.spawn()?;
-    Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("a process without a number"))
+    let main = Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("a process without a number"))?;
+    Ok((main, company))
 }
 
 /// The program in the `PATH` that it will have.

@@ -21,7 +21,8 @@ fn a_program_is_reported_with_its_code_or_signal_and_what_it_printed() {
     let place = Place::new();
     let report = place.run(&place.order("echo out; echo err >&2; echo again; exit 3"));
     let (output, errors) = (Vec::new(), Vec::new());
-    assert_eq!(report, Report { ending: Ending::Code(3), survivors: 0, printed: 14, output, errors, missed: None });
+    let ending = Ending::Code(3);
+    assert_eq!(report, Report { ending, survivors: 0, printed: 14, output, errors, missed: None, alone: false });
     assert_eq!(place.printed(), "out\nerr\nagain\n");
     assert_eq!(place.run(&place.order("kill -9 $$")).ending, Ending::Signal(9));
 }

@@ -1,8 +1,9 @@
 //! The staging folder of a command, and the run of the command in it.
 //!
-//! Each dep stands at its path relative to the project's root; `HOME` and `TMPDIR` lie beside. The folder goes when the
-//! command succeeds; it is kept when it fails, so that a person can step in. It does not know keys or the graph, nor how
-//! a command is held to its folder.
+//! Each dep stands at its path relative to the project's root; `HOME` and `TMPDIR` lie beside. When the command
+//! succeeds, the folder goes, or another command gets it, if this one certainly met nobody who could still work in it; it is
+//! kept when the command fails, so that a person can step in. It does not know keys or the graph, nor how a command is held
+//! to its folder.
 //!
 //! A command that fails within ten seconds is run once more, watched, in another folder, to tell what it looked for: watching
 //! every command would make each start of python take a fifth longer, and nothing that only helps to explain may do that.
@@ -89,11 +90,11 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
         return Err(Failure::Cancelled);
     }
     let begun = Instant::now();
-    let staging = Staging::filled(command, job, project)?;
+    let mut staging = Staging::filled(command, job, project)?;
     let log_path = project.log_path(job.node);
     let (what, failed) = match staging.attempt(command, job, &project.workshop, &log_path) {
         Ok(outs) => {
-            project.workshop.folders.leave(staging.folder);
+            staging.release(&project.workshop);
             return Ok(outs);
         }
         Err(Trouble::Other(failure)) => return Err(failure),
@@ -126,6 +127,8 @@ fn look_again(command: &Command, job: &Job<'_>, project: &Project) -> Option<Vec
 /// A folder in which a command runs; it goes when this is dropped.
 pub struct Staging {
     folder: WorkFolder,
+    /// Whether the command has ended, and certainly met nobody else.
+    alone: bool,
     /// Where the project's paths stand.
     pub project: PathBuf,
 }
@@ -141,7 +144,7 @@ impl Staging {
         let mut folders: BTreeSet<PathBuf> = ["home", "project", "tmp"].map(PathBuf::from).into();
         folders.extend(paths.flat_map(around));
         let folder = files("make a folder in", &all, project.workshop.folders.take(&all, &folders))?;
-        Ok(Self { project: folder.path.join("project"), folder })
+        Ok(Self { project: folder.path.join("project"), folder, alone: false })
     }
 
     /// One with all that a command looks for, and the folders of its outs.
@@ -153,6 +156,14 @@ impl Staging {
             staging.mount(input, job, project)?;
         }
         Ok(staging)
+    }
+
+    /// Leaves the folder to another command, if nobody works in it any more.
+    fn release(self, workshop: &Workshop) {
+        match self.alone {
+            true => workshop.folders.give_back(self.folder),
+            false => workshop.folders.leave(self.folder),
+        }
     }
 
     /// Puts an input where the command looks for it.
@@ -178,7 +189,7 @@ impl Staging {
 
     /// Runs the command, and stores what it made.
     fn attempt(
-        &self,
+        &mut self,
         command: &Command,
         job: &Job<'_>,
         workshop: &Workshop,
@@ -190,6 +201,7 @@ impl Staging {
             SupervisorsError::Interrupted => Trouble::Other(Failure::Cancelled),
             SupervisorsError::NotStarted(_) | SupervisorsError::Lost => Trouble::Command(error.to_string()),
         })?;
+        self.alone = report.alone;
         self.judge(command, &report.ending)?;
         if fs::symlink_metadata(&self.project).is_ok_and(|about| about.is_symlink()) {
             return Err(Trouble::Command("the command put a link in the place of its folder".into()));

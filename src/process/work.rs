@@ -1,35 +1,41 @@
-//! `WorkFolder`: a folder in which one command runs, in a folder of this process.
+//! `WorkFolder`: a folder in which one command at a time runs, in a folder of this process.
 //!
-//! It does not know what runs in it. Invariants: no folder is used twice: whoever a command has asked for work, over a socket
-//! that is a file, may have it open still, as a container has that was given it; a kernel lock on a file beside the folder
-//! of a process tells that it lives; what a killed one left is removed by the next one that needs a folder; what cannot be
-//! removed is no failure.
+//! It does not know what runs in it, nor whom that met. Invariants: a folder is used again only if it is given back: whoever
+//! a command has asked for work, over a socket that is a file, may have it open still, as a container has that was given it;
+//! the next command finds only folders that it would have been given anyway, and these as they were made; a kernel lock on
+//! a file beside the folder of a process tells that it lives; what a killed one left is removed by the next one that needs
+//! a folder; what cannot be removed is no failure.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use rustix::fs::IFlags;
+use rustix::io::Errno;
 use walkdir::WalkDir;
 
 const LOCK: &str = "lock";
+/// A folder with more folders in it is not used again.
+const FOLDERS_KEPT: usize = 64;
 
 /// How much of what commands have left stays until the end.
 const LEFT_BYTES: u64 = 256 * 1024 * 1024;
-/// A folder of more bytes is removed at once.
-const LEFT_FOLDER_BYTES: u64 = 1024 * 1024;
+/// A file or folder of more bytes is removed at once.
+const LEFT_EACH_BYTES: u64 = 1024 * 1024;
 /// No file and no folder takes less of a disk, or counts as less.
 const BLOCK: u64 = 4096;
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
 static SWEPT: Once = Once::new();
 
-/// Folders for commands. Small ones are removed when no command is left: ext4 looks at each inode that was freed in the last
-/// half minute before it gives out one, so that to make and remove by the thousand, turn by turn, costs more than commands do.
+/// Folders for commands. Those that were given back are for the next ones; small ones that were not, and small files of those
+/// that were, are removed when no command is left: ext4 looks at each inode that was freed in the last minutes before it gives
+/// out one, so that to make and remove by the thousand, turn by turn, costs more than commands do.
 #[derive(Default)]
 pub struct WorkFolders {
     state: Mutex<State>,
@@ -38,8 +44,10 @@ pub struct WorkFolders {
 #[derive(Default)]
 struct State {
     own: Option<OwnFolder>,
+    /// Names that were given in it.
     taken: u64,
     left: u64,
+    idle: Vec<WorkFolder>,
 }
 
 impl WorkFolders {
@@ -48,17 +56,21 @@ impl WorkFolders {
     /// # Errors
     /// If it cannot be made.
     pub fn take(&self, all: &Path, folders: &BTreeSet<PathBuf>) -> io::Result<WorkFolder> {
-        let folder = WorkFolder { path: self.next(all)? };
-        // A command that is not held may have removed what this lies in.
-        fs::create_dir_all(&folder.path)?;
-        folders.iter().try_for_each(|inside| fs::create_dir(folder.path.join(inside)))?;
+        let idle = self.state().idle.pop();
+        // A command that is not held may have removed it, or what it lies in.
+        if let Some(mut folder) = idle
+            && folder.furnish(folders).is_ok()
+        {
+            return Ok(folder);
+        }
+        let mut folder = WorkFolder::new(self.next(all)?)?;
+        folder.furnish(folders)?;
         Ok(folder)
     }
 
     fn next(&self, all: &Path) -> io::Result<PathBuf> {
         let mut state = self.state();
-        state.taken += 1;
-        let name = state.taken.to_string();
+        let name = state.name();
         let own = match &mut state.own {
             Some(own) => own,
             none => none.insert(OwnFolder::new(all)?),
@@ -66,18 +78,50 @@ impl WorkFolders {
         Ok(own.path.join(name))
     }
 
+    /// Takes back a folder to which nobody has access any more, for another command, if it can be made as it was.
+    pub fn give_back(&self, mut folder: WorkFolder) {
+        match folder.clean(|file| self.remove(file, &folder.path)) {
+            Some(inside) => {
+                folder.inside = inside;
+                self.state().idle.push(folder);
+            }
+            None => self.leave(folder),
+        }
+    }
+
     /// Removes a folder, in the end if it is small.
     pub fn leave(&self, folder: WorkFolder) {
-        let Some(bytes) = bytes_of_small(&folder.path) else { return };
-        let mut state = self.state();
-        if state.left + bytes <= LEFT_BYTES {
-            state.left += bytes;
+        if bytes_of_small(&folder.path).is_some_and(|bytes| self.state().leaves(bytes)) {
             folder.stays();
         }
     }
 
+    /// Removes a file of a folder, in the end if it is small: until then it lies beside the folder.
+    fn remove(&self, file: &Path, folder: &Path) -> io::Result<()> {
+        let bytes = fs::symlink_metadata(file)?.len().max(BLOCK);
+        let name = {
+            let mut state = self.state();
+            (bytes <= LEFT_EACH_BYTES && state.leaves(bytes)).then(|| state.name())
+        };
+        name.map_or_else(|| fs::remove_file(file), |name| fs::rename(file, folder.with_file_name(name)))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn name(&mut self) -> String {
+        self.taken += 1;
+        self.taken.to_string()
+    }
+
+    /// Whether there is room for what would stay; it is taken then.
+    fn leaves(&mut self, bytes: u64) -> bool {
+        let room = self.left + bytes <= LEFT_BYTES;
+        self.left += if room { bytes } else { 0 };
+        room
     }
 }
 
@@ -86,7 +130,7 @@ fn bytes_of_small(folder: &Path) -> Option<u64> {
     let mut bytes = 0;
     for entry in WalkDir::new(folder) {
         bytes += entry.ok()?.metadata().ok()?.len().max(BLOCK);
-        if bytes > LEFT_FOLDER_BYTES {
+        if bytes > LEFT_EACH_BYTES {
             return None;
         }
     }
@@ -96,9 +140,59 @@ fn bytes_of_small(folder: &Path) -> Option<u64> {
 /// The folder of one command; dropping it removes it.
 pub struct WorkFolder {
     pub path: PathBuf,
+    made: Marks,
+    /// The folders in it.
+    inside: BTreeSet<PathBuf>,
+}
+
+/// By which a folder is known to be as it was made.
+#[derive(PartialEq, Eq)]
+struct Marks {
+    mode: u32,
+    owner: (u32, u32),
+    /// The length of the names of its extended attributes, some of which change what is made in it.
+    attributes: usize,
+    /// Such as that nothing in it can be removed, where the file system has them.
+    flags: Option<IFlags>,
 }
 
 impl WorkFolder {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        // A command that is not held may have removed what this lies in.
+        fs::create_dir_all(&path)?;
+        Ok(Self { made: Marks::of(&path, &fs::symlink_metadata(&path)?)?, path, inside: BTreeSet::new() })
+    }
+
+    /// Makes the folders that are missing, and removes the others.
+    fn furnish(&mut self, folders: &BTreeSet<PathBuf>) -> io::Result<()> {
+        for other in self.inside.iter().rev().filter(|other| !folders.contains(*other)) {
+            fs::remove_dir(self.path.join(other))?;
+        }
+        for missing in folders.difference(&self.inside) {
+            fs::create_dir(self.path.join(missing))?;
+        }
+        self.inside.clone_from(folders);
+        Ok(())
+    }
+
+    /// Removes all but folders, and gives those; `None` if one is not as it was made.
+    fn clean(&self, remove: impl Fn(&Path) -> io::Result<()>) -> Option<BTreeSet<PathBuf>> {
+        let mut folders = BTreeSet::new();
+        for entry in WalkDir::new(&self.path) {
+            let entry = entry.ok()?;
+            if !entry.file_type().is_dir() {
+                remove(entry.path()).ok()?;
+                continue;
+            }
+            if folders.len() > FOLDERS_KEPT || Marks::of(entry.path(), &entry.metadata().ok()?).ok()? != self.made {
+                return None;
+            }
+            folders.insert(entry.path().strip_prefix(&self.path).ok()?.to_owned());
+        }
+        folders.remove(Path::new(""));
+        Some(folders)
+    }
+
     /// Moves the folder to another place, where it stays.
     ///
     /// # Errors
@@ -123,6 +217,17 @@ impl Drop for WorkFolder {
             // It may have been moved; else it goes with the folder that it lies in.
             let _ = remove_all(&self.path);
         }
+    }
+}
+
+impl Marks {
+    fn of(folder: &Path, about: &Metadata) -> io::Result<Self> {
+        let attributes = match rustix::fs::llistxattr(folder, &mut [0u8; 0]) {
+            Err(Errno::NOTSUP) => 0,
+            length => length?,
+        };
+        let flags = rustix::fs::ioctl_getflags(File::open(folder)?).ok();
+        Ok(Self { mode: about.mode(), owner: (about.uid(), about.gid()), attributes, flags })
     }
 }
 
@@ -230,21 +335,114 @@ mod tests {
     }
 
     #[test]
-    fn each_command_gets_a_new_folder_with_what_it_asks_for_alone() {
+    fn a_folder_that_was_left_is_never_used_again() {
         let all = tempfile::tempdir().expect("a folder");
         let folders = WorkFolders::default();
         let mut seen = BTreeSet::new();
         for _ in 0..3 {
             let folder = folders.take(all.path(), &named(["home", "project", "project/data"])).expect("a folder");
-            let found = WalkDir::new(&folder.path).min_depth(1).sort_by_file_name().into_iter();
-            let found = found.map(|entry| entry.expect("an entry").file_name().to_owned());
-            assert_eq!(found.collect::<Vec<_>>(), ["home", "project", "data"]);
+            assert_eq!(found(&folder), EMPTY);
             assert!(seen.insert(folder.path.clone()));
             fs::write(folder.path.join("home/file"), "left").expect("a file");
             folders.leave(folder);
         }
         drop(folders);
         assert_eq!(fs::read_dir(all.path()).expect("a folder").count(), 0);
+    }
+
+    const EMPTY: [&str; 3] = ["home", "project", "project/data"];
+
+    fn found(folder: &WorkFolder) -> Vec<String> {
+        let all = WalkDir::new(&folder.path).min_depth(1).sort_by_file_name().into_iter();
+        let inside = all.map(|entry| entry.expect("an entry").path().strip_prefix(&folder.path).map(Path::to_owned));
+        inside.map(|path| path.expect("in it").display().to_string()).collect()
+    }
+
+    /// Whether the next command gets the folder that one has given back, in which it finds nothing in any case.
+    fn used_again(left: impl FnOnce(&Path)) -> bool {
+        let all = tempfile::tempdir().expect("a folder");
+        let folders = WorkFolders::default();
+        let first = folders.take(all.path(), &named(["home", "project", "project/out"])).expect("a folder");
+        let path = first.path.clone();
+        left(&path);
+        folders.give_back(first);
+        let next = folders.take(all.path(), &named(["home", "project", "project/data"])).expect("a folder");
+        assert_eq!(found(&next), EMPTY);
+        let same = next.path == path;
+        drop((next, folders));
+        assert_eq!(fs::read_dir(all.path()).expect("a folder").count(), 0);
+        same
+    }
+
+    #[test]
+    fn the_next_command_finds_nothing_of_the_one_before() {
+        assert!(used_again(|folder| {
+            for file in ["top", "home/.cache", "project/out/made"] {
+                fs::write(folder.join(file), "left").expect("a file");
+            }
+            fs::write(folder.join("large"), vec![0; 2_000_000]).expect("a file");
+            std::os::unix::fs::symlink("/etc", folder.join("project/link")).expect("a link");
+            fs::create_dir_all(folder.join("project/a/b/c")).expect("folders");
+        }));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_folder_is_removed() {
+        assert!(used_again(|folder| {
+            fs::remove_dir(folder.join("home")).expect("removed");
+            std::os::unix::fs::symlink("/", folder.join("home")).expect("a link");
+        }));
+    }
+
+    #[test]
+    fn folders_whose_rights_a_command_has_changed_are_not_used_again() {
+        let seal = |folder: &Path| fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).expect("permissions");
+        for changed in ["", "home", "project/out"] {
+            assert!(!used_again(|folder| seal(&folder.join(changed))), "{changed}");
+        }
+    }
+
+    #[test]
+    fn folders_whose_flags_a_command_has_changed_are_not_used_again() {
+        let mut changed = false;
+        let same = used_again(|folder| {
+            let home = File::open(folder.join("home")).expect("a folder");
+            let set = |flags| rustix::fs::ioctl_setflags(&home, flags | IFlags::NOATIME);
+            changed = rustix::fs::ioctl_getflags(&home).and_then(set).is_ok();
+        });
+        // Not every file system has them.
+        assert_ne!(same, changed);
+    }
+
+    #[test]
+    fn a_folder_of_very_many_folders_is_not_used_again() {
+        assert!(!used_again(|folder| {
+            (0..100).for_each(|number| fs::create_dir(folder.join(format!("tmp-{number}"))).expect("a folder"));
+        }));
+    }
+
+    #[test]
+    fn a_folder_that_has_gone_meanwhile_is_made_anew() {
+        let all = tempfile::tempdir().expect("a folder");
+        let folders = WorkFolders::default();
+        let first = folders.take(all.path(), &named(["home"])).expect("a folder");
+        let path = first.path.clone();
+        folders.give_back(first);
+        fs::remove_dir_all(&path).expect("removed");
+        let next = folders.take(all.path(), &named(["home", "project", "project/data"])).expect("a folder");
+        assert_eq!(found(&next), EMPTY);
+    }
+
+    #[test]
+    fn files_of_a_folder_that_is_used_again_stay_up_to_a_limit_in_all() {
+        let all = tempfile::tempdir().expect("a folder");
+        let folders = WorkFolders::default();
+        folders.state().left = LEFT_BYTES - 3 * BLOCK;
+        let folder = folders.take(all.path(), &named(["home"])).expect("a folder");
+        (0..9).for_each(|number| fs::write(folder.path.join(format!("home/{number}")), "").expect("a file"));
+        folders.give_back(folder);
+        let files = WalkDir::new(all.path()).min_depth(2).into_iter().filter_map(Result::ok);
+        assert_eq!(files.filter(|entry| entry.file_type().is_file()).count(), 3);
     }
 
     /// Whether a folder that a command has left is there until the end.
