@@ -63,7 +63,7 @@ impl Lookups {
 
 /// Binds the calling thread, and what it starts from now on. A kernel that cannot do it is no failure: nothing is heard.
 pub(crate) fn bind(binding: &Binding) {
-    if let Ok(listener) = Listener::here(calls::all().map(|kind| kind.number)) {
+    if let Ok(listener) = Listener::here(Vec::new(), calls::all().map(|kind| kind.number)) {
         // Should nobody take it, it is closed, and no call waits.
         let _ = binding.send(listener);
     }

@@ -69,15 +69,16 @@ pub(crate) struct Listener(OwnedFd);
 
 impl Listener {
     /// Binds the calling thread, which must have given up to gain privileges: from now on it must be another thread that
-    /// answers, or the next of these calls waits for ever.
+    /// answers, or the next of these calls waits for ever. The filter begins with the steps of `before`, which may let a call
+    /// go on that is not told.
     ///
     /// # Errors
     /// If the kernel cannot do it, or another listener hears of this thread already (`EBUSY`).
-    pub fn here(calls: impl Iterator<Item = i64>) -> io::Result<Self> {
+    pub fn here(before: Vec<sock_filter>, calls: impl Iterator<Item = i64>) -> io::Result<Self> {
         if ARCHITECTURE == 0 || !fits()? {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let mut filter = filter(calls)?;
+        let mut filter = filter(before, calls)?;
         let length = filter.len().try_into().map_err(io::Error::other)?;
         let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
         let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
@@ -159,15 +160,19 @@ fn result(returned: c_int) -> io::Result<c_int> {
     if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }
 
+pub(crate) fn step(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: code as u16, jt, jf, k }
+}
+
 /// Tells of these calls, and lets all others go on, and all those of another kind of processor.
-fn filter(calls: impl Iterator<Item = i64>) -> io::Result<Vec<sock_filter>> {
-    let step = |code: u32, k: u32, jt: u8, jf: u8| sock_filter { code: code as u16, jt, jf, k };
+fn filter(before: Vec<sock_filter>, calls: impl Iterator<Item = i64>) -> io::Result<Vec<sock_filter>> {
     let load = |at: usize| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at as u32, 0, 0);
     let end = |what: u32| step(libc::BPF_RET | libc::BPF_K, what, 0, 0);
     let equals = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let calls: Vec<u32> = calls.map(u32::try_from).collect::<Result<_, _>>().map_err(io::Error::other)?;
     let allow = u8::try_from(calls.len() + 1).map_err(io::Error::other)?;
-    let mut steps = vec![load(offset_of!(seccomp_data, arch)), step(equals, ARCHITECTURE, 0, allow)];
+    let mut steps = before;
+    steps.extend([load(offset_of!(seccomp_data, arch)), step(equals, ARCHITECTURE, 0, allow)]);
     steps.push(load(offset_of!(seccomp_data, nr)));
     // A call that is found skips those behind it, and the step that allows.
     let left = |at: usize| (calls.len() - at) as u8;

@@ -326,7 +326,7 @@ fn spawn(
     if let Some(binding) = &binding {
         lookups::bind(binding);
     }
-    // Nobody answers before this thread has ended: starting makes no sockets.
+    // Nobody answers before this thread has ended: starting makes no socket but a closed pair.
     let company = Company::of(order);
     let child = command.spawn()?;
     let main = Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("a process without a number"))?;

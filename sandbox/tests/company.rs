@@ -99,3 +99,10 @@ fn a_program_that_cleans_up_when_it_is_told_to_end_has_sockets_still() {
     assert_eq!((report.ending, report.alone), (Ending::TimedOut, false));
     assert_eq!(place.printed(), "cleaned\n");
 }
+
+#[test]
+fn a_bounded_program_that_is_not_there_is_told() {
+    let place = Place::new();
+    let report = place.run(&Order { program: "no-such-program".into(), ..place.bounded("") });
+    assert_eq!(report.ending, Ending::NotStarted("No such file or directory (os error 2)".into()));
+}
