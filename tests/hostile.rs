@@ -451,7 +451,7 @@ fn a_command_that_asked_nobody_leaves_its_folder_to_the_next_and_nothing_in_it()
     let project = project(&format!("touch ../home/left ../tmp/left left; {look} > out"), "");
     let next = format!("\n[stages.next]\nrun = \"{look} > next\"\ndeps = [\"out\"]\nouts = [\"next\"]\n");
     project.write("pipeline.toml", project.read("pipeline.toml") + &next);
-    project.run(&["run", "-j", "1"]).succeeded();
+    project.run(&["-j", "1"]).succeeded();
     let folder = |name: &str| project.read(name).lines().next().map(str::to_owned).expect("a line");
     assert_eq!(folder("out"), folder("next"));
     let found: Vec<String> = project.read("next").lines().skip(1).map(str::to_owned).collect();
