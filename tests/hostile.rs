@@ -447,7 +447,7 @@ fn who_was_given_the_folder_of_a_command_from_outside_cannot_reach_that_of_the_n
 
 #[test]
 fn a_command_that_asked_nobody_leaves_its_folder_to_the_next_and_nothing_in_it() {
-    let look = "pwd; find .. | sort";
+    let look = "(pwd; find .. | sort)";
     let project = project(&format!("touch ../home/left ../tmp/left left; {look} > out"), "");
     let next = format!("\n[stages.next]\nrun = \"{look} > next\"\ndeps = [\"out\"]\nouts = [\"next\"]\n");
     project.write("pipeline.toml", project.read("pipeline.toml") + &next);
