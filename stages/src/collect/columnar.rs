@@ -2,10 +2,11 @@
 //!
 //! It picks columns before it reads any and casts what was asked for. It does not know compressions around the file.
 //!
-//! Invariant: a cast that would change a value is an error with its row, except that f64 as f32 is rounded, as asked, though
-//! never to an infinity.
+//! Invariants: a file on which polars panics is an error, as is any other that it cannot read. A cast that would change a
+//! value is an error with its row, except that f64 as f32 is rounded, as asked, though never to an infinity.
 
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use polars::prelude::*;
 
@@ -17,22 +18,37 @@ use crate::summary::cell;
 
 /// Reads a file.
 pub(super) fn read(config: &ReadConfig, bytes: &[u8]) -> Result<DataFrame, StageError> {
-    let failed = |error: PolarsError| config.wrong_file(format!("it cannot be read: {error}"));
-    let names = names(config, bytes).map_err(failed)?;
+    let names = whole(config, || names(config, bytes))?;
     if let Some(twice) = first_duplicate(&names) {
         return Err(config.wrong_file(format!("it has two columns named `{twice}`")));
     }
     let selected: Vec<String> = config.select(&names)?.into_iter().map(|at| names[at].clone()).collect();
-    let cursor = Cursor::new(bytes);
-    let frame = match config.format {
-        Format::Parquet => ParquetReader::new(cursor).with_columns(Some(selected.clone())).finish(),
-        _ => IpcReader::new(cursor).with_columns(Some(selected.clone())).finish(),
-    };
-    let frame = frame.and_then(|frame| frame.select(&selected)).map_err(failed)?;
+    let frame = whole(config, || {
+        let cursor = Cursor::new(bytes);
+        let frame = match config.format {
+            Format::Parquet => ParquetReader::new(cursor).with_columns(Some(selected.clone())).finish(),
+            _ => IpcReader::new(cursor).with_columns(Some(selected.clone())).finish(),
+        };
+        frame?.select(&selected)
+    })?;
     let height = frame.height();
     let columns = frame.columns().iter().map(|column| cast(config, column.as_materialized_series()).map(Into::into));
     let columns = columns.collect::<Result<Vec<Column>, StageError>>()?;
-    DataFrame::new(height, columns).map_err(failed)
+    DataFrame::new(height, columns).map_err(|error| unreadable(config, &error.to_string()))
+}
+
+/// What polars reads of a file that is as it should be; of some that are not it panics.
+fn whole<T>(config: &ReadConfig, read: impl FnOnce() -> PolarsResult<T>) -> Result<T, StageError> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(|error| unreadable(config, &error.to_string())),
+        Err(_) => Err(unreadable(config, DAMAGED)),
+    }
+}
+
+const DAMAGED: &str = "it is damaged so that polars panics";
+
+fn unreadable(config: &ReadConfig, detail: &str) -> StageError {
+    config.wrong_file(format!("it cannot be read: {detail}"))
 }
 
 fn names(config: &ReadConfig, bytes: &[u8]) -> PolarsResult<Vec<String>> {
@@ -96,4 +112,39 @@ fn parse(config: &ReadConfig, column: &Series, to: &DataType) -> Result<Series, 
 
 fn type_name(dtype: &DataType) -> String {
     frame::type_name(dtype).unwrap_or_else(|| dtype.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::{read_frame, write_frame};
+
+    /// What each change of one byte makes of a file, in words. Of Parquet the footer alone is changed: elsewhere a byte can
+    /// have polars ask for more memory than there is, which ends the process.
+    fn told(name: &str) -> Vec<String> {
+        let columns = vec![Column::new("a".into(), [Some(1_i64), None]), Column::new("b".into(), ["x", "y"])];
+        let good = write_frame(&DataFrame::new(2, columns).expect("a frame"), name).expect("it is written");
+        let config = ReadConfig::of_path(name).expect("a known name");
+        let begin = if config.format == Format::Parquet { footer(&good) } else { 0 };
+        let changed = (begin..good.len()).map(|at| {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x11;
+            read_frame(&config, &bytes).map_or_else(|error| error.to_string(), |_| String::new())
+        });
+        changed.collect()
+    }
+
+    /// Where the footer of a Parquet file begins; its length and a magic word are behind it.
+    fn footer(file: &[u8]) -> usize {
+        let (rest, end) = file.split_last_chunk::<8>().expect("an end");
+        let [a, b, c, d, ..] = *end;
+        rest.len() - u32::from_le_bytes([a, b, c, d]) as usize
+    }
+
+    #[test]
+    fn a_damaged_file_on_which_polars_panics_is_an_error() {
+        for name in ["a.parquet", "a.arrow"] {
+            assert!(told(name).contains(&format!("{name}: it cannot be read: {DAMAGED}")), "{name}");
+        }
+    }
 }
