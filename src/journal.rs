@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 /// How many runs are read back in search of a node's last finish.
 const RUNS_READ: usize = 200;
+const READ_AT_ONCE: usize = 256 << 10;
 
 /// One line of a journal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -268,18 +269,23 @@ impl History {
 }
 
 fn read(path: &Path, wants: &dyn Fn(&str) -> bool) -> Option<PastRun> {
-    let mut run: Option<PastRun> = None;
-    let text = fs::read(path).ok()?;
-    for line in text.split(|byte| *byte == b'\n').filter(|line| node_of(line).is_none_or(wants)) {
-        match (serde_json::from_slice::<Line>(line), &mut run) {
-            (Ok(Line::Run(head)), None) => run = Some(PastRun { head, nodes: BTreeMap::new(), same: None, end: None }),
-            (Ok(Line::Node(node)), Some(run)) => {
-                run.nodes.insert(node.node.clone(), node);
+    let mut reader = BufReader::with_capacity(READ_AT_ONCE, File::open(path).ok()?);
+    let (mut run, mut line): (Option<PastRun>, Vec<u8>) = Default::default();
+    while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+        if node_of(&line).is_none_or(wants) {
+            match (serde_json::from_slice::<Line>(&line), &mut run) {
+                (Ok(Line::Run(head)), None) => {
+                    run = Some(PastRun { head, nodes: BTreeMap::new(), same: None, end: None });
+                }
+                (Ok(Line::Node(node)), Some(run)) => {
+                    run.nodes.insert(node.node.clone(), node);
+                }
+                (Ok(Line::Same(same)), Some(run)) => run.same = Some(same.run),
+                (Ok(Line::End(end)), Some(run)) => run.end = Some(end),
+                _ => {}
             }
-            (Ok(Line::Same(same)), Some(run)) => run.same = Some(same.run),
-            (Ok(Line::End(end)), Some(run)) => run.end = Some(end),
-            _ => {}
         }
+        line.clear();
     }
     run
 }

@@ -5,10 +5,10 @@
 //! once the part is loaded: if a file that a node reads may be, hold or lie in an out of a stage that was left out, or
 //! anything is wrong, the whole file is loaded. It does not know what any other key means.
 //!
-//! Invariants: of a file that is not written plainly (`[stages.NAME]`, `outs = [...]`) there is no excerpt; all that is kept
-//! stands where it stands in the file; what is wrong in a stage that was left out is not seen.
+//! Invariants: of a file that is not written plainly (`[stages.NAME]`, `outs = [...]`) there is no excerpt; every place in
+//! one leads back to the file; what is wrong in a stage that was left out is not seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -31,6 +31,9 @@ pub struct Sections<'a> {
 pub struct Excerpt<'a> {
     sections: &'a Sections<'a>,
     kept: BTreeSet<usize>,
+    /// What is kept of the file, and where each part begins in the text of them all. The first has what stands before all
+    /// stages, be it nothing.
+    parts: Vec<(usize, Range<usize>)>,
 }
 
 impl<'a> Sections<'a> {
@@ -87,21 +90,37 @@ impl<'a> Sections<'a> {
         let mut of_stage = vec![Vec::new(); self.names.len()];
         self.ranges.iter().for_each(|(number, range)| of_stage[*number].push(&self.source[range.clone()]));
         let mut open = vec![*self.numbers.get(stage)?];
-        let mut kept = BTreeSet::new();
+        let (mut kept, mut seen) = (BTreeSet::new(), HashSet::new());
         while let Some(number) = open.pop() {
             if kept.insert(number) {
                 let texts = of_stage[number].iter().map(|section| strings(section)).collect::<Option<Vec<_>>>()?;
-                texts.into_iter().flatten().for_each(|text| self.named_in(text, &mut open));
+                texts.into_iter().flatten().for_each(|text| self.named_in(text, &mut seen, &mut open));
             }
         }
-        Some(Excerpt { sections: self, kept })
+        let parts = self.parts(&kept);
+        Some(Excerpt { sections: self, kept, parts })
     }
 
-    fn named_in(&self, text: &str, found: &mut Vec<usize>) {
+    /// The file without the stages that are not kept.
+    fn parts(&self, kept: &BTreeSet<usize>) -> Vec<(usize, Range<usize>)> {
+        let gaps = self.ranges.iter().filter(|(number, _)| !kept.contains(number)).map(|(_, range)| range.clone());
+        let (mut parts, mut begin, mut end) = (Vec::new(), 0, 0);
+        for gap in gaps.chain(std::iter::once(self.source.len()..self.source.len())) {
+            if gap.start > end || parts.is_empty() {
+                parts.push((begin, end..gap.start));
+                begin += gap.start - end;
+            }
+            end = gap.end;
+        }
+        parts
+    }
+
+    /// What a text names; each word is looked up once.
+    fn named_in(&self, text: &'a str, seen: &mut HashSet<&'a str>, found: &mut Vec<usize>) {
         found.extend(self.numbers.get(text.split('.').next().unwrap_or_default()));
         found.extend(self.patterns.get(text));
         let is_between = |c: char| c.is_whitespace() || ";&|()<>\"'`".contains(c);
-        for word in text.split(is_between).filter(|word| !word.is_empty()) {
+        for word in text.split(is_between).filter(|word| !word.is_empty() && seen.insert(word)) {
             let path = normal(Path::new(word));
             found.extend(self.outs.around(&path).map(|(_, number)| number));
             found.extend(self.outs.within(&path).map(|(_, number)| number));
@@ -110,19 +129,16 @@ impl<'a> Sections<'a> {
 }
 
 impl Excerpt<'_> {
-    /// The file's text with all that is left out as comments, byte for byte.
+    /// The text that is kept.
     pub fn text(&self) -> String {
-        let Sections { source, ranges, .. } = self.sections;
-        let (mut text, mut end) = (String::with_capacity(source.len()), 0);
-        for (_, range) in ranges.iter().filter(|(number, _)| !self.kept.contains(number)) {
-            text.push_str(&source[end..range.start]);
-            text.push('#');
-            text.push_str(&" ".repeat(range.len().saturating_sub(2)));
-            text.push_str(if range.len() > 1 { "\n" } else { "" });
-            end = range.end;
-        }
-        text.push_str(&source[end..]);
-        text
+        self.parts.iter().map(|(_, part)| &self.sections.source[part.clone()]).collect()
+    }
+
+    /// Where a place of that text is in the file.
+    pub fn place(&self, at: usize) -> usize {
+        let behind = self.parts.partition_point(|(begin, _)| *begin <= at);
+        let (begin, part) = &self.parts[behind.saturating_sub(1)];
+        part.start + (at - begin)
     }
 
     /// The stages that were left out.
@@ -272,6 +288,7 @@ impl Scan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::value::Value;
 
     const FILE: &str = r#"# a comment
 [params]
@@ -322,13 +339,23 @@ outs = ["over/${k}.txt"]
     }
 
     #[test]
-    fn what_is_left_out_is_a_comment_and_all_else_stays_where_it_was() {
+    fn what_is_left_out_is_gone_and_every_place_leads_back_to_the_file() {
         let sections = Sections::of(FILE).expect("plain");
-        let text = sections.needed_by("b").expect("a stage").text();
-        assert_eq!(text.len(), FILE.len());
-        let place = |text: &str| text.find("[stages.b.resources]");
-        assert_eq!((place(&text), text.contains("[stages.c]")), (place(FILE), false));
-        assert!(toml::from_str::<toml::Table>(&text).is_ok(), "{text}");
+        for stage in ["a", "b", "c", "d", "e"] {
+            let excerpt = sections.needed_by(stage).expect("a stage");
+            let text = excerpt.text();
+            assert!(toml::from_str::<toml::Table>(&text).is_ok(), "{text}");
+            assert!(text.char_indices().all(|(at, char)| FILE[excerpt.place(at)..].starts_with(char)), "{text}");
+            let value = Value::parse(&text).expect("valid").moved(&|at| excerpt.place(at));
+            let table =
+                value.get("stages").and_then(|stages| stages.get(stage)).and_then(Value::as_table).expect("a table");
+            for (key, value) in table {
+                assert_eq!(FILE[key.span.clone()], key.name);
+                let written = &FILE[value.span.clone()];
+                assert!(value.as_text().is_none_or(|text| written.contains(text)), "{written}");
+            }
+        }
+        assert!(!sections.needed_by("b").expect("a stage").text().contains("[stages.c]"));
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Pipeline {
     /// Everything that is wrong with the file, or that it cannot be read.
     pub fn load(path: &Path, settings: &[String]) -> Result<Self, CommandError> {
         let source = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-        Self::read(path, &source, &source, settings)
+        Self::read(path, source, settings)
     }
 
     /// Loads what one node needs, as a word of the command line names it; all, if that part cannot be told or is wrong.
@@ -80,11 +80,15 @@ impl Pipeline {
         let sections = Sections::of(&source);
         let part = sections.as_ref().and_then(|sections| {
             let excerpt = sections.needed_by(&parse_node(word).0)?;
-            let mut part = Self::read(path, &source, &excerpt.text(), settings).ok()?;
+            let value = Value::parse(&excerpt.text()).ok()?.moved(&|at| excerpt.place(at));
+            let mut part = Self::of(path, source.clone(), &value, settings).ok()?;
             part.left_out = excerpt.left_out();
             part.has_all_of(&excerpt).then_some(part)
         });
-        part.map_or_else(|| Self::read(path, &source, &source, settings), Ok)
+        if let Some(part) = part {
+            return Ok(part);
+        }
+        Self::read(path, source, settings)
     }
 
     /// Whether no node reads what a stage makes that was left out, and no axis depends on that.
@@ -99,23 +103,29 @@ impl Pipeline {
             && !files.chain(absent).any(|path| excerpt.may_miss(&within_project(path, &self.project.root)))
     }
 
-    /// Reads a text that is the source, or has comments in place of some stages.
-    fn read(path: &Path, source: &str, text: &str, settings: &[String]) -> Result<Self, CommandError> {
+    fn read(path: &Path, source: String, settings: &[String]) -> Result<Self, CommandError> {
+        match Value::parse(&source) {
+            Ok(value) => Self::of(path, source, &value, settings),
+            Err(diagnostics) => Err(CommandError::Pipeline { path: path.to_owned(), source_text: source, diagnostics }),
+        }
+    }
+
+    /// The pipeline that a value says, which stands in the source.
+    fn of(path: &Path, source: String, value: &Value, settings: &[String]) -> Result<Self, CommandError> {
         let project = Arc::new(Project::of(path).map_err(CommandError::failed)?);
         let settings = settings.iter().map(|text| setting(text)).collect::<Result<Vec<_>, _>>()?;
         let wrong = |diagnostics: Vec<Diagnostic>| CommandError::Pipeline {
             path: path.to_owned(),
-            source_text: source.to_owned(),
+            source_text: source.clone(),
             diagnostics,
         };
-        let value = Value::parse(text).map_err(wrong)?;
-        let file = PipelineFile::read(&value).map_err(wrong)?;
+        let file = PipelineFile::read(value).map_err(wrong)?;
         let store = project.store_path(file.store.path.as_deref());
         project.workshop.hide(vec![project.root.clone(), project.state.clone(), store]);
         let variants = Variants::expand(&file, &settings, &project.root).map_err(wrong)?;
-        let expanded = expand(&file, &variants, source, &project).map_err(wrong)?;
+        let expanded = expand(&file, &variants, &source, &project).map_err(wrong)?;
         let (graph, nodes, left_out) = (expanded.graph, expanded.nodes, BTreeSet::new());
-        Ok(Self { path: path.to_owned(), source: source.to_owned(), file, project, graph, nodes, variants, left_out })
+        Ok(Self { path: path.to_owned(), source, file, project, graph, nodes, variants, left_out })
     }
 
     /// Whether there is a node of this name, or its stage was left out.

@@ -59,6 +59,21 @@ impl Value {
         Ok(Self { datum, span })
     }
 
+    /// The same value, which stands elsewhere: its text is a part of another one.
+    pub fn moved(self, place: &impl Fn(usize) -> usize) -> Self {
+        let datum = match self.datum {
+            Datum::List(values) => Datum::List(values.into_iter().map(|value| value.moved(place)).collect()),
+            Datum::Table(entries) => {
+                let entry = |(key, value): (Key, Self)| {
+                    (Key { span: moved(&key.span, place), name: key.name }, value.moved(place))
+                };
+                Datum::Table(entries.into_iter().map(entry).collect())
+            }
+            plain => plain,
+        };
+        Self { datum, span: moved(&self.span, place) }
+    }
+
     /// Parses one value, as it stands behind `--set name=`; text needs no quotes there.
     pub fn parse_setting(text: &str) -> Self {
         let span = 0..0;
@@ -167,6 +182,14 @@ impl fmt::Display for Value {
                 f.write_str(" }")
             }
         }
+    }
+}
+
+/// A range whose first and last byte stand elsewhere.
+fn moved(span: &Span, place: &impl Fn(usize) -> usize) -> Span {
+    match span.is_empty() {
+        true => place(span.start)..place(span.start),
+        false => place(span.start)..place(span.end - 1) + 1,
     }
 }
 

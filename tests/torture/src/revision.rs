@@ -102,7 +102,8 @@ impl Revision {
     /// The edit that takes this one back.
     pub fn undone(&self) -> Self {
         let what = format!("undone: {}", self.what);
-        let names = Names { new: None, ..self.names.clone() };
+        let any = self.names.any.iter().filter(|name| !name.starts_with(" -> ")).cloned().collect();
+        let names = Names { new: None, any, ..self.names.clone() };
         Self { what, names, deed: Deed::Nothing, ..self.clone() }
     }
 
@@ -279,8 +280,11 @@ fn query(sketch: &mut Sketch, random: &mut Random) -> Option<Revision> {
     };
     let frame = one(old.frames().into_iter().filter(|frame| fits(frame) && is_alike(frame)).collect(), random)?;
     inputs[input] = frame.clone();
-    let names = [format!("input {}", ALIASES[input]), old.reference(&frame)];
-    Revision::meant(format!("{} now reads {}", sketch.stages[at].name, names[1]), &[&names[0], &names[1]])
+    let (port, reference) = (format!("input {}", ALIASES[input]), old.reference(&frame));
+    // A stage with an axis is called by its nodes.
+    let any = vec![format!(" -> {reference}"), format!(" -> {}[", old.stage(frame.stage).name)];
+    let revision = Revision::meant(format!("{} now reads {reference}", sketch.stages[at].name), &[&port])?;
+    Some(Revision { names: Names { any, ..revision.names }, ..revision })
 }
 
 fn cell(sketch: &mut Sketch, random: &mut Random) -> Option<Revision> {
