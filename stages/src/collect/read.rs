@@ -291,6 +291,10 @@ pub fn read_frame(config: &ReadConfig, bytes: &[u8]) -> Result<DataFrame, StageE
     if frame.height() == 0 {
         return Err(config.wrong_file("the file has no rows"));
     }
+    // Rows of nothing could not be told from none in a stored frame.
+    if frame.width() == 0 {
+        return Err(config.wrong_file("the file has no columns"));
+    }
     refuse_unsupported(&frame)?;
     Ok(frame)
 }
@@ -526,6 +530,7 @@ mod tests {
     fn what_is_wrong_in_json_lines_is_placed() {
         for (text, message) in [
             ("\n\n", "a.jsonl: the file has no rows"),
+            ("{}\n{}\n", "a.jsonl: the file has no columns"),
             ("{\"a\":1}\n{\"a\":}\n", "a.jsonl, row 2: expected value at character 6"),
             ("{\"a\":1}\n[1]\n", "a.jsonl, row 2: invalid type: sequence, expected one JSON object a line"),
             ("{\"a\":1,\"a\":2}\n", "a.jsonl, row 1, column `a`: the line names it twice"),
