@@ -3,10 +3,12 @@
 //! It does not know why a node runs. Invariant: it is at least the longest chain of what runs, and at least the work
 //! divided by how many run at once; what starts and moves data beside the stages themselves is not in it.
 
-use headwater_engine::{NodeId, Preview};
+use std::collections::BTreeMap;
+
+use headwater_engine::{Graph, NodeId, Preview};
 
 use crate::report::duration;
-use crate::workspace::{Previewed, Workspace};
+use crate::workspace::Previewed;
 
 /// What a preview's nodes will take.
 #[derive(Debug, Default, PartialEq)]
@@ -30,9 +32,8 @@ struct Task {
 }
 
 impl Forecast {
-    /// For nodes in the graph's order, of which so many run at once.
-    pub fn of(workspace: &Workspace, previews: &[(NodeId, Previewed)], jobs: usize) -> Self {
-        let graph = &workspace.pipeline.graph;
+    /// For nodes in the graph's order, what they cost, and how many of them run at once.
+    pub fn of(graph: &Graph, previews: &[(NodeId, Previewed)], costs: &BTreeMap<NodeId, f64>, jobs: usize) -> Self {
         let mut places = vec![None; graph.len()];
         let mut tasks = Vec::with_capacity(previews.len());
         for (at, (id, Previewed { preview, .. })) in previews.iter().enumerate() {
@@ -40,7 +41,7 @@ impl Forecast {
             let is_certain = matches!(preview, Preview::Stale(_));
             let is_possible = is_certain || matches!(preview, Preview::Maybe(_));
             let producers = graph.producers(*id).into_iter().filter_map(|node| places[node.0]).collect();
-            let seconds = is_possible.then(|| workspace.seconds(*id)).flatten();
+            let seconds = costs.get(id).copied();
             tasks.push(Task { is_certain, is_possible, seconds, producers });
         }
         Self::of_tasks(&tasks, jobs)

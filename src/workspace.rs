@@ -130,10 +130,17 @@ impl Workspace {
         self.begun.elapsed().as_secs_f64()
     }
 
-    /// What the node cost when it last ran.
-    pub fn seconds(&self, id: NodeId) -> Option<f64> {
-        let key = self.last.get(&self.pipeline.graph.node(id).name)?.key()?;
-        self.ledger.made(&key.0).map(|made| made.seconds)
+    /// What those nodes of a preview that may run cost when they last ran, in seconds; read together, as there may be many.
+    pub fn costs(&self, previews: &[(NodeId, Previewed)]) -> BTreeMap<NodeId, f64> {
+        let may_run = |preview: &Preview| matches!(preview, Preview::Stale(_) | Preview::Maybe(_));
+        let ids = previews.iter().filter(|(_, previewed)| may_run(&previewed.preview)).map(|(id, _)| *id);
+        let last = |id: NodeId| Some((id, self.last.get(&self.pipeline.graph.node(id).name)?.key()?.0));
+        let keys: Vec<(NodeId, Digest)> = ids.filter_map(last).collect();
+        let wanted: Vec<Option<Digest>> = keys.iter().map(|(_, key)| Some(*key)).collect();
+        let made = self.ledger.load(&wanted).into_iter().zip(&keys);
+        // Several nodes may have one key.
+        let seconds: BTreeMap<Digest, f64> = made.filter_map(|(made, (_, key))| Some((*key, made?.seconds))).collect();
+        keys.iter().filter_map(|(id, key)| Some((*id, *seconds.get(key)?))).collect()
     }
 
     /// What a run with these options would do with each node, in the graph's order.

@@ -50,14 +50,14 @@ impl Status {
 /// If output cannot be written, or an input file cannot be read.
 pub fn preview(workspace: &Workspace, options: &Options, globals: &Globals) -> Result<(), CommandError> {
     let previews = workspace.previews(options)?;
+    let costs = workspace.costs(&previews);
     let mut counts = [0usize; 5];
     for (id, Previewed { preview, .. }) in &previews {
         let (state, reason) = describe(workspace, *id, preview);
         counts[rank(preview)] += 1;
         let node = &workspace.pipeline.graph.node(*id).name;
         if globals.json() {
-            let runs = matches!(preview, Preview::Stale(_) | Preview::Maybe(_));
-            let expected_seconds = runs.then(|| workspace.seconds(*id)).flatten();
+            let expected_seconds = costs.get(id).copied();
             print_json(&NodeStatus { event: "node_status", node, state, reason: &reason, expected_seconds })?;
         } else if !globals.quiet && (globals.verbose > 0 || !matches!(preview, Preview::Cached)) {
             say(format!("{state:>9} {node}  {reason}").trim_end())?;
@@ -68,7 +68,9 @@ pub fn preview(workspace: &Workspace, options: &Options, globals: &Globals) -> R
         let parts: Vec<String> =
             words.iter().zip(counts).filter(|(_, n)| *n > 0).map(|(w, n)| format!("{n} {w}")).collect();
         say(&parts.join(", "))?;
-        Forecast::of(workspace, &previews, options.jobs).line().map_or(Ok(()), |line| say(&line))?;
+        Forecast::of(&workspace.pipeline.graph, &previews, &costs, options.jobs)
+            .line()
+            .map_or(Ok(()), |line| say(&line))?;
     }
     if counts[4] > 0 { Err(CommandError::RunFailed) } else { Ok(()) }
 }
