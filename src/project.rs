@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headwater_cache::{Artifact, Digest, Entry, FileError, FileIndex, FolderError, FolderFile, Shape, Tree};
+use headwater_cache::{Artifact, Digest, Entry, FileError, FileIndex, FolderError, FolderFile, Shape, Store, Tree};
 use headwater_engine::{SourceError, Sources, run::SourceState};
 
 use crate::error::nearest;
@@ -81,8 +81,12 @@ impl Project {
         self.state.join("logs").join(format!("{}.log", Self::file_name(node)))
     }
 
-    /// A file or folder of the project as an artifact, and its tree if it is a folder.
-    fn look_at(&self, path: &Path, without: &[PathBuf]) -> Result<SourceState, SourceError> {
+    /// A file or folder of the project as an artifact, and its tree if it is a folder; small files of a folder that have to be
+    /// read are put into `store`.
+    ///
+    /// # Errors
+    /// If it is missing, or cannot be read or put.
+    pub fn look_at(&self, path: &Path, without: &[PathBuf], store: Option<&Store>) -> Result<SourceState, SourceError> {
         let full = self.root.join(path);
         let about = match fs::metadata(&full) {
             // A folder of nothing but outs is made by the nodes that write them.
@@ -95,7 +99,7 @@ impl Project {
         }
         let tree = match about {
             None => Tree::default(),
-            Some(_) => self.folder(&full, without).map_err(SourceError)?,
+            Some(_) => self.folder(&full, without, store).map_err(SourceError)?,
         };
         let encoded = tree.encode().map_err(|error| SourceError(format!("{}: {error}", path.display())))?;
         let digest = Digest::of(&encoded);
@@ -110,12 +114,16 @@ impl Project {
     }
 
     /// A folder as a tree of files, named by their paths within it, in the order of these.
-    fn folder(&self, full: &Path, without: &[PathBuf]) -> Result<Tree, String> {
+    fn folder(&self, full: &Path, without: &[PathBuf], store: Option<&Store>) -> Result<Tree, String> {
         let is_left_out = |path: &Path| {
             let relative = path.strip_prefix(&self.root).unwrap_or(path);
             relative == Path::new(STATE) || without.iter().any(|out| out == relative)
         };
-        let files = self.index.folder(full, &is_left_out).map_err(|error| self.unreadable(&error))?;
+        let files = match store {
+            Some(store) => self.index.folder_into(store, full, &is_left_out),
+            None => self.index.folder(full, &is_left_out),
+        };
+        let files = files.map_err(|error| self.unreadable(&error))?;
         let entry = |FolderFile { name, state }| {
             let (type_name, shape) = (file_type(state.executable).into(), Shape::Blob);
             Entry { name, type_name, shape, digest: state.digest, bytes: state.bytes }
@@ -168,7 +176,7 @@ pub fn file_type(executable: bool) -> &'static str {
 
 impl Sources for Project {
     fn look(&self, path: &Path, without: &[PathBuf]) -> Result<SourceState, SourceError> {
-        self.look_at(path, without)
+        self.look_at(path, without, None)
     }
 }
 

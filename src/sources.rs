@@ -32,7 +32,7 @@ pub struct KeptSources<'a> {
 impl Sources for KeptSources<'_> {
     fn look(&self, path: &Path, without: &[PathBuf]) -> Result<SourceState, SourceError> {
         for _ in 0..=RETRIES {
-            let state = self.project.look(path, without)?;
+            let state = self.project.look_at(path, without, Some(self.store))?;
             let failed = |error| SourceError(format!("{} cannot be kept in the store: {error}", path.display()));
             if self.keep(path, &state).map_err(failed)? {
                 self.note(&state);

@@ -45,7 +45,7 @@ fn put(store: &str, files: &[&str]) -> String {
 fn add(index: &str, store: &str, folder: &str) -> String {
     let (index, folder) = (FileIndex::open(Path::new(index)), Path::new(folder));
     let store = Store::open(Path::new(store)).expect("a store");
-    let files = index.folder(folder, &|_| false).expect("a folder");
+    let files = index.folder_into(&store, folder, &|_| false).expect("a folder");
     std::thread::scope(|scope| {
         for part in files.chunks(files.len().div_ceil(WRITERS).max(1)) {
             scope.spawn(|| {

@@ -1,6 +1,6 @@
 //! `FileIndex`: the digests of the user's files, remembered so that an unchanged file is not read again.
 //!
-//! Does not know pipelines or the store. It is an index and no truth: losing it costs time only.
+//! Does not know pipelines, nor what is in a store. It is an index and no truth: losing it costs time only.
 //!
 //! A file is known by its fingerprint: device, inode, size, modification time and status-change time to the
 //! nanosecond, and mode. What may be trusted, and when, is said in `fingerprint.rs`; how it is kept, in `lines.rs`.
@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::disk::{self, Disk, DiskError, Links, Meta, Opened, RealDisk, failed};
 use crate::fingerprint::{FileState, Fingerprint, Hashed, Moment};
 use crate::lines::{Key, Lines};
+use crate::store::{Store, StoreError};
 
 /// Where Linux says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -47,6 +48,14 @@ pub enum FileError {
     ChangedWhileRead {
         /// The path, absolute.
         path: PathBuf,
+    },
+    /// The store does not take it.
+    #[error("{path} cannot be kept in the store: {source}", path = path.display())]
+    NotKept {
+        /// The path, absolute.
+        path: PathBuf,
+        /// Why.
+        source: Box<StoreError>,
     },
     /// A file operation failed.
     #[error(transparent)]
@@ -85,14 +94,15 @@ impl FileIndex {
             let found = disk::look(&*self.disk, &path, Links::Follow).ok()??;
             trusted(&hashed, &found)
         });
-        trusted.map_or_else(|| self.read(&path, key), Ok)
+        trusted.map_or_else(|| self.read(&path, key, None), Ok)
     }
 
-    /// [`FileIndex::digest`] of a file that was just looked at, by its absolute path.
-    pub(crate) fn digest_of(&self, path: &Path, found: &Meta) -> Result<FileState, FileError> {
+    /// [`FileIndex::digest`] of a file that was just looked at, by its absolute path. A small one that has to be read is put
+    /// into `store`, too.
+    pub(crate) fn digest_of(&self, path: &Path, found: &Meta, store: Option<&Store>) -> Result<FileState, FileError> {
         let key = Key::of(path);
         let trusted = self.get(&key).and_then(|hashed| trusted(&hashed, found));
-        trusted.map_or_else(|| self.read(path, key), Ok)
+        trusted.map_or_else(|| self.read(path, key, store), Ok)
     }
 
     /// Whether the file at `path` has the content `digest` now: the question after a stage ran. It is read again
@@ -143,9 +153,9 @@ impl FileIndex {
     }
 
     /// Reads a file until it holds still, and remembers what it is.
-    fn read(&self, path: &Path, key: Key) -> Result<FileState, FileError> {
+    fn read(&self, path: &Path, key: Key, store: Option<&Store>) -> Result<FileState, FileError> {
         for _ in 0..=RETRIES {
-            if let Some(hashed) = hash(&*self.disk, path)? {
+            if let Some(hashed) = hash(&*self.disk, path, store)? {
                 self.remember(key, hashed);
                 return Ok(hashed.state());
             }
@@ -159,8 +169,8 @@ fn trusted(hashed: &Hashed, found: &Meta) -> Option<FileState> {
     hashed.is_trusted(&Fingerprint::of(found), Moment::now()).then(|| hashed.state())
 }
 
-/// Reads and hashes a file; `None` if it changed meanwhile.
-fn hash(disk: &dyn Disk, path: &Path) -> Result<Option<Hashed>, FileError> {
+/// Reads and hashes a file, and puts a small one into `store`; `None` if it changed meanwhile.
+fn hash(disk: &dyn Disk, path: &Path, store: Option<&Store>) -> Result<Option<Hashed>, FileError> {
     // Before the file is opened: a change after this moment must look too young.
     let hashed_at = Moment::now();
     let (file, found) = match disk::open_regular(disk, path, Links::Follow)? {
@@ -171,10 +181,18 @@ fn hash(disk: &dyn Disk, path: &Path) -> Result<Option<Hashed>, FileError> {
     let fingerprint = Fingerprint::of(&found);
     // One byte more than there should be: a file that grows for ever is not followed.
     let limit = fingerprint.size.saturating_add(1);
-    let (digest, bytes) = disk::hash(&*file, path, limit)?;
+    let (digest, bytes) = match store.filter(|store| store.is_small(fingerprint.size)) {
+        Some(store) => put(store, path, &disk::read(&*file, path, limit)?)?,
+        None => disk::hash(&*file, path, limit)?,
+    };
     let after = disk::look_at(&*file, path)?;
     let unchanged = Fingerprint::of(&after) == fingerprint && bytes == fingerprint.size;
     Ok(unchanged.then_some(Hashed { fingerprint, hashed_at, digest }))
+}
+
+fn put(store: &Store, path: &Path, bytes: &[u8]) -> Result<(Digest, u64), FileError> {
+    let not_kept = |source| FileError::NotKept { path: path.to_owned(), source: Box::new(source) };
+    Ok((store.put(bytes).map_err(not_kept)?, bytes.len() as u64))
 }
 
 /// What this boot is called; empty if that cannot be told, and then it is never the same boot.

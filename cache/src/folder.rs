@@ -18,7 +18,8 @@ use rayon::prelude::*;
 use crate::disk::{self, DiskError, FileKind, Links, Meta};
 use crate::files::{FileError, FileIndex, RETRIES};
 use crate::fingerprint::{FileState, Fingerprint};
-use crate::threads::aside;
+use crate::store::Store;
+use crate::threads::{aside, aside_with_waits};
 
 /// A file in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +67,10 @@ impl FolderError {
             FolderError::Loop { path } | FolderError::LinkToNothing { path } | FolderError::NotUtf8 { path } => path,
             FolderError::Disk(error) | FolderError::File(FileError::Disk(error)) => &error.path,
             FolderError::File(
-                FileError::Missing { path } | FileError::NotRegular { path, .. } | FileError::ChangedWhileRead { path },
+                FileError::Missing { path }
+                | FileError::NotRegular { path, .. }
+                | FileError::ChangedWhileRead { path }
+                | FileError::NotKept { path, .. },
             ) => path,
         }
     }
@@ -124,6 +128,8 @@ enum Found {
 struct Look<'l> {
     index: &'l FileIndex,
     root: &'l Path,
+    /// Where small files are put that have to be read.
+    store: Option<&'l Store>,
     is_left_out: &'l (dyn Fn(&Path) -> bool + Sync),
 }
 
@@ -138,12 +144,37 @@ impl FileIndex {
         path: &Path,
         is_left_out: &(dyn Fn(&Path) -> bool + Sync),
     ) -> Result<Vec<FolderFile>, FolderError> {
+        self.look(path, None, is_left_out)
+    }
+
+    /// [`FileIndex::folder`], which puts what it reads of small files into `store`: whoever wants to keep them need not have
+    /// them read again. Files that were not read are not put.
+    ///
+    /// # Errors
+    /// As [`FileIndex::folder`], or if a file cannot be put.
+    pub fn folder_into(
+        &self,
+        store: &Store,
+        path: &Path,
+        is_left_out: &(dyn Fn(&Path) -> bool + Sync),
+    ) -> Result<Vec<FolderFile>, FolderError> {
+        self.look(path, Some(store), is_left_out)
+    }
+
+    fn look(
+        &self,
+        path: &Path,
+        store: Option<&Store>,
+        is_left_out: &(dyn Fn(&Path) -> bool + Sync),
+    ) -> Result<Vec<FolderFile>, FolderError> {
         let root = std::path::absolute(path).map_err(disk::failed("resolve", path)).map_err(FolderError::Disk)?;
-        let look = Look { index: self, root: &root, is_left_out };
+        let look = Look { index: self, root: &root, store, is_left_out };
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match aside(|| look.files()) {
+            // To put is to wait for the drive now and then.
+            let found = if store.is_some() { aside_with_waits(|| look.files()) } else { aside(|| look.files()) };
+            match found {
                 Ok(files) => return Ok(files),
                 Err(Trouble::Error(error)) => return Err(error),
                 Err(Trouble::Changed(_)) if attempts <= RETRIES => {}
@@ -227,7 +258,7 @@ impl Look<'_> {
         let Some(name) = name.map(str::to_owned) else {
             return Err(FolderError::NotUtf8 { path: path.to_owned() }.into());
         };
-        match self.index.digest_of(path, found) {
+        match self.index.digest_of(path, found, self.store) {
             Ok(state) => Ok(FolderFile { name, state }),
             Err(FileError::Missing { path }) => Err(Trouble::Changed(path)),
             Err(error) => Err(FolderError::File(error).into()),
@@ -248,7 +279,7 @@ impl Look<'_> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::disk::{Access, Call, Disk, FailingDisk, ForgetfulDisk, RealDisk};
+    use crate::disk::{Access, Call, Disk, FailingDisk, Fault, ForgetfulDisk, RealDisk};
     use crate::fingerprint::Moment;
     use std::fs::{self, File, FileTimes};
     use std::os::unix::ffi::OsStringExt;
@@ -430,6 +461,47 @@ mod tests {
         };
         look(true);
         look(false);
+    }
+
+    #[test]
+    fn files_that_are_looked_at_to_be_kept_are_read_once_and_can_be_had() {
+        let bench = Bench::new(&["a", "sub/b"]);
+        let reads = Arc::new(Mutex::new(Vec::new()));
+        let (seen, data) = (reads.clone(), bench.path("data"));
+        let disk = FailingDisk::new(Arc::new(RealDisk), move |call: &Call| {
+            let below = call.path.strip_prefix(&data).ok().filter(|_| call.operation == "open");
+            seen.lock().unwrap().extend(below.map(|path| path.to_string_lossy().into_owned()));
+            None
+        });
+        let index = FileIndex::open_on(Arc::new(disk), &bench.path("files"));
+        let store = Store::open(&bench.path("store")).unwrap();
+        let files = index.folder_into(&store, &bench.path("data"), &|_| false).unwrap();
+        let mut reads = reads.lock().unwrap().clone();
+        reads.sort();
+        assert_eq!(reads, ["a", "sub/b"]);
+        for file in &files {
+            assert_eq!(store.get(&file.state.digest).unwrap(), file.name.as_bytes());
+        }
+        assert_eq!(files, bench.look().unwrap());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_kept_is_named_with_the_reason() {
+        let bench = Bench::new(&[]);
+        drop(Store::open(&bench.path("store")).unwrap());
+        // More than may wait for a commit.
+        for number in 0..300_u64 {
+            fs::write(bench.path(&format!("data/{number}")), number.to_le_bytes().repeat(8000)).unwrap();
+        }
+        let disk = FailingDisk::new(Arc::new(RealDisk), |call: &Call| {
+            (call.operation == "write_at").then_some(Fault::Error(libc::ENOSPC))
+        });
+        let store = Store::open_on(Arc::new(disk), &bench.path("store")).unwrap();
+        let error = bench.index().folder_into(&store, &bench.path("data"), &|_| false).unwrap_err();
+        let (file, why) = (error.path().display().to_string(), error.to_string());
+        let begins = format!("{file} cannot be kept in the store: cannot write {}", bench.path("store/").display());
+        assert!(file.starts_with(&bench.path("data").display().to_string()), "{file}");
+        assert!(why.starts_with(&begins) && why.ends_with(": No space left on device (os error 28)"), "{why}");
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl Store {
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         self.blobs.check_synced()?;
         let digest = Digest::of(bytes);
-        match bytes.len() as u64 <= self.small {
+        match self.is_small(bytes.len() as u64) {
             true => self.put_small(&digest, bytes)?,
             false => self.put_large(&digest, bytes)?,
         }
@@ -258,10 +258,10 @@ impl Store {
     pub fn put_file(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
         self.blobs.check_synced()?;
         let (file, length) = open_source(&*self.disk, path)?;
-        if length <= self.small {
-            // One byte more, as it may have grown.
-            let bytes = disk::read(&*file, path, self.small + 1)?;
-            if bytes.len() as u64 <= self.small {
+        if self.is_small(length) {
+            let bytes = disk::read(&*file, path, length + 1)?;
+            // What has grown meanwhile is taken as what it may become.
+            if bytes.len() as u64 <= length {
                 return Ok((self.put(&bytes)?, bytes.len() as u64));
             }
         }
@@ -496,12 +496,17 @@ impl Store {
         &self.segments
     }
 
+    /// Whether a blob of this length is an entry of a segment.
+    pub(crate) fn is_small(&self, bytes: u64) -> bool {
+        bytes <= self.small
+    }
+
     fn put_small(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         if self.lock_pending().length(digest).is_some() {
             return Ok(());
         }
         // What is there and damaged must not be taken for the blob: it is written again.
-        if self.segments.read(Kind::Blob, digest)? == Found::Payload(bytes.to_vec()) {
+        if matches!(self.segments.read(Kind::Blob, digest)?, Found::Payload(found) if found == bytes) {
             return Ok(());
         }
         self.lock_pending().put_small(*digest, bytes);

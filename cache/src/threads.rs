@@ -7,7 +7,8 @@
 //! that its own thread waits for. So the work of this crate is done in a pool that knows no other, and the caller waits
 //! without taking up anything.
 //!
-//! Invariant: nothing but [`aside`] runs in the pool.
+//! Invariant: nothing but [`aside`] runs in the pool, and nothing but [`aside_with_waits`] in the other, which is for work that
+//! mostly reads and now and then waits for the drive.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,14 +19,30 @@ use rayon::ThreadPool;
 /// So many wait at once.
 const WAITING: usize = 8;
 
-static POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
-    let name = |number| format!("headwater-files-{number}");
-    rayon::ThreadPoolBuilder::new().thread_name(name).build().ok()
-});
+/// Threads of the pool for work that waits.
+const WITH_WAITS: usize = 16;
+
+static POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| pool("headwater-files", 0));
+static WAITING_POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| pool("headwater-keeps", WITH_WAITS));
+
+/// So many threads; one for each processor core if `threads` is 0.
+fn pool(name: &'static str, threads: usize) -> Option<ThreadPool> {
+    let name = move |number| format!("{name}-{number}");
+    rayon::ThreadPoolBuilder::new().thread_name(name).num_threads(threads).build().ok()
+}
 
 /// Does `work` with all threads of the crate's pool; on this one if there are no threads to be had.
 pub(crate) fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let Some(pool) = POOL.as_ref().filter(|pool| pool.current_thread_index().is_none()) else { return work() };
+    aside_in(&POOL, work)
+}
+
+/// [`aside`], for work each part of which may wait for the drive: there are more threads than cores.
+pub(crate) fn aside_with_waits<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    aside_in(&WAITING_POOL, work)
+}
+
+fn aside_in<T: Send>(pool: &Option<ThreadPool>, work: impl FnOnce() -> T + Send) -> T {
+    let Some(pool) = pool.as_ref().filter(|pool| pool.current_thread_index().is_none()) else { return work() };
     if rayon::current_thread_index().is_none() {
         return pool.install(work);
     }
