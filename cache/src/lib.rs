@@ -61,11 +61,11 @@
 //!
 //! # What survives a crash
 //!
-//! Everything that was committed: what was put or restored before a [`Store::commit`] or [`Ledger::append`] that has
-//! returned, and the records that were appended. What is put is visible at once to the process that put it, and to no
+//! Everything that was committed: what was put before a [`Store::commit`] or [`Ledger::append`] that has returned, the
+//! records that were appended, and what was restored before a [`Store::commit_restored`]. What is put is visible at once to the process that put it, and to no
 //! other before it is durable. A commit syncs large blobs, gives them their names and syncs the folders; then it writes
-//! all small blobs and records to one segment and syncs that once; then it syncs what was restored. So ten thousand small
-//! results cost a handful of syncs.
+//! all small blobs and records to one segment and syncs that once. Many restored files are synced with all that is on their
+//! file system. So ten thousand small results cost a handful of syncs.
 //!
 //! | killed, or power lost | what is left |
 //! |---|---|
@@ -79,7 +79,7 @@
 //! | while keys are claimed | lock files; nobody holds their locks, so nobody waits |
 //! | while a store is collected | a part of what was to go, and all that was to stay |
 //!
-//! A sync that failed is final: of a temp or a restored file, for that file; of a folder of the store, or of a segment, for
+//! A sync that failed is final: of a temp, for that file; of restored files, for those of that commit; of a folder of the store, or of a segment, for
 //! the store in this process, which takes nothing more and believes nothing new. Reading goes on. No call is otherwise
 //! the last: whatever fails, the same call may succeed later, and a call that a signal interrupted is repeated at once.
 //!

@@ -3,7 +3,7 @@
 //! Does not know stages or keys, nor what any bytes mean. Small blobs are entries of [`Segments`], large ones files of
 //! their own in [`Blobs`]; this file decides which is which, and when they become durable.
 //!
-//! Invariants: what is put or restored is visible to this process at once, and durable when a commit has returned; no
+//! Invariants: what is put or restored is visible to this process at once, and durable when a commit of it has returned; no
 //! other process sees a blob before it is durable; no byte leaves the store without being hashed on the way (a file
 //! that is handed out, before that), and a restored file appears only after its hash was found right. A store that is open is held with the kernel's shared
 //! lock, so that nothing is collected meanwhile.
@@ -35,6 +35,9 @@ const MAX_DEPTH: usize = 64;
 /// Blobs of more bytes than this are files of their own.
 const SMALL: u64 = 64 << 10;
 
+/// Restored files that are synced one by one. What others have written to the file system is no reason to wait for as long
+/// as there are few.
+const SYNCED_ALONE: usize = 32;
 /// Fewer bytes than this are not worth the threads.
 const SYNCED_BY_ONE: u64 = 4 << 20;
 
@@ -283,8 +286,7 @@ impl Store {
         self.put(&tree.encode()?)
     }
 
-    /// Makes durable what was put and restored before this call: large blobs, then small ones with one sync for all of
-    /// them, then restored files.
+    /// Makes durable what was put before this call: large blobs, then small ones with one sync for all of them.
     ///
     /// # Errors
     /// If anything of it cannot be written or synced. What a sync failed for is not kept, what else failed waits for the
@@ -299,8 +301,20 @@ impl Store {
         self.blobs.check_synced()?;
         let pending = self.lock_pending().clone();
         self.commit_large(&pending)?;
-        self.commit_small(&pending, records)?;
-        self.commit_restored()
+        self.commit_small(&pending, records)
+    }
+
+    /// Makes durable what was restored before this call. It can be restored again, so that this need not happen before the
+    /// work is done: each file by itself, or, if there are many, everything on their file systems at once.
+    ///
+    /// # Errors
+    /// If something cannot be synced; it is not tried again.
+    pub fn commit_restored(&self) -> Result<(), StoreError> {
+        let restored = std::mem::take(&mut self.lock_pending().restored);
+        match restored.len() > SYNCED_ALONE {
+            true => self.sync_file_systems(&restored),
+            false => self.sync_restored(&restored),
+        }
     }
 
     /// The bytes of a blob, verified.
@@ -383,7 +397,8 @@ impl Store {
         total
     }
 
-    /// Copies a blob to `dest`, verified before it appears there, atomically; durable after the next [`Store::commit`].
+    /// Copies a blob to `dest`, verified before it appears there, atomically; durable after the next
+    /// [`Store::commit_restored`].
     /// Missing folders are made; what is at `dest` is replaced, so the caller first moves away what must not be lost.
     /// The file gets the permissions of any new file of the user's, and never shares an inode with the store; where the
     /// file system can share bytes between files until one of them is written to, a large blob is not copied.
@@ -578,34 +593,33 @@ impl Store {
         Ok(())
     }
 
-    fn commit_restored(&self) -> Result<(), StoreError> {
-        let mut restored = std::mem::take(&mut self.lock_pending().restored);
-        let synced = self.sync_restored(&mut restored);
-        self.lock_pending().restored.append(&mut restored);
-        synced
-    }
-
-    /// Syncs files and then their folders. What remains in `restored` has not been synced, and may be.
-    fn sync_restored(&self, restored: &mut BTreeSet<PathBuf>) -> Result<(), StoreError> {
-        let mut folders = BTreeSet::new();
-        for path in restored.iter() {
-            folders.insert(disk::parent(path).to_owned());
+    /// Syncs files and then their folders.
+    fn sync_restored(&self, restored: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
+        for path in restored {
             // What is not there any more, or is no file, was moved away by somebody: it is not ours to keep.
-            if let Opened::Regular(file, _) = disk::open_regular(&*self.disk, path, Links::Refuse)?
-                && let Err(error) = file.sync()
-            {
-                let path = path.clone();
-                restored.remove(&path);
-                return Err(failed("sync", &path)(error).into());
+            if let Opened::Regular(file, _) = disk::open_regular(&*self.disk, path, Links::Refuse)? {
+                file.sync().map_err(failed("sync", path))?;
             }
         }
-        for folder in folders {
-            match disk::sync_dir(&*self.disk, &folder) {
+        for folder in folders_of(restored) {
+            match disk::sync_dir(&*self.disk, folder) {
                 Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
                 synced => synced?,
             }
         }
-        restored.clear();
+        Ok(())
+    }
+
+    /// Syncs each file system that one of the files lies on.
+    fn sync_file_systems(&self, restored: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
+        let mut devices = BTreeSet::new();
+        for folder in folders_of(restored) {
+            let found = disk::look(&*self.disk, folder, Links::Follow)?;
+            if found.is_some_and(|found| devices.insert(found.device)) {
+                let opened = disk::open(&*self.disk, folder, Access::Read(Links::Follow))?;
+                opened.sync_file_system().map_err(failed("sync the file system of", folder))?;
+            }
+        }
         Ok(())
     }
 
@@ -701,6 +715,10 @@ impl Store {
     fn lock_pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn folders_of(files: &BTreeSet<PathBuf>) -> BTreeSet<&Path> {
+    files.iter().map(|path| disk::parent(path)).collect()
 }
 
 /// Opens a file of the user's to be put; its length is what it was a moment ago.

@@ -35,7 +35,7 @@ impl Committed for Store {
     }
 
     fn restore_kept(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
-        self.restore(digest, dest, executable).and_then(|()| self.commit())
+        self.restore(digest, dest, executable).and_then(|()| self.commit_restored())
     }
 }
 
@@ -655,6 +655,52 @@ fn a_file_restored_into_a_folder_that_was_made_again_survives_a_crash() {
     store.restore_kept(&digest, Path::new("/out/file"), false).unwrap();
     for crashed in disk.crashes(64, 0) {
         assert!(crashed.look(Path::new("/out/file"), Links::Refuse).is_ok());
+    }
+}
+
+#[test]
+fn many_restored_files_are_made_durable_with_one_sync_and_few_one_by_one() {
+    let syncs = |files: usize| {
+        let disk = ForgetfulDisk::new();
+        let syncs = Arc::new(Mutex::new(Vec::new()));
+        let seen = syncs.clone();
+        let watching = FailingDisk::new(Arc::new(disk.clone()), move |call: &Call| {
+            let wanted = call.operation.starts_with("sync") && call.path.starts_with("/out");
+            seen.lock().unwrap().extend(wanted.then_some(call.operation));
+            None
+        });
+        let store = Store::open_on(Arc::new(watching), Path::new("/store")).unwrap();
+        let digest = store.keep(b"content").unwrap();
+        let paths: Vec<String> = (0..files).map(|number| format!("/out/{}/{number}", number % 2)).collect();
+        paths.iter().for_each(|path| store.restore(&digest, Path::new(path), false).unwrap());
+        syncs.lock().unwrap().clear();
+        store.commit_restored().unwrap();
+        for crashed in disk.crashes(64, 0) {
+            let bytes = |path| crashed.look(Path::new(path), Links::Refuse).unwrap().bytes;
+            assert!(paths.iter().all(|path| bytes(path) == 7));
+        }
+        syncs.lock().unwrap().clone()
+    };
+    assert_eq!(syncs(SYNCED_ALONE + 1), ["sync_file_system"]);
+    assert_eq!(syncs(SYNCED_ALONE), vec!["sync"; SYNCED_ALONE + 2]);
+}
+
+#[test]
+fn a_sync_of_restored_files_that_fails_is_an_error_that_names_where() {
+    for (files, expected) in [(1, "cannot sync /out/0: "), (40, "cannot sync the file system of /out: ")] {
+        let fail = |call: &Call| {
+            let fails =
+                call.operation.starts_with("sync") && call.path.starts_with("/out") && call.path != Path::new("/");
+            fails.then_some(Fault::Error(libc::EIO))
+        };
+        let disk = ForgetfulDisk::new();
+        disk.create_dir(Path::new("/out"), 0o700).unwrap();
+        let store = Store::open_on(Arc::new(FailingDisk::new(Arc::new(disk), fail)), Path::new("/store")).unwrap();
+        let digest = store.keep(b"content").unwrap();
+        (0..files).for_each(|number| store.restore(&digest, Path::new(&format!("/out/{number}")), false).unwrap());
+        let error = store.commit_restored().unwrap_err().to_string();
+        assert_eq!(error, format!("{expected}Input/output error (os error 5)"));
+        store.commit_restored().unwrap();
     }
 }
 

@@ -28,7 +28,7 @@ const BYTES: u64 = 64 << 20;
 /// Or when the first of them has waited this long: others may want what it has claimed.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Something to be made durable: what was put or restored before it was handed in, and a record of it, if any.
+/// Something to be made durable: what was put before it was handed in, and a record of it, if any.
 pub(crate) struct Item {
     pub record: Option<(Digest, Arc<Record>)>,
     pub claim: Option<Claim>,

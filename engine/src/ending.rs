@@ -102,7 +102,7 @@ impl Run<'_, '_> {
         self.report(node, Outcome::Cancelled, false, None);
     }
 
-    /// Hands the committer what a node put or restored, and the record of its key, if it has one; gives the item's number.
+    /// Hands the committer what a node put, and the record of its key, if it has one; gives the item's number.
     pub(crate) fn commit(&mut self, node: usize, made: Option<(Key, Record, Option<Claim>)>) -> u64 {
         self.items += 1;
         let number = self.items;

@@ -74,7 +74,7 @@ impl Get {
 
     fn write_file(&self, workspace: &Workspace, digest: &Digest, executable: bool) -> Result<(), CommandError> {
         let restored = workspace.store.restore(digest, &self.output, executable);
-        restored.and_then(|()| workspace.store.commit()).map_err(CommandError::failed)
+        restored.and_then(|()| workspace.store.commit_restored()).map_err(CommandError::failed)
     }
 
     fn write_folder(&self, workspace: &Workspace, artifact: &Artifact) -> Result<(), CommandError> {
@@ -83,7 +83,7 @@ impl Get {
             return Err(CommandError::Usage(text, vec!["choose a path that is not there".into()]));
         }
         write_tree(&workspace.store, artifact, &self.output, Store::restore).map_err(failure)?;
-        workspace.store.commit().map_err(CommandError::failed)
+        workspace.store.commit_restored().map_err(CommandError::failed)
     }
 
     fn is_json(&self) -> bool {

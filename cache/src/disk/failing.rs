@@ -236,6 +236,11 @@ impl Handle for FailingHandle {
         self.inner.sync()
     }
 
+    fn sync_file_system(&self) -> io::Result<()> {
+        self.faults.call("sync_file_system", &self.path)?;
+        self.inner.sync_file_system()
+    }
+
     fn lock(&self, lock: Lock) -> io::Result<()> {
         self.faults.call("lock", &self.path)?;
         self.inner.lock(lock)

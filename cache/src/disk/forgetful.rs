@@ -687,6 +687,11 @@ impl Handle for ForgetfulHandle {
         Ok(())
     }
 
+    fn sync_file_system(&self) -> io::Result<()> {
+        self.disk.sync_all();
+        Ok(())
+    }
+
     fn lock(&self, lock: Lock) -> io::Result<()> {
         let mut state = self.disk.state();
         while !self.is_free(state.node(self.node), lock) {

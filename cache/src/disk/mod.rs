@@ -146,6 +146,12 @@ pub trait Handle: Debug + Send + Sync {
     /// As `flock(2)`.
     fn lock(&self, lock: Lock) -> io::Result<()>;
 
+    /// Makes everything on the file system durable that this lies on.
+    ///
+    /// # Errors
+    /// As `syncfs(2)`.
+    fn sync_file_system(&self) -> io::Result<()>;
+
     /// The operating system's own file, to be asked what other disks cannot do; one that is none of its has none.
     fn file(&self) -> Option<&File> {
         None

@@ -89,6 +89,10 @@ impl Handle for File {
         self.sync_all()
     }
 
+    fn sync_file_system(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(self)?)
+    }
+
     fn lock(&self, lock: Lock) -> io::Result<()> {
         match lock {
             Lock::Shared => self.lock_shared(),

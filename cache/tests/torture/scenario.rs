@@ -170,7 +170,8 @@ impl Promises {
         self.restored.push(Some(content.to_vec()));
         // Until the commit the file may have its name and not its bytes.
         self.is_restoring = true;
-        let restored = store.restore(&Digest::of(content), Path::new(OUT), false).and_then(|()| store.commit());
+        let restored =
+            store.restore(&Digest::of(content), Path::new(OUT), false).and_then(|()| store.commit_restored());
         if self.step(restored).is_some() {
             self.restored.drain(..self.restored.len() - 1);
             self.is_restoring = false;
