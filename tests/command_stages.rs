@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -752,6 +752,55 @@ fn a_source_that_changes_while_the_command_runs_is_kept_in_both_versions_and_the
         assert_eq!(project.read(&path), *content);
     }
     assert!(run(&project).ran().is_empty());
+}
+
+/// What a command tells in its log of the inode and the permissions of its out.
+fn told(project: &Project) -> String {
+    project.ok(&["logs", "make"]).lines().last().expect("a line").to_owned()
+}
+
+fn seen(project: &Project, out: &str) -> String {
+    let about = fs::metadata(project.path(out)).expect("an out");
+    format!("{} {:o}", about.ino(), about.mode() & 0o777)
+}
+
+#[test]
+fn an_out_is_moved_into_the_project_and_not_copied() {
+    let line = "cat in.txt > deep/out; stat -c '%i %a' deep/out";
+    let project = with(&stage(line, r#"["in.txt"]"#, r#"["deep/out"]"#), &[("in.txt", "content")]);
+    run(&project);
+    assert_eq!((seen(&project, "deep/out"), project.read("deep/out")), (told(&project), "content".into()));
+    // Nor is it the only copy.
+    fs::remove_file(project.path("deep/out")).expect("removed");
+    assert!(run(&project).ran().is_empty());
+    assert_eq!(project.read("deep/out"), "content");
+}
+
+#[test]
+fn an_out_that_is_not_as_any_new_file_is_copied_and_the_copy_is() {
+    let plain = "cat in.txt > out; stat -c '%i %a' out";
+    let project = with(&stage(plain, r#"["in.txt"]"#, r#"["out"]"#), &[("in.txt", "content")]);
+    run(&project);
+    let ordinary = fs::metadata(project.path("out")).expect("an out").mode();
+    for odd in ["chmod 600 out", "chmod a+w out", "ln out second", "chmod g+s out"] {
+        let line = format!("cat in.txt > out; {odd}; stat -c '%i %a' out");
+        let project = with(&stage(&line, r#"["in.txt"]"#, r#"["out"]"#), &[("in.txt", "content")]);
+        run(&project);
+        assert_ne!(seen(&project, "out").split(' ').next(), told(&project).split(' ').next(), "{odd}");
+        assert_eq!(
+            (fs::metadata(project.path("out")).expect("an out").mode(), project.read("out")),
+            (ordinary, "content".into()),
+            "{odd}"
+        );
+    }
+}
+
+#[test]
+fn an_out_of_a_command_that_may_have_met_somebody_is_copied() {
+    let line = "cat in.txt > out; python3 -c 'import socket; socket.socket(socket.AF_UNIX)'; stat -c '%i %a' out";
+    let project = with(&stage(line, r#"["in.txt"]"#, r#"["out"]"#), &[("in.txt", "content")]);
+    run(&project);
+    assert_ne!(seen(&project, "out"), told(&project));
 }
 
 #[test]

@@ -407,38 +407,49 @@ impl Store {
     /// As [`Store::get`]; `dest` is untouched then.
     pub fn restore(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
         let dest = std::path::absolute(dest).map_err(failed("resolve", dest))?;
-        self.write_out(digest, &dest, executable, || self.prepare_folder(disk::parent(&dest)))?;
+        let folder = disk::parent(&dest);
+        let create = || {
+            self.prepare_folder(folder)?;
+            Temp::create(&self.disk, folder, new_mode(executable))
+        };
+        self.write_out(digest, create)?.place(&dest)?;
         self.lock_pending().restored.insert(dest);
         Ok(())
     }
 
-    /// [`Store::restore`] of a file that need not survive the power going: one that is removed soon.
+    /// Moves a file to `dest` whose bytes the caller knows to be those of a blob, and which nobody changes any more: what
+    /// [`Store::restore`] of that blob would do with a copy. `false` if it cannot be moved there.
     ///
     /// # Errors
-    /// As [`Store::restore`].
-    pub fn lend(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
-        let prepare = || disk::create_dirs(&*self.disk, disk::parent(dest), 0o777);
-        self.write_out(digest, dest, executable, prepare)
+    /// If the folder of `dest` cannot be made.
+    pub fn move_restored(&self, file: &Path, dest: &Path) -> Result<bool, StoreError> {
+        let dest = std::path::absolute(dest).map_err(failed("resolve", dest))?;
+        self.prepare_folder(disk::parent(&dest))?;
+        let moved = self.disk.rename(file, &dest).is_ok();
+        if moved {
+            self.lock_pending().restored.insert(dest);
+        }
+        Ok(moved)
     }
 
-    /// Puts a file in the place of `dest` whose folder is prepared once the bytes are known to be there.
-    fn write_out(
-        &self,
-        digest: &Digest,
-        dest: &Path,
-        executable: bool,
-        prepare: impl Fn() -> Result<(), DiskError>,
-    ) -> Result<(), StoreError> {
-        let mode = if executable { 0o777 } else { 0o666 };
-        let create = || {
-            prepare()?;
-            Temp::create(&self.disk, disk::parent(dest), mode)
-        };
-        let temp = match self.packed(digest)? {
+    /// [`Store::restore`] of a file that need not survive the power going, in a folder that is there and that nobody else
+    /// uses yet: it may be seen while it is written.
+    ///
+    /// # Errors
+    /// As [`Store::restore`]; nothing is at `dest` then.
+    pub fn lend(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
+        let temp = self.write_out(digest, || Temp::create_at(&self.disk, dest, new_mode(executable)))?;
+        temp.stay();
+        Ok(())
+    }
+
+    /// Writes a blob to a temp, which is made once the bytes are known to be there.
+    fn write_out(&self, digest: &Digest, create: impl Fn() -> Result<Temp, DiskError>) -> Result<Temp, StoreError> {
+        match self.packed(digest)? {
             Some(bytes) => {
                 let mut temp = create()?;
                 temp.write(&bytes)?;
-                temp
+                Ok(temp)
             }
             None => self.read_file(digest, |file, path, length| {
                 let mut temp = create()?;
@@ -447,9 +458,8 @@ impl Store {
                     None => disk::hash_into(file, path, length, |chunk| temp.write(chunk))?,
                 };
                 Ok((found, temp))
-            })?,
-        };
-        Ok(temp.place(dest)?)
+            }),
+        }
     }
 
     /// The digests of all blobs whose text begins with `hex`, in order. None if `hex` is no lower-case hexadecimal
@@ -715,6 +725,11 @@ impl Store {
     fn lock_pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The permissions of any new file of the user's, before the process's mask is applied.
+fn new_mode(executable: bool) -> u32 {
+    if executable { 0o777 } else { 0o666 }
 }
 
 fn folders_of(files: &BTreeSet<PathBuf>) -> BTreeSet<&Path> {

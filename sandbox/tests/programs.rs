@@ -46,6 +46,39 @@ fn one_supervisor_serves_one_program_after_the_other() {
 }
 
 #[test]
+fn what_was_replaced_between_two_programs_of_one_supervisor_can_be_used_by_the_second() {
+    let place = Place::new();
+    let given = place.path("given");
+    let reads = |version: &str| {
+        fs::create_dir(&given).expect("a folder");
+        fs::write(given.join("file"), version).expect("a file");
+        let bounds = place.bounds();
+        let read = bounds.read.iter().cloned().chain([given.clone().into()]).collect();
+        let line = format!("cat {}/file; echo left > left", given.display());
+        let report = place.run(&Order { bounds: Some(Bounds { read, ..bounds }), ..place.order(&line) });
+        fs::rename(&given, place.path(version)).expect("moved away");
+        (report.ending, place.printed())
+    };
+    for version in ["one", "two", "three"] {
+        assert_eq!(reads(version), (Ending::Code(0), version.into()));
+    }
+}
+
+#[test]
+fn one_supervisor_serves_programs_of_different_bounds_by_turns() {
+    let place = Place::new();
+    fs::write(place.path("secret"), "secret").expect("a file");
+    let line = format!("cat {}", place.path("secret").display());
+    for round in 0..3 {
+        let bounds = place.bounds();
+        let read = bounds.read.iter().cloned().chain([place.path("secret").into()]).collect();
+        let allowed = Order { bounds: Some(Bounds { read, ..bounds }), ..place.order(&line) };
+        assert_eq!(place.run(&allowed).ending, Ending::Code(0), "{round}");
+        assert_eq!(place.run(&place.bounded(&line)).ending, Ending::Code(1), "{round}");
+    }
+}
+
+#[test]
 fn a_program_that_is_not_there_is_told() {
     let place = Place::new();
     let report = place.run(&Order { program: "no-such-program".into(), ..place.order("") });

@@ -7,6 +7,7 @@
 //! | [`shell`] | the programs that a shell line starts |
 //! | [`secret`] | what stands for secret variables in keys |
 //! | [`outs`] | files that a command makes: into the store, and back into the project |
+//! | [`made`] | files that a command has made, on their way into the project |
 //! | [`missing`] | what a failed command missed, and the line to write for it |
 //! | [`tools`] | the versions of programs |
 //! | [`witnesses`] | the files that a program used when it told its version |
@@ -20,6 +21,7 @@
 //! in the project goes to the trash, unless the store has it.
 
 pub mod command;
+pub mod made;
 pub mod missing;
 pub mod outs;
 pub mod reach;

@@ -261,6 +261,7 @@ impl PlacedOuts {
     }
 
     fn restore_one(&self, store: &Store, path: &Path, artifact: &Artifact) -> Result<(), Failure> {
+        let made = self.project.workshop.made.take(path, artifact);
         if self.one_in_place(path, artifact) {
             return Ok(());
         }
@@ -270,7 +271,12 @@ impl PlacedOuts {
             return self.restore_folder(store, &full, &*store.get_tree(&artifact.digest)?);
         }
         self.put_aside(store, &full)?;
-        Ok(store.restore(&artifact.digest, &full, artifact.type_name == file_type(true))?)
+        let moved = made.map_or(Ok(false), |made| made.move_to(&full, store))?;
+        if moved {
+            Ok(())
+        } else {
+            Ok(store.restore(&artifact.digest, &full, artifact.type_name == file_type(true))?)
+        }
     }
 
     /// Touches only what differs: a folder may be large, and a change in it small.

@@ -94,7 +94,7 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
     let log_path = project.log_path(job.node);
     let (what, failed) = match staging.attempt(command, job, &project.workshop, &log_path) {
         Ok(outs) => {
-            staging.release(&project.workshop);
+            staging.release(command, &outs, &project.workshop);
             return Ok(outs);
         }
         Err(Trouble::Other(failure)) => return Err(failure),
@@ -158,12 +158,18 @@ impl Staging {
         Ok(staging)
     }
 
-    /// Leaves the folder to another command, if nobody works in it any more.
-    fn release(self, workshop: &Workshop) {
-        match self.alone {
-            true => workshop.folders.give_back(self.folder),
-            false => workshop.folders.leave(self.folder),
+    /// Leaves the files that were made to the project and the folder to another command, if nobody works in it any more.
+    fn release(self, command: &Command, made: &[Artifact], workshop: &Workshop) {
+        if !self.alone {
+            return workshop.folders.leave(self.folder);
         }
+        let files = command.outs.iter().zip(made).filter(|(_, artifact)| artifact.shape == Shape::Blob);
+        for ((out, _), artifact) in files {
+            let executable = artifact.type_name == file_type(true);
+            let taken = workshop.folders.take_out(&self.project.join(out), &self.folder, artifact, executable);
+            taken.into_iter().for_each(|file| workshop.made.keep(out, file));
+        }
+        workshop.folders.give_back(self.folder);
     }
 
     /// Puts an input where the command looks for it.

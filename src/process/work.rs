@@ -7,17 +7,24 @@
 //! a folder; what cannot be removed is no failure.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Metadata};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use rustix::fs::IFlags;
+use headwater_cache::Artifact;
+use rayon::prelude::*;
+use rustix::fs::{Dir, FileType, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 use walkdir::WalkDir;
+
+use crate::process::made::{Inherited, MadeOut};
 
 const LOCK: &str = "lock";
 /// A folder with more folders in it is not used again.
@@ -87,6 +94,14 @@ impl WorkFolders {
             }
             None => self.leave(folder),
         }
+    }
+
+    /// Takes a file out of a folder to which nobody has access any more, if the file is what any new file would be.
+    pub fn take_out(&self, file: &Path, folder: &WorkFolder, artifact: &Artifact, executable: bool) -> Option<MadeOut> {
+        let inherited = folder.plain(file, executable)?;
+        let place = folder.path.with_file_name(self.state().name());
+        fs::rename(file, &place).ok()?;
+        Some(MadeOut::new(place, artifact.clone(), inherited))
     }
 
     /// Removes a folder, in the end if it is small.
@@ -160,7 +175,7 @@ impl WorkFolder {
     fn new(path: PathBuf) -> io::Result<Self> {
         // A command that is not held may have removed what this lies in.
         fs::create_dir_all(&path)?;
-        Ok(Self { made: Marks::of(&path, &fs::symlink_metadata(&path)?)?, path, inside: BTreeSet::new() })
+        Ok(Self { made: Marks::of(&open_folder(&path)?)?, path, inside: BTreeSet::new() })
     }
 
     /// Makes the folders that are missing, and removes the others.
@@ -177,20 +192,36 @@ impl WorkFolder {
 
     /// Removes all but folders, and gives those; `None` if one is not as it was made.
     fn clean(&self, remove: impl Fn(&Path) -> io::Result<()>) -> Option<BTreeSet<PathBuf>> {
-        let mut folders = BTreeSet::new();
-        for entry in WalkDir::new(&self.path) {
-            let entry = entry.ok()?;
-            if !entry.file_type().is_dir() {
-                remove(entry.path()).ok()?;
-                continue;
-            }
-            if folders.len() > FOLDERS_KEPT || Marks::of(entry.path(), &entry.metadata().ok()?).ok()? != self.made {
+        let (mut folders, mut left) = (BTreeSet::new(), vec![PathBuf::new()]);
+        while let Some(inside) = left.pop() {
+            let folder = self.path.join(&inside);
+            let open = open_folder(&folder).ok()?;
+            if folders.len() > FOLDERS_KEPT || Marks::of(&open).ok()? != self.made {
                 return None;
             }
-            folders.insert(entry.path().strip_prefix(&self.path).ok()?.to_owned());
+            for entry in Dir::read_from(&open).ok()? {
+                let entry = entry.ok()?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                match entry.file_type() {
+                    _ if name == "." || name == ".." => {}
+                    FileType::Directory => left.push(inside.join(name)),
+                    FileType::Unknown => return None,
+                    _ => remove(&folder.join(name)).ok()?,
+                }
+            }
+            folders.insert(inside);
         }
         folders.remove(Path::new(""));
         Some(folders)
+    }
+
+    /// What the folder gives to a file in it, if the file is what it would be had any program of the user made it there.
+    fn plain(&self, file: &Path, executable: bool) -> Option<Inherited> {
+        let about = fs::symlink_metadata(file).ok()?;
+        let mode = self.made.mode & if executable { 0o777 } else { 0o666 };
+        let alike = (about.mode() & 0o7777, about.uid(), about.gid()) == (mode, self.made.owner.0, self.made.owner.1);
+        let plain = about.is_file() && about.nlink() == 1 && alike && attributes(file).ok()? == self.made.attributes;
+        plain.then(|| Inherited::new(self.made.mode, self.made.owner.1, self.made.attributes))
     }
 
     /// Moves the folder to another place, where it stays.
@@ -220,14 +251,31 @@ impl Drop for WorkFolder {
     }
 }
 
+/// The length of the names of the extended attributes of what lies at a path.
+///
+/// # Errors
+/// If it cannot be looked at.
+pub fn attributes(path: &Path) -> io::Result<usize> {
+    or_none(rustix::fs::llistxattr(path, &mut [0u8; 0]))
+}
+
+/// There are none where the file system has none.
+fn or_none(length: Result<usize, Errno>) -> io::Result<usize> {
+    if length == Err(Errno::NOTSUP) { Ok(0) } else { Ok(length?) }
+}
+
+/// A folder that is not a link.
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, how, Mode::empty())?)
+}
+
 impl Marks {
-    fn of(folder: &Path, about: &Metadata) -> io::Result<Self> {
-        let attributes = match rustix::fs::llistxattr(folder, &mut [0u8; 0]) {
-            Err(Errno::NOTSUP) => 0,
-            length => length?,
-        };
-        let flags = rustix::fs::ioctl_getflags(File::open(folder)?).ok();
-        Ok(Self { mode: about.mode(), owner: (about.uid(), about.gid()), attributes, flags })
+    fn of(folder: &OwnedFd) -> io::Result<Self> {
+        let about = rustix::fs::fstat(folder)?;
+        let attributes = or_none(rustix::fs::flistxattr(folder, &mut [0u8; 0]))?;
+        let flags = rustix::fs::ioctl_getflags(folder).ok();
+        Ok(Self { mode: about.st_mode, owner: (about.st_uid, about.st_gid), attributes, flags })
     }
 }
 
@@ -262,6 +310,10 @@ impl OwnFolder {
 
 impl Drop for OwnFolder {
     fn drop(&mut self) {
+        // Folders of many commands are many folders to list: one thread would leave the other processor cores idle.
+        let inside: Vec<PathBuf> =
+            fs::read_dir(&self.path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+        inside.par_iter().for_each(|path| drop(remove_all(path)));
         remove(&self.path, &self.lock);
     }
 }

@@ -1,5 +1,5 @@
-//! `Workshop`: what all commands of a project share: the supervisors that run them, the folders in which they run, and
-//! what each may use.
+//! `Workshop`: what all commands of a project share: the supervisors that run them, the folders in which they run, what they
+//! have made, and what each may use.
 //!
 //! It does not know what a command makes.
 
@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use headwater_sandbox::{Bounds, Supervisors, bounds};
 
 use crate::process::command::Command;
+use crate::process::made::MadeOuts;
 use crate::process::reach::{self, Reach};
 use crate::process::work::WorkFolders;
 
@@ -54,6 +55,7 @@ impl Hermetic {
 pub struct Workshop {
     pub supervisors: Supervisors,
     pub folders: WorkFolders,
+    pub made: MadeOuts,
     /// What no command may see.
     holes: OnceLock<Vec<PathBuf>>,
     reach: OnceLock<Reach>,
@@ -64,7 +66,8 @@ impl Workshop {
     pub fn new() -> Self {
         // The file that runs, also if another has been put in its place meanwhile.
         let supervisors = Supervisors::new("/proc/self/exe".into(), vec![SUPERVISE.into()]);
-        Self { supervisors, folders: WorkFolders::default(), holes: OnceLock::new(), reach: OnceLock::new() }
+        let (folders, made) = Default::default();
+        Self { supervisors, folders, made, holes: OnceLock::new(), reach: OnceLock::new() }
     }
 
     /// Says which folders no command may see; the first call counts.

@@ -3,7 +3,8 @@
 //! Does not know what is written, nor where it goes.
 //!
 //! Invariants: a [`Temp`] is locked by the kernel for as long as its owner lives and has it open, so what [`sweep`] can
-//! lock belongs to nobody; a name is never guessed twice; what a temp is called says that it is one.
+//! lock belongs to nobody; a name is never guessed twice; what a temp is called says that it is one. But for one in a folder
+//! that nobody else uses: it may have its final name from the beginning.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind};
@@ -55,6 +56,25 @@ impl Temp {
             }
         }
         Err(failed("create a temporary file in", folder)(ErrorKind::AlreadyExists.into()))
+    }
+
+    /// A new, empty temp that has its final name already, in a folder that nobody else uses; what is there is replaced.
+    pub(crate) fn create_at(disk: &Arc<dyn Disk>, path: &Path, mode: u32) -> Result<Temp, DiskError> {
+        let create = || disk.open(path, Access::Create(mode));
+        let file = match repeated(create) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                super::remove(&**disk, path)?;
+                repeated(create)
+            }
+            file => file,
+        };
+        let file = file.map_err(failed("create", path))?;
+        Ok(Temp { disk: disk.clone(), path: path.to_owned(), file, written: 0, placed: false })
+    }
+
+    /// Leaves it where it is: it is the file that it was made for.
+    pub(crate) fn stay(mut self) {
+        self.placed = true;
     }
 
     /// Appends `bytes`.
