@@ -102,7 +102,7 @@ mod tests {
         let all = tempfile::tempdir().expect("a folder");
         let store = Store::open(&all.path().join("store")).expect("a store");
         let [made, place] = ["made", "place"].map(|name| all.path().join(name));
-        [&made, &place].map(|folder| fs::create_dir(folder).expect("a folder"));
+        [&made, &place].into_iter().for_each(|folder| fs::create_dir(folder).expect("a folder"));
         fs::set_permissions(&place, fs::Permissions::from_mode(mode)).expect("permissions");
         let (file, digest) = (made.join("file"), Digest::of(b"content"));
         fs::write(&file, "content").expect("a file");
