@@ -100,7 +100,7 @@ impl<'a, 'b> Game<'a, 'b> {
         let undoes = self.case.random.once_in(UNDONE);
         let revision = match self.before.take().filter(|_| undoes) {
             Some((sketch, revision)) => {
-                self.sketch = sketch;
+                self.sketch = Sketch { next: self.sketch.next, ..sketch };
                 revision.undone()
             }
             None => Revision::of(&mut self.sketch, &mut self.case.random),

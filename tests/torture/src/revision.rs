@@ -382,7 +382,7 @@ fn stage(sketch: &mut Sketch, random: &mut Random) -> Option<Revision> {
 fn axis(sketch: &mut Sketch, random: &mut Random) -> Option<Revision> {
     let at = random.below(sketch.axis.len() as u64) as usize;
     let new = one((1..=6).filter(|value| !sketch.axis.contains(value)).collect(), random)?;
-    let old = sketch.axis[at];
+    let (old, values) = (sketch.axis[at], sketch.axis.len());
     let changed = match random.below(3) {
         0 if sketch.axis.len() < 3 => {
             sketch.axis.push(new);
@@ -398,8 +398,10 @@ fn axis(sketch: &mut Sketch, random: &mut Random) -> Option<Revision> {
         }
     };
     let named = changed.iter().flat_map(|value| [format!("k={value}"), format!("/{value}.txt")]);
-    // With one value it is no axis, but a param.
-    let any = named.chain(["param k ".to_owned()]).collect();
+    // With one value it is no axis, but a param, and nodes have other names.
+    let is_param = |values: usize| values == 1;
+    let renamed = (is_param(values) != is_param(sketch.axis.len())).then(|| "new".to_owned());
+    let any = named.chain(["param k ".to_owned()]).chain(renamed).collect();
     let revision = Revision::meant(format!("the axis is {:?}", sketch.axis), &[])?;
     Some(Revision { names: Names { any, ..Names::default() }, ..revision })
 }

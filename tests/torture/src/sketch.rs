@@ -25,6 +25,8 @@ pub struct Sketch {
     /// Path to lines.
     pub texts: BTreeMap<String, Vec<String>>,
     pub stages: Vec<Stage>,
+    /// The number of the next stage: one that had another's name would be explained by that.
+    pub next: u64,
     pub environment: BTreeMap<String, String>,
     pub layout: Layout,
 }
@@ -191,6 +193,7 @@ impl Sketch {
             tables: vec![Table::any("data/t0.csv".into(), random), Table::any("data/t1.csv".into(), random)],
             texts: BTreeMap::new(),
             stages: Vec::new(),
+            next: 0,
             environment: (0..2).map(|at| (format!("SKETCH_{at}"), random.below(4).to_string())).collect(),
             layout: Layout::default(),
         };
@@ -215,7 +218,8 @@ impl Sketch {
 
     /// Adds a stage; its number.
     pub fn add(&mut self, work: Work) -> u64 {
-        let id = self.stages.iter().map(|stage| stage.id + 1).max().unwrap_or(0);
+        let id = self.next;
+        self.next += 1;
         self.stages.push(Stage { id, name: format!("s{id}"), work });
         id
     }
