@@ -467,8 +467,8 @@ impl<'s, 'e> Run<'s, 'e> {
         let reason = self.reason(node, &inputs, forced, lost);
         self.known[node].reason = Some(reason.clone());
         (self.emit)(Event::Started { node: NodeId(node), reason });
-        let options = self.options;
-        Some(self.job(node, false, move |session| session.execute(NodeId(node), inputs, &options.cancel)))
+        let (options, is_last) = (self.options, !self.has_retries(node));
+        Some(self.job(node, false, move |session| session.execute(NodeId(node), inputs, is_last, &options.cancel)))
     }
 
     /// Has a node wait for another process that computes its key, or one that shares its lock file.

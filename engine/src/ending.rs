@@ -52,8 +52,11 @@ impl Run<'_, '_> {
     }
 
     fn may_try_again(&self, node: usize) -> bool {
-        let retries = self.session.graph.node(NodeId(node)).retries;
-        self.known[node].failures < retries && !self.stopping && !self.options.cancel.is_raised()
+        self.has_retries(node) && !self.stopping && !self.options.cancel.is_raised()
+    }
+
+    pub(crate) fn has_retries(&self, node: usize) -> bool {
+        self.known[node].failures < self.session.graph.node(NodeId(node)).retries
     }
 
     /// Has a node that failed be looked at again after a while.

@@ -102,6 +102,8 @@ pub struct Job<'a> {
     pub node: &'a str,
     pub store: &'a Arc<Store>,
     pub inputs: &'a [Bound],
+    /// Whether it is not tried again if it fails.
+    pub is_last: bool,
     /// Tells that the run is to end: a function that may take long looks at it, or watches it, and then gives
     /// [`Failure::Cancelled`]. One that does not is waited for.
     pub cancel: &'a Cancel,

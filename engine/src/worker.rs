@@ -49,22 +49,28 @@ impl From<Failure> for Ending {
 
 impl Session<'_> {
     /// Runs a node; gives what consumers see, and a record of what its stage gave.
-    pub(crate) fn execute(&self, id: NodeId, inputs: Inputs, cancel: &Cancel) -> Work {
-        match guarded(|| self.compute(id, inputs, cancel)) {
+    pub(crate) fn execute(&self, id: NodeId, inputs: Inputs, is_last: bool, cancel: &Cancel) -> Work {
+        match guarded(|| self.compute(id, inputs, is_last, cancel)) {
             // Last: what took hours is not to be done again because a file could not be put in place.
             Ok((record, outputs)) => Work { record: Some(record), ..self.restore(&self.graph.node(id).stage, outputs) },
             Err(ending) => Work { record: None, result: Err(ending) },
         }
     }
 
-    fn compute(&self, id: NodeId, inputs: Inputs, cancel: &Cancel) -> Result<(Record, Vec<Artifact>), Ending> {
+    fn compute(
+        &self,
+        id: NodeId,
+        inputs: Inputs,
+        is_last: bool,
+        cancel: &Cancel,
+    ) -> Result<(Record, Vec<Artifact>), Ending> {
         // It may have been handed out before this thread was free.
         if cancel.is_raised() {
             return Err(Ending::Cancelled);
         }
         let (begun, bound) = (self.clock.now(), &*inputs.bound);
         let node = self.graph.node(id);
-        let job = Job { node: &node.name, store: self.store, inputs: bound, cancel };
+        let job = Job { node: &node.name, store: self.store, inputs: bound, is_last, cancel };
         let given: Result<Vec<Artifact>, Failure> = guarded(|| (node.stage.run)(&job));
         // A torn read may have been the cause of a failure as well as of a result.
         self.check_sources(id, bound)?;

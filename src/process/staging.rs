@@ -5,7 +5,7 @@
 //! kept when the command fails, so that a person can step in. It does not know keys or the graph, nor how a command is held
 //! to its folder.
 //!
-//! A command that fails within ten seconds is run once more, watched, in another folder, to tell what it looked for: watching
+//! A command that fails within ten seconds, for the last time, is run once more, watched, in another folder, to tell what it looked for: watching
 //! every command would make each start of python take a fifth longer, and nothing that only helps to explain may do that.
 //! One that a signal has ended had no say in it: memory may be short, and more so with another run.
 //!
@@ -101,7 +101,8 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
         Err(Trouble::Command(what)) => (what, false),
         Err(Trouble::Failed(what)) => (what, true),
     };
-    let missed = if failed && begun.elapsed() < QUICK { look_again(command, job, project) } else { None };
+    let missed =
+        if failed && job.is_last && begun.elapsed() < QUICK { look_again(command, job, project) } else { None };
     let text = read_tail(&log_path).unwrap_or_default();
     let places = Places { project: &project.root, staging: &staging.project };
     let hints = places.hints(command, job.node, &text, missed.as_deref());

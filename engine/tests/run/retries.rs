@@ -1,12 +1,12 @@
 //! Stages that fail and are tried again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use headwater_cache::{Digest, StoreError};
 use headwater_engine::{Event, Failure, Options, Outcome};
 
-use crate::bench::{Bench, Draft, options, stage};
+use crate::bench::{Bench, Draft, Work, options, stage};
 
 /// Fails so many times.
 fn flaky(name: &str, times: usize) -> Draft {
@@ -44,6 +44,22 @@ fn a_stage_that_fails_once_more_than_that_has_failed() {
     assert_eq!((told.counts(), told.error("flaky")), ([0, 0, 1, 1, 0], "failure 2"));
     assert_eq!(told.called.len(), 3);
     assert!(bench.ledger.is_empty());
+}
+
+#[test]
+fn a_stage_is_told_whether_it_is_tried_again() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tells = |name: &str, retries: u32| {
+        let told = told.clone();
+        let fails = move |work: &Work<'_>| {
+            told.lock().expect("no panic").push(work.job.is_last);
+            Err(Failure::new("no luck"))
+        };
+        stage(name).retries(retries).work(fails)
+    };
+    Bench::new(&[]).run(&[tells("flaky", 2)]);
+    Bench::new(&[]).run(&[tells("steady", 0)]);
+    assert_eq!(*told.lock().expect("no panic"), [false, false, true, true]);
 }
 
 #[test]
