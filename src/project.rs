@@ -8,6 +8,7 @@
 //! | `logs/` | the captured output of commands, a file a node |
 //! | `work/`, `failed/` | folders of commands that run or failed |
 //! | `locks/` | held while outs are put in place |
+//! | `unsynced` | there while outs are in place that may not be durable |
 //! | `trash/` | files of the project that outs replaced |
 //!
 //! It does not know what a pipeline is. Invariant: no path of this file ever enters a key.
@@ -21,6 +22,7 @@ use headwater_cache::{Artifact, Digest, Entry, FileError, FileIndex, FolderError
 use headwater_engine::{SourceError, Sources, run::SourceState};
 
 use crate::error::nearest;
+use crate::process::unsynced::Unsynced;
 use crate::process::workshop::Workshop;
 
 /// The name of the state folder.
@@ -37,6 +39,7 @@ pub struct Project {
     pub state: PathBuf,
     pub index: FileIndex,
     pub workshop: Workshop,
+    pub unsynced: Unsynced,
 }
 
 impl Project {
@@ -53,7 +56,8 @@ impl Project {
         let state = root.join(STATE);
         let index = FileIndex::open(&state.join("files"));
         let file = pipeline.file_name().map(PathBuf::from).unwrap_or_default();
-        Ok(Self { root, file, state, index, workshop: Workshop::new() })
+        let (workshop, unsynced) = (Workshop::new(), Unsynced::new(&state));
+        Ok(Self { root, file, state, index, workshop, unsynced })
     }
 
     /// Where the store is: the environment, then the pipeline file, then the state folder decide.

@@ -25,6 +25,7 @@ use crate::place::Place;
 use crate::process::command::Answers;
 use crate::process::outs::PlacedOuts;
 use crate::process::tools;
+use crate::process::unsynced::Unsynced;
 use crate::process::witnesses::Witnesses;
 use crate::process::workshop::Hermetic;
 use crate::project::{Project, STATE};
@@ -242,6 +243,7 @@ impl Unchanged {
         let (facts, snapshot) = decode(&bytes)?;
         let project = Project::of(pipeline).ok()?;
         let same = facts.version == VERSION
+            && !Unsynced::is_there(&project.state)
             && Place::of_program().is_ok_and(|place| place == facts.program)
             && hermetic() == facts.hermetic
             && project.root == facts.root

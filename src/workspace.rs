@@ -1,6 +1,7 @@
 //! `Workspace`: a loaded pipeline with its store, ledger and history open; what most commands begin with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -94,6 +95,26 @@ impl Workspace {
         self.pipeline.project.index.save().map_err(CommandError::failed)?;
         *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = answers;
         Ok(summary)
+    }
+
+    /// Makes the outs in the project durable: those that this run has put there, and, if another run may have left some that
+    /// are not, all of them.
+    ///
+    /// # Errors
+    /// If something cannot be synced.
+    pub fn settle_outs(&self) -> Result<(), CommandError> {
+        let (graph, project) = (&self.pipeline.graph, &self.pipeline.project);
+        let sync_all = || {
+            let placing = graph.ids().map(|id| &graph.node(id).stage).filter(|stage| stage.outs.is_some());
+            let outs = placing.flat_map(|stage| &stage.outputs).map(|port| project.root.join(&port.name));
+            self.store.sync_file_systems(&outs.collect()).map_err(io::Error::other)
+        };
+        let synced =
+            self.store.commit_restored().map_err(io::Error::other).and_then(|()| project.unsynced.settle(sync_all));
+        synced.map_err(|error| {
+            let hint = "what ran is recorded, and need not run again";
+            CommandError::Failed(format!("outs may not outlast a power cut: {error}"), vec![hint.into()])
+        })
     }
 
     /// Keeps what a run looked at that found everything cached and put nothing in place, so that the next need not.

@@ -313,7 +313,7 @@ impl Store {
         let restored = std::mem::take(&mut self.lock_pending().restored);
         match restored.len() > SYNCED_ALONE {
             true => self.sync_file_systems(&restored),
-            false => self.sync_restored(&restored),
+            false => Ok(self.sync_one_by_one(&restored)?),
         }
     }
 
@@ -603,34 +603,43 @@ impl Store {
         Ok(())
     }
 
-    /// Syncs files and then their folders.
-    fn sync_restored(&self, restored: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
-        for path in restored {
+    /// Syncs files and then their folders, all that can be synced; the first error counts.
+    fn sync_one_by_one(&self, files: &BTreeSet<PathBuf>) -> Result<(), DiskError> {
+        let sync_file = |path: &PathBuf| match disk::open_regular(&*self.disk, path, Links::Refuse)? {
+            Opened::Regular(file, _) => file.sync().map_err(failed("sync", path)),
             // What is not there any more, or is no file, was moved away by somebody: it is not ours to keep.
-            if let Opened::Regular(file, _) = disk::open_regular(&*self.disk, path, Links::Refuse)? {
-                file.sync().map_err(failed("sync", path))?;
-            }
-        }
-        for folder in folders_of(restored) {
-            match disk::sync_dir(&*self.disk, folder) {
-                Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
-                synced => synced?,
+            _ => Ok(()),
+        };
+        let sync_folder = |folder: &Path| match disk::sync_dir(&*self.disk, folder) {
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
+            synced => synced,
+        };
+        let synced: Vec<Result<(), DiskError>> =
+            files.iter().map(sync_file).chain(folders_of(files).into_iter().map(sync_folder)).collect();
+        synced.into_iter().collect()
+    }
+
+    /// Makes all durable that is on the file systems of these files.
+    ///
+    /// # Errors
+    /// If one cannot be synced.
+    pub fn sync_file_systems(&self, files: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
+        let mut devices = BTreeSet::new();
+        for folder in folders_of(files) {
+            let found = disk::look(&*self.disk, folder, Links::Follow)?;
+            if found.is_some_and(|found| devices.insert(found.device)) && !self.sync_file_system(folder)? {
+                self.sync_one_by_one(files)?;
             }
         }
         Ok(())
     }
 
-    /// Syncs each file system that one of the files lies on.
-    fn sync_file_systems(&self, restored: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
-        let mut devices = BTreeSet::new();
-        for folder in folders_of(restored) {
-            let found = disk::look(&*self.disk, folder, Links::Follow)?;
-            if found.is_some_and(|found| devices.insert(found.device)) {
-                let opened = disk::open(&*self.disk, folder, Access::Read(Links::Follow))?;
-                opened.sync_file_system().map_err(failed("sync the file system of", folder))?;
-            }
+    /// `false` if that cannot be asked.
+    fn sync_file_system(&self, folder: &Path) -> Result<bool, DiskError> {
+        match disk::open(&*self.disk, folder, Access::Read(Links::Follow)) {
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(true),
+            opened => opened?.sync_file_system().map_err(failed("sync the file system of", folder)),
         }
-        Ok(())
     }
 
     fn temp(&self) -> Result<Temp, StoreError> {

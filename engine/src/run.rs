@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use headwater_cache::{Artifact, Claims, Digest, Ledger, Store, StoreError, Tree};
+use headwater_cache::{Artifact, Claims, Digest, Ledger, Store, Tree};
 use rayon::prelude::*;
 
 use crate::cancel::Cancel;
@@ -63,9 +63,6 @@ pub enum RunError {
     Workers(#[source] io::Error),
     #[error("cannot start the thread that commits: {0}")]
     Committer(#[source] io::Error),
-    /// All that was told is recorded; outs may be lost if the power goes, and are put back then.
-    #[error("outs may not outlast a power cut: {0}")]
-    Outs(#[source] StoreError),
     /// These would wait for ever.
     #[error("{}", lines(.0))]
     TooMuch(Vec<TooMuch>),
@@ -140,11 +137,11 @@ pub struct Session<'a> {
 impl Session<'_> {
     /// Brings the targets up to date, or says what that would take.
     ///
-    /// The record of what a node made is durable when the node is told; outs that are put in place are when the run has ended.
+    /// The record of what a node made is durable when the node is told; outs that were put in place are made so by
+    /// [`Store::commit_restored`], which is the caller's to call.
     ///
     /// # Errors
-    /// If no threads can be had, a node asks for more than there is, or outs cannot be made durable. All else that befalls a
-    /// node is an event.
+    /// If no threads can be had, or a node asks for more than there is. All else that befalls a node is an event.
     pub fn run(&self, options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary, RunError> {
         let wanted = self.graph.closure(&options.targets);
         let room = self.room(&wanted, options)?;
@@ -166,7 +163,6 @@ impl Session<'_> {
             let mut run =
                 Run::new(self, options, plan, room, looked, recent, committer, [crew, restorers], sender, emit);
             run.drive(&messages);
-            self.store.commit_restored().map_err(RunError::Outs)?;
             Ok(run.summary())
         })
     }

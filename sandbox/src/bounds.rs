@@ -16,7 +16,7 @@
 //!
 //! Invariant: [`enter`] succeeds only if all are in force.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::mem::offset_of;
@@ -37,9 +37,6 @@ use crate::order::Bounds;
 
 /// What this program was written for and tested with. Older kernels enforce what they know of it.
 const KNOWN: ABI = ABI::V7;
-
-/// How many rulesets are kept: as many as folders that a supervisor's commands work in by turns.
-const RULESETS: usize = 8;
 
 /// Calls of the x32 kind have this bit in their number.
 #[cfg(target_arch = "x86_64")]
@@ -89,61 +86,24 @@ pub fn enforceable() -> bool {
     ruleset(CompatLevel::HardRequirement, ABI::V1, false).is_ok() && network_filters().is_ok()
 }
 
-/// Rulesets of bounds that were entered last: of many commands most have the same, and opening all that they may read takes
-/// longer than looking whether it is still the same.
-#[derive(Default)]
-pub struct Rulesets(VecDeque<Known>);
-
-struct Known {
-    bounds: Bounds,
-    places: Vec<Option<(u64, u64)>>,
-    rules: RulesetCreated,
-}
-
-impl Rulesets {
-    fn of(&mut self, bounds: &Bounds) -> Result<RulesetCreated, BoundsError> {
-        let places = places(bounds);
-        if let Some(known) = self.0.iter().find(|known| known.bounds == *bounds && known.places == places)
-            && let Ok(rules) = known.rules.try_clone()
-        {
-            return Ok(rules);
-        }
-        let rules = rules(bounds)?;
-        if let Ok(rules) = rules.try_clone() {
-            self.0.push_front(Known { bounds: bounds.clone(), places, rules });
-            self.0.truncate(RULESETS);
-        }
-        Ok(rules)
-    }
-}
-
-/// Device and inode of all that bounds name: those of a rule are not given to others as long as it is there.
-fn places(bounds: &Bounds) -> Vec<Option<(u64, u64)>> {
-    let paths = [&bounds.read, &bounds.devices, &bounds.write].into_iter().flatten();
-    paths.map(|path| rustix::fs::stat(path).ok().map(|about| (about.st_dev, about.st_ino))).collect()
-}
-
-fn rules(bounds: &Bounds) -> Result<RulesetCreated, RulesetError> {
-    let all = AccessFs::from_all(KNOWN);
-    let devices =
-        AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::Truncate | AccessFs::IoctlDev;
-    let folders = all & !(AccessFs::MakeChar | AccessFs::MakeBlock);
-    let mut rules = ruleset(CompatLevel::BestEffort, KNOWN, true)?;
-    rules = allow(rules, &bounds.read, AccessFs::from_read(KNOWN))?;
-    rules = allow(rules, &bounds.devices, devices)?;
-    allow(rules, &bounds.write, folders)
-}
-
 /// Binds the calling thread, and what it starts from now on.
 ///
 /// # Errors
 /// If the kernel does not enforce them.
-pub fn enter(bounds: &Bounds, rulesets: &mut Rulesets) -> Result<(), BoundsError> {
+pub fn enter(bounds: &Bounds) -> Result<(), BoundsError> {
+    let all = AccessFs::from_all(KNOWN);
+    let devices =
+        AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::Truncate | AccessFs::IoctlDev;
+    let folders = all & !(AccessFs::MakeChar | AccessFs::MakeBlock);
     for capability in GIVEN_UP {
         // Refused to who has none of them, and could not give them to what it starts.
         let _ = remove_capability_from_bounding_set(capability);
     }
-    let RestrictionStatus { ruleset, .. } = rulesets.of(bounds)?.restrict_self()?;
+    let mut rules = ruleset(CompatLevel::BestEffort, KNOWN, true)?;
+    rules = allow(rules, &bounds.read, AccessFs::from_read(KNOWN))?;
+    rules = allow(rules, &bounds.devices, devices)?;
+    rules = allow(rules, &bounds.write, folders)?;
+    let RestrictionStatus { ruleset, .. } = rules.restrict_self()?;
     if ruleset == RulesetStatus::NotEnforced {
         return Err(BoundsError::NoLandlock);
     }

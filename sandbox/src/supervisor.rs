@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, getpid, pidfd_open, set_child_subreaper, setsid};
 
-use crate::bounds::{self, Rulesets};
+use crate::bounds;
 use crate::capture::Capture;
 use crate::company::Company;
 use crate::descendants::{self, Ended};
@@ -52,11 +52,10 @@ pub fn serve() -> io::Result<()> {
     setsid()?;
     set_child_subreaper(Some(getpid()))?;
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut rulesets = Rulesets::default();
     loop {
         match receive(&control) {
             Ok(Message::Run(order)) => {
-                let report = Run::of(&order, &control, &mut rulesets);
+                let report = Run::of(&order, &control);
                 if send(&control, &report).is_err() {
                     return Ok(());
                 }
@@ -109,8 +108,8 @@ struct Woken {
 
 impl<'a> Run<'a> {
     /// Runs a program to its end.
-    fn of(order: &'a Order, control: &'a UnixStream, rulesets: &mut Rulesets) -> Report {
-        match Self::start(order, control, rulesets) {
+    fn of(order: &'a Order, control: &'a UnixStream) -> Report {
+        match Self::start(order, control) {
             Ok(run) => run.finish(),
             Err(error) => {
                 descendants::end_all(&mut Ended::new()).unwrap_or_else(give_up);
@@ -119,7 +118,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn start(order: &'a Order, control: &'a UnixStream, rulesets: &mut Rulesets) -> io::Result<Self> {
+    fn start(order: &'a Order, control: &'a UnixStream) -> io::Result<Self> {
         let capture = Capture::new(Some(Path::new(&order.log)).filter(|log| !log.as_os_str().is_empty()))?;
         let (output, writer) = io::pipe()?;
         let (errors, apart) = if order.errors_apart {
@@ -130,7 +129,7 @@ impl<'a> Run<'a> {
         let lookups = order.twin.as_ref().filter(|_| order.bounds.is_some()).map(Lookups::begin).transpose()?;
         let binding = lookups.as_ref().map(Lookups::binding);
         let (main, company) = thread::scope(|scope| {
-            scope.spawn(|| spawn(order, writer, apart, binding, rulesets)).join().expect("starting does not panic")
+            scope.spawn(|| spawn(order, writer, apart, binding)).join().expect("starting does not panic")
         })?;
         let (ended, now) = (Ended::new(), Instant::now());
         let output = Some(output);
@@ -314,7 +313,6 @@ fn spawn(
     output: io::PipeWriter,
     errors: Option<io::PipeWriter>,
     binding: Option<Binding>,
-    rulesets: &mut Rulesets,
 ) -> io::Result<(Pid, Company)> {
     // Found before the bounds are in force: an error should say that it is not there, not that it may not be looked at.
     let mut command = Command::new(find(order).unwrap_or_else(|| PathBuf::from(&order.program)));
@@ -323,7 +321,7 @@ fn spawn(
     command.process_group(0).stdin(Stdio::null()).stdout(output.try_clone()?);
     command.stderr(errors.unwrap_or(output));
     if let Some(bounds) = &order.bounds {
-        bounds::enter(bounds, rulesets)?;
+        bounds::enter(bounds)?;
     }
     if let Some(binding) = &binding {
         lookups::bind(binding);

@@ -22,7 +22,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-use crate::bounds::{self, Rulesets};
+use crate::bounds;
 use crate::calls;
 #[cfg(target_arch = "x86_64")]
 use crate::calls::Does;
@@ -89,7 +89,7 @@ fn start(order: &Order, stub: &[OsString]) -> io::Result<Traced> {
     command.envs(order.environment.iter().map(|(name, value)| (name, value)));
     if let Some(bounds) = &order.bounds {
         // This thread's, which may look at what has the same ones.
-        bounds::enter(bounds, &mut Rulesets::default())?;
+        bounds::enter(bounds)?;
     }
     let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     let main = Pid::from_raw(child.id().cast_signed());

@@ -101,6 +101,8 @@ impl Run {
         listener.trace = self.trace.as_ref().map(|_| Trace::default());
         listener.junit = self.junit.as_ref().map(|_| Junit::default());
         let summary = workspace.drive(options, &mut |event| listener.take(event))?;
+        // What a run that was told to end leaves is made durable by the next.
+        let settled = if options.cancel.is_raised() { Ok(()) } else { workspace.settle_outs() };
         let Listener { reporter, trace, junit, finished, outputs, outs, restored, .. } = listener;
         workspace.remember_use(&finished)?;
         reporter.end(&summary)?;
@@ -113,6 +115,7 @@ impl Run {
         if options.cancel.is_raised() {
             return Err(CommandError::Interrupted);
         }
+        settled?;
         Ok(Pass { run, summary, finished, outputs, outs, restored })
     }
 

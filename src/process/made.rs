@@ -2,34 +2,35 @@
 //! not be copied back from the store.
 //!
 //! It does not know commands. Invariants: a file that waits is in the store, and nobody has it open; it is what any new file
-//! of the user's would be in that place, or it does not get there; one that is not moved is removed.
+//! of the user's would be in that place, or it does not get there; one that is not moved is removed, at the latest when the
+//! next command of its thread has made something.
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::thread::{self, ThreadId};
 
 use headwater_cache::{Artifact, Store, StoreError};
 
-use crate::process::work::attributes;
+use crate::process::work::is_plain;
 
-const SET_GROUP_ID: u32 = 0o2000;
-
-/// Files that wait, by their paths in the project.
+/// Files that wait, by the thread that ran their command and puts them in place, and by their paths in the project.
 #[derive(Default)]
-pub struct MadeOuts(Mutex<HashMap<PathBuf, MadeOut>>);
+pub struct MadeOuts(Mutex<HashMap<ThreadId, HashMap<PathBuf, MadeOut>>>);
 
 impl MadeOuts {
-    /// Takes a file that is to become an out of the project.
-    pub fn keep(&self, out: &Path, made: MadeOut) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(out.to_owned(), made);
+    /// Takes the files that are to become outs of the project.
+    pub fn keep(&self, outs: HashMap<PathBuf, MadeOut>) {
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(thread::current().id(), outs);
+        // Files of a node that has failed since.
+        drop(before);
     }
 
     /// The file that waits for a path, if it has these bytes.
     pub fn take(&self, out: &Path, artifact: &Artifact) -> Option<MadeOut> {
-        let made = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(out);
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = waiting.get_mut(&thread::current().id())?.remove(out);
         made.filter(|made| made.artifact == *artifact)
     }
 }
@@ -38,13 +39,12 @@ impl MadeOuts {
 pub struct MadeOut {
     file: PathBuf,
     artifact: Artifact,
-    inherited: Inherited,
 }
 
 impl MadeOut {
-    /// The file that was made in a folder which gave it this.
-    pub fn new(file: PathBuf, artifact: Artifact, inherited: Inherited) -> Self {
-        Self { file, artifact, inherited }
+    /// A file that any program of the user could have made, in a plain folder.
+    pub fn new(file: PathBuf, artifact: Artifact) -> Self {
+        Self { file, artifact }
     }
 
     /// Moves it to where nothing is, if it would be the same there had it been made there; gives whether it is there.
@@ -52,9 +52,8 @@ impl MadeOut {
     /// # Errors
     /// If the folder of that place cannot be made.
     pub fn move_to(self, place: &Path, store: &Store) -> Result<bool, StoreError> {
-        let folder = place.parent().unwrap_or(place);
-        let alike = Inherited::of(folder).is_ok_and(|inherited| inherited == self.inherited);
-        if alike { store.move_restored(&self.file, place) } else { Ok(false) }
+        let plain = is_plain(place.parent().unwrap_or(place)).unwrap_or(false);
+        if plain { store.move_restored(&self.file, place) } else { Ok(false) }
     }
 }
 
@@ -62,30 +61,6 @@ impl Drop for MadeOut {
     fn drop(&mut self) {
         // It has been moved, or goes with the folder that it lies in.
         let _ = fs::remove_file(&self.file);
-    }
-}
-
-/// What a folder gives to files that are made in it.
-#[derive(PartialEq, Eq)]
-pub struct Inherited {
-    /// The length of the names of its extended attributes: access control lists are among them.
-    attributes: usize,
-    group: Option<u32>,
-}
-
-impl Inherited {
-    /// What the folder at this path gives.
-    ///
-    /// # Errors
-    /// If it cannot be looked at.
-    pub fn of(folder: &Path) -> io::Result<Self> {
-        let about = fs::metadata(folder)?;
-        Ok(Self::new(about.mode(), about.gid(), attributes(folder)?))
-    }
-
-    /// What a folder of this mode and group gives.
-    pub fn new(mode: u32, group: u32, attributes: usize) -> Self {
-        Self { attributes, group: (mode & SET_GROUP_ID != 0).then_some(group) }
     }
 }
 
@@ -108,8 +83,7 @@ mod tests {
         fs::write(&file, "content").expect("a file");
         let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
         let waiting = MadeOuts::default();
-        let made = MadeOut::new(file.clone(), artifact.clone(), Inherited::of(&made).expect("a folder"));
-        waiting.keep(Path::new("out"), made);
+        waiting.keep([("out".into(), MadeOut::new(file.clone(), artifact.clone()))].into());
         assert!(waiting.take(Path::new("other"), &artifact).is_none());
         let made = waiting.take(Path::new("out"), &artifact).expect("it waits");
         let moved = made.move_to(&place.join("out"), &store).expect("no error");
@@ -130,10 +104,23 @@ mod tests {
         fs::write(&file, "content").expect("a file");
         let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
         let waiting = MadeOuts::default();
-        let inherited = Inherited::of(folder.path()).expect("a folder");
-        waiting.keep(Path::new("out"), MadeOut::new(file.clone(), artifact.clone(), inherited));
+        waiting.keep([("out".into(), MadeOut::new(file.clone(), artifact.clone()))].into());
         let other = Artifact { digest: Digest::of(b"other"), ..artifact };
         assert!(waiting.take(Path::new("out"), &other).is_none());
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_file_that_nobody_took_goes_when_the_next_command_has_made_something() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, digest) = (folder.path().join("file"), Digest::of(b"content"));
+        fs::write(&file, "content").expect("a file");
+        let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
+        let waiting = MadeOuts::default();
+        waiting.keep([("out".into(), MadeOut::new(file.clone(), artifact.clone()))].into());
+        thread::scope(|scope| scope.spawn(|| waiting.keep(HashMap::new())).join()).expect("no panic");
+        assert!(file.exists());
+        waiting.keep(HashMap::new());
         assert!(!file.exists());
     }
 }

@@ -13,6 +13,7 @@
 //! | [`witnesses`] | the files that a program used when it told its version |
 //! | [`workshop`] | what all commands share: who runs them, and whether their bounds are in force |
 //! | [`reach`] | what a command may use beside its folder |
+//! | [`unsynced`] | the mark of runs whose outs are not durable yet |
 //! | [`work`] | folders that live as long as a run of a command |
 //!
 //! Who runs a command, and how its bounds are enforced, is `headwater-sandbox`.
@@ -29,6 +30,7 @@ pub mod secret;
 pub mod shell;
 pub mod staging;
 pub mod tools;
+pub mod unsynced;
 pub mod witnesses;
 pub mod work;
 pub mod workshop;

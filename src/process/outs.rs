@@ -344,6 +344,7 @@ impl Outs for PlacedOuts {
 
     fn restore(&self, store: &Store, outputs: &[Artifact]) -> Result<(), Failure> {
         let _held = self.lock()?;
+        at("make", &self.project.state.join("unsynced"), self.project.unsynced.note())?;
         self.paths.iter().zip(outputs).try_for_each(|(path, artifact)| self.restore_one(store, path, artifact))
     }
 }

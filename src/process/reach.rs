@@ -8,13 +8,12 @@
 //! It does not know what enforces it. Invariant: no folder in the list holds the project, its state or the store: one that
 //! would is replaced by what else lies in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headwater_sandbox::{Bounds, search};
 
@@ -87,11 +86,7 @@ pub struct Reach {
     read: Vec<OsString>,
     /// The devices that there are.
     devices: Vec<OsString>,
-    added: Arc<Mutex<Added>>,
 }
-
-/// What else commands may read that name these programs and variables: most commands of a project name the same.
-type Added = BTreeMap<[Vec<String>; 2], Vec<OsString>>;
 
 impl Reach {
     /// With the project, its state and the store as `holes`.
@@ -100,8 +95,8 @@ impl Reach {
         let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders: Vec<PathBuf> = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
-        let (installed, read, devices, added) = (BTreeSet::new(), Vec::new(), devices(), Arc::default());
-        let mut reach = Self { holes, home, path, installed, read, devices, added };
+        let (installed, read, devices) = (BTreeSet::new(), Vec::new(), devices());
+        let mut reach = Self { holes, home, path, installed, read, devices };
         reach.installed.extend(SYSTEM.iter().map(PathBuf::from));
         for folder in folders {
             reach.add_program_folder(&folder);
@@ -113,31 +108,20 @@ impl Reach {
 
     /// The bounds of a command that works in `folder`.
     pub fn bounds(&self, command: &Command, folder: &Path) -> Bounds {
-        let programs: Vec<String> = command.line.programs().into_iter().chain(command.tools.iter().cloned()).collect();
-        let variables: Vec<String> = command.env.iter().chain(&command.secrets).cloned().collect();
-        let mut read = self.read.clone();
-        read.extend(self.added([programs, variables]));
+        let mut all = self.clone();
+        let programs = command.line.programs();
+        for program in programs.iter().chain(&command.tools) {
+            all.add_program(program);
+        }
+        for name in command.env.iter().chain(&command.secrets) {
+            all.add_variable(name);
+        }
+        let added = all.installed.difference(&self.installed).flat_map(|place| self.around_holes(place));
+        let mut read: Vec<OsString> = self.read.iter().cloned().chain(added).collect();
         if command.network {
             read.extend(NETWORK.iter().map(OsString::from));
         }
         bounds(read, folder, self.devices.clone(), command.network)
-    }
-
-    /// What these programs and variables lead to, beside what every command may read.
-    fn added(&self, named: [Vec<String>; 2]) -> Vec<OsString> {
-        if let Some(added) = self.lock_added().get(&named) {
-            return added.clone();
-        }
-        let mut all = self.clone();
-        let [programs, variables] = &named;
-        programs.iter().for_each(|program| all.add_program(program));
-        variables.iter().for_each(|name| all.add_variable(name));
-        let added = all.installed.difference(&self.installed).flat_map(|place| self.around_holes(place));
-        self.lock_added().entry(named).or_insert(added.collect()).clone()
-    }
-
-    fn lock_added(&self) -> MutexGuard<'_, Added> {
-        self.added.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A folder of `PATH`, what it belongs to, and what its links belong to.
@@ -276,8 +260,7 @@ mod tests {
     fn reach(root: &Path, path: &str, hole: &str) -> Reach {
         let (holes, home) = (vec![root.join(hole)], Some(root.join("home")));
         let (folders, installed, read) = (root.join(path).into(), BTreeSet::new(), Vec::new());
-        let (devices, added) = (Vec::new(), Arc::default());
-        let mut reach = Reach { holes, home, path: folders, installed, read, devices, added };
+        let mut reach = Reach { holes, home, path: folders, installed, read, devices: Vec::new() };
         reach.add_program_folder(&root.join(path));
         reach
     }

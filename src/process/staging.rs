@@ -165,11 +165,12 @@ impl Staging {
             return workshop.folders.leave(self.folder);
         }
         let files = command.outs.iter().zip(made).filter(|(_, artifact)| artifact.shape == Shape::Blob);
-        for ((out, _), artifact) in files {
+        let take = |((out, _), artifact): (&(PathBuf, _), &Artifact)| {
             let executable = artifact.type_name == file_type(true);
             let taken = workshop.folders.take_out(&self.project.join(out), &self.folder, artifact, executable);
-            taken.into_iter().for_each(|file| workshop.made.keep(out, file));
-        }
+            Some((out.clone(), taken?))
+        };
+        workshop.made.keep(files.filter_map(take).collect());
         workshop.folders.give_back(self.folder);
     }
 

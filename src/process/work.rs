@@ -6,13 +6,13 @@
 //! a file beside the folder of a process tells that it lives; what a killed one left is removed by the next one that needs
 //! a folder; what cannot be removed is no failure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,11 +20,11 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use headwater_cache::Artifact;
 use rayon::prelude::*;
-use rustix::fs::{Dir, FileType, IFlags, Mode, OFlags};
+use rustix::fs::{Dir, FileType, IFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 use walkdir::WalkDir;
 
-use crate::process::made::{Inherited, MadeOut};
+use crate::process::made::MadeOut;
 
 const LOCK: &str = "lock";
 /// A folder with more folders in it is not used again.
@@ -36,6 +36,18 @@ const LEFT_BYTES: u64 = 256 * 1024 * 1024;
 const LEFT_EACH_BYTES: u64 = 1024 * 1024;
 /// No file and no folder takes less of a disk, or counts as less.
 const BLOCK: u64 = 4096;
+
+const SET_GROUP_ID: u32 = 0o2000;
+/// The flags of a file that users can set: `FS_FL_USER_MODIFIABLE` of Linux, and those of no copies on writing, of direct
+/// access, and of a project's quota.
+const SETTABLE: u32 = 0x0003_80ff | 0x0080_0000 | 0x0200_0000 | 0x2000_0000;
+const NOW: Timestamps = {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    Timestamps { last_access: now, last_modification: now }
+};
+
+/// Values by names.
+type Attributes = BTreeMap<Vec<u8>, Vec<u8>>;
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
 static SWEPT: Once = Once::new();
@@ -98,10 +110,16 @@ impl WorkFolders {
 
     /// Takes a file out of a folder to which nobody has access any more, if the file is what any new file would be.
     pub fn take_out(&self, file: &Path, folder: &WorkFolder, artifact: &Artifact, executable: bool) -> Option<MadeOut> {
-        let inherited = folder.plain(file, executable)?;
+        let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = rustix::fs::open(file, how, Mode::empty()).ok()?;
+        if !folder.has_made_plain(&open, executable).ok()? {
+            return None;
+        }
+        // As of a copy: a file that is new here and has an old date is passed over by programs that go by it.
+        rustix::fs::futimens(&open, &NOW).ok()?;
         let place = folder.path.with_file_name(self.state().name());
         fs::rename(file, &place).ok()?;
-        Some(MadeOut::new(place, artifact.clone(), inherited))
+        Some(MadeOut::new(place, artifact.clone()))
     }
 
     /// Removes a folder, in the end if it is small.
@@ -165,8 +183,8 @@ pub struct WorkFolder {
 struct Marks {
     mode: u32,
     owner: (u32, u32),
-    /// The length of the names of its extended attributes, some of which change what is made in it.
-    attributes: usize,
+    /// Some of these change what is made in it.
+    attributes: Attributes,
     /// Such as that nothing in it can be removed, where the file system has them.
     flags: Option<IFlags>,
 }
@@ -215,13 +233,14 @@ impl WorkFolder {
         Some(folders)
     }
 
-    /// What the folder gives to a file in it, if the file is what it would be had any program of the user made it there.
-    fn plain(&self, file: &Path, executable: bool) -> Option<Inherited> {
-        let about = fs::symlink_metadata(file).ok()?;
-        let mode = self.made.mode & if executable { 0o777 } else { 0o666 };
-        let alike = (about.mode() & 0o7777, about.uid(), about.gid()) == (mode, self.made.owner.0, self.made.owner.1);
-        let plain = about.is_file() && about.nlink() == 1 && alike && attributes(file).ok()? == self.made.attributes;
-        plain.then(|| Inherited::new(self.made.mode, self.made.owner.1, self.made.attributes))
+    /// Whether a file in the folder is what any program of the user would have made in any plain folder.
+    fn has_made_plain(&self, file: &OwnedFd, executable: bool) -> io::Result<bool> {
+        let (about, made) = (rustix::fs::fstat(file)?, &self.made);
+        let kind = FileType::from_raw_mode(about.st_mode);
+        let mode = made.mode & if executable { 0o777 } else { 0o666 };
+        let alike = (about.st_mode & 0o7777, about.st_uid, about.st_gid) == (mode, made.owner.0, made.owner.1);
+        let plain = kind.is_file() && about.st_nlink == 1 && alike && made.mode & SET_GROUP_ID == 0;
+        Ok(plain && made.attributes.is_empty() && gives_nothing(file)?)
     }
 
     /// Moves the folder to another place, where it stays.
@@ -251,17 +270,37 @@ impl Drop for WorkFolder {
     }
 }
 
-/// The length of the names of the extended attributes of what lies at a path.
+/// The extended attributes of what is open; none where the file system has none.
+fn attributes(of: &OwnedFd) -> io::Result<Attributes> {
+    let length = match rustix::fs::flistxattr_query(of) {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Attributes::new()),
+        length => length?,
+    };
+    let mut names = vec![0; length];
+    let length = rustix::fs::flistxattr(of, &mut names[..])?;
+    let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let value = |name: &[u8]| -> io::Result<Vec<u8>> {
+        let mut value = vec![0; rustix::fs::fgetxattr_query(of, name)?];
+        let length = if value.is_empty() { 0 } else { rustix::fs::fgetxattr(of, name, &mut value[..])? };
+        value.truncate(length);
+        Ok(value)
+    };
+    names.map(|name| Ok((name.to_owned(), value(name)?))).collect()
+}
+
+/// Whether what is open has neither extended attributes, access control lists among them, nor flags that somebody has set.
+fn gives_nothing(open: &OwnedFd) -> io::Result<bool> {
+    let flags = rustix::fs::ioctl_getflags(open).unwrap_or(IFlags::empty());
+    Ok(flags.bits() & SETTABLE == 0 && attributes(open)?.is_empty())
+}
+
+/// Whether a file that is made in a folder, links followed, is as in any other.
 ///
 /// # Errors
 /// If it cannot be looked at.
-pub fn attributes(path: &Path) -> io::Result<usize> {
-    or_none(rustix::fs::llistxattr(path, &mut [0u8; 0]))
-}
-
-/// There are none where the file system has none.
-fn or_none(length: Result<usize, Errno>) -> io::Result<usize> {
-    if length == Err(Errno::NOTSUP) { Ok(0) } else { Ok(length?) }
+pub fn is_plain(folder: &Path) -> io::Result<bool> {
+    let open = rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(rustix::fs::fstat(&open)?.st_mode & SET_GROUP_ID == 0 && gives_nothing(&open)?)
 }
 
 /// A folder that is not a link.
@@ -273,7 +312,7 @@ fn open_folder(path: &Path) -> io::Result<OwnedFd> {
 impl Marks {
     fn of(folder: &OwnedFd) -> io::Result<Self> {
         let about = rustix::fs::fstat(folder)?;
-        let attributes = or_none(rustix::fs::flistxattr(folder, &mut [0u8; 0]))?;
+        let attributes = attributes(folder)?;
         let flags = rustix::fs::ioctl_getflags(folder).ok();
         Ok(Self { mode: about.st_mode, owner: (about.st_uid, about.st_gid), attributes, flags })
     }

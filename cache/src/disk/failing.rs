@@ -236,7 +236,7 @@ impl Handle for FailingHandle {
         self.inner.sync()
     }
 
-    fn sync_file_system(&self) -> io::Result<()> {
+    fn sync_file_system(&self) -> io::Result<bool> {
         self.faults.call("sync_file_system", &self.path)?;
         self.inner.sync_file_system()
     }

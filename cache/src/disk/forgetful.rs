@@ -687,9 +687,9 @@ impl Handle for ForgetfulHandle {
         Ok(())
     }
 
-    fn sync_file_system(&self) -> io::Result<()> {
+    fn sync_file_system(&self) -> io::Result<bool> {
         self.disk.sync_all();
-        Ok(())
+        Ok(true)
     }
 
     fn lock(&self, lock: Lock) -> io::Result<()> {

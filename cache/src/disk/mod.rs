@@ -146,11 +146,11 @@ pub trait Handle: Debug + Send + Sync {
     /// As `flock(2)`.
     fn lock(&self, lock: Lock) -> io::Result<()>;
 
-    /// Makes everything on the file system durable that this lies on.
+    /// Makes everything on the file system durable that this lies on; `false` if it is one of which that cannot be asked.
     ///
     /// # Errors
     /// As `syncfs(2)`.
-    fn sync_file_system(&self) -> io::Result<()>;
+    fn sync_file_system(&self) -> io::Result<bool>;
 
     /// The operating system's own file, to be asked what other disks cannot do; one that is none of its has none.
     fn file(&self) -> Option<&File> {

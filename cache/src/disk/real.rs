@@ -12,6 +12,9 @@ use std::path::Path;
 
 use super::{Access, Disk, FileKind, Handle, Links, Lock, Meta};
 
+/// The type of file systems that are programs: few of these hear of a sync of all.
+const FUSE: rustix::fs::FsWord = 0x6573_5546;
+
 /// The disk that the operating system shows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
@@ -89,8 +92,12 @@ impl Handle for File {
         self.sync_all()
     }
 
-    fn sync_file_system(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(self)?)
+    fn sync_file_system(&self) -> io::Result<bool> {
+        if rustix::fs::fstatfs(self)?.f_type == FUSE {
+            return Ok(false);
+        }
+        rustix::fs::syncfs(self)?;
+        Ok(true)
     }
 
     fn lock(&self, lock: Lock) -> io::Result<()> {

@@ -96,6 +96,19 @@ struct Task {
     executed: bool,
 }
 
+impl Task {
+    /// For messages: what the kernel says of it.
+    fn told(&self, task: Pid) -> String {
+        let read =
+            |name: &str| fs::read_to_string(format!("/proc/{task}/{name}")).unwrap_or_else(|error| error.to_string());
+        let status = read("status");
+        let wanted = status.lines().filter(|line| {
+            ["Name:", "State:", "Tgid:", "PPid:", "TracerPid:"].iter().any(|name| line.starts_with(name))
+        });
+        format!("{task} {self:?} {} in {} of {}", wanted.collect::<Vec<_>>().join(" "), read("wchan"), read("syscall"))
+    }
+}
+
 /// Runs programs and stops at their calls.
 #[derive(Debug, Default)]
 pub struct Tracer {
@@ -223,7 +236,8 @@ impl Tracer {
         self.settle()?;
         let line =
             |task: &Pid| fs::read_to_string(format!("/proc/{task}/cmdline")).unwrap_or_default().replace('\0', " ");
-        let survivors = self.tasks.keys().map(line).collect();
+        let survivors: Vec<String> = self.tasks.keys().map(line).collect();
+        let told: Vec<String> = self.tasks.iter().map(|(task, about)| about.told(*task)).collect();
         let watches: Vec<Watch> =
             self.tasks.values().map(|task| Watch::over(task.group.as_raw() as u32, PATIENCE)).collect();
         for task in std::mem::take(&mut self.held) {
@@ -237,7 +251,7 @@ impl Tracer {
             }
         }
         if watches.iter().any(Watch::was_late) {
-            return Err(Trouble::violation("a child of a killed run hung"));
+            return Err(Trouble::violation(format!("a child of a killed run hung, of {}", told.join("; "))));
         }
         Ok(survivors)
     }
