@@ -80,6 +80,11 @@ impl Project {
         if readable == node { readable } else { format!("{readable}-{}", &Digest::of(node.as_bytes()).short()) }
     }
 
+    /// Where commands run.
+    pub fn work(&self) -> PathBuf {
+        self.state.join("work")
+    }
+
     /// Where a node's captured output is kept.
     pub fn log_path(&self, node: &str) -> PathBuf {
         self.state.join("logs").join(format!("{}.log", Self::file_name(node)))

@@ -15,6 +15,7 @@ use crate::journal::{History, NodeLine, OutputLine};
 use crate::pipeline::Pipeline;
 use crate::pipeline::interpolate::shell_argument;
 use crate::process::command::Answers;
+use crate::process::work::WorkFolders;
 use crate::report::tell;
 use crate::size::human;
 use crate::sources::{Kept, KeptSources};
@@ -92,6 +93,10 @@ impl Workspace {
             clock: &WallClock(self.begun),
         };
         let summary = session.run(options, emit).map_err(run_error)?;
+        if !options.preview {
+            // No command may have run, which does this first.
+            WorkFolders::sweep(&self.pipeline.project.work());
+        }
         self.pipeline.project.index.save().map_err(CommandError::failed)?;
         *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = answers;
         Ok(summary)

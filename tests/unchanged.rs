@@ -42,6 +42,28 @@ fn settled() -> Project {
     project
 }
 
+#[test]
+fn outs_that_a_killed_run_may_not_have_made_durable_are_made_so_before_a_run_says_that_nothing_has_changed() {
+    let project = settled();
+    let mark = project.path(".headwater/unsynced");
+    assert!(!mark.exists());
+    fs::write(&mark, "").unwrap();
+    assert_eq!(run(&project), "ran 0, cached 3");
+    assert!(!told_as_same(&project) && !mark.exists());
+    assert_eq!(run(&project), "ran 0, cached 3");
+    assert!(told_as_same(&project));
+}
+
+#[test]
+fn what_a_killed_run_left_of_its_commands_goes_though_the_next_runs_none() {
+    let project = settled();
+    project.write(".headwater/work/4194305-0/1/project/large", "left");
+    project.write(".headwater/work/4194305-0.lock", "");
+    project.write("a.txt", "one\n");
+    assert_eq!(run(&project), "ran 0, cached 3");
+    assert_eq!(fs::read_dir(project.path(".headwater/work")).unwrap().count(), 0);
+}
+
 fn write_tool(project: &Project, version: &str) {
     project.write("bin/tool", format!("#!/bin/sh\necho tool {version}\n"));
     fs::set_permissions(project.path("bin/tool"), fs::Permissions::from_mode(0o755)).unwrap();

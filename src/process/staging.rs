@@ -140,7 +140,7 @@ impl Staging {
     /// # Errors
     /// If it cannot be made.
     pub fn new<'a>(paths: impl Iterator<Item = &'a Path>, project: &Project) -> Result<Self, CommandFailure> {
-        let all = project.state.join("work");
+        let all = project.work();
         let around = |path: &'a Path| path.ancestors().skip(1).map(|folder| Path::new("project").join(folder));
         let mut folders: BTreeSet<PathBuf> = ["home", "project", "tmp"].map(PathBuf::from).into();
         folders.extend(paths.flat_map(around));

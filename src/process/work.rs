@@ -87,6 +87,11 @@ impl WorkFolders {
         Ok(folder)
     }
 
+    /// Removes what killed processes have left below `all`, once in a process.
+    pub fn sweep(all: &Path) {
+        SWEPT.call_once(|| sweep(all));
+    }
+
     fn next(&self, all: &Path) -> io::Result<PathBuf> {
         let mut state = self.state();
         let name = state.name();
@@ -329,7 +334,7 @@ struct OwnFolder {
 impl OwnFolder {
     fn new(all: &Path) -> io::Result<Self> {
         fs::create_dir_all(all)?;
-        SWEPT.call_once(|| sweep(all));
+        WorkFolders::sweep(all);
         loop {
             let number = RUNS.fetch_add(1, Ordering::Relaxed);
             let path = all.join(format!("{}-{number}", process::id()));
@@ -405,6 +410,10 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use rustix::fs::XattrFlags;
+
     use super::*;
 
     #[test]
@@ -503,6 +512,56 @@ mod tests {
         });
         // Not every file system has them.
         assert_ne!(same, changed);
+    }
+
+    #[test]
+    fn folders_whose_attributes_a_command_has_changed_are_not_used_again() {
+        for values in [["one", "one"], ["one", "two"]] {
+            let mut changed = false;
+            let same = used_again(|folder| {
+                let set = |inside: &str, value: &str| {
+                    rustix::fs::setxattr(folder.join(inside), "user.note", value.as_bytes(), XattrFlags::empty())
+                };
+                changed = set("home", values[0]).and_then(|()| set("project", values[1])).is_ok();
+            });
+            // Not every file system has them.
+            assert_ne!(same, changed);
+        }
+    }
+
+    #[test]
+    fn a_file_is_taken_out_with_the_date_of_now_and_only_if_it_is_plain() {
+        let all = tempfile::tempdir().expect("a folder");
+        let folders = WorkFolders::default();
+        let folder = folders.take(all.path(), &named(["project"])).expect("a folder");
+        let artifact = Artifact {
+            type_name: "file".into(),
+            shape: headwater_cache::Shape::Blob,
+            digest: headwater_cache::Digest::of(b"content"),
+            bytes: 7,
+        };
+        let taken = |change: &dyn Fn(&File, &Path)| {
+            let path = folder.path.join("project/out");
+            fs::write(&path, "content").expect("a file");
+            change(&File::options().write(true).open(&path).expect("a file"), &path);
+            let made = folders.take_out(&path, &folder, &artifact, false);
+            let store = headwater_cache::Store::open(&all.path().join("store")).expect("a store");
+            let place = all.path().join("place");
+            let moved = made.is_some_and(|made| made.move_to(&place, &store).expect("no error"));
+            assert_eq!(path.exists(), !moved);
+            moved.then(|| fs::metadata(&place).expect("a file").modified().expect("a time"))
+        };
+        let old = SystemTime::now() - Duration::from_secs(1000);
+        let date = taken(&|file, _| file.set_modified(old).expect("a date")).expect("it is plain");
+        assert!(date > old + Duration::from_secs(900));
+        let noted = |path: &Path| rustix::fs::setxattr(path, "user.note", b"x", XattrFlags::empty());
+        // Not every file system has them.
+        if noted(all.path()).is_ok() {
+            rustix::fs::removexattr(all.path(), "user.note").expect("it was there");
+            assert!(taken(&|_, path| noted(path).expect("as of the folder")).is_none());
+        }
+        assert!(taken(&|file, _| file.set_permissions(PermissionsExt::from_mode(0o600)).expect("a mode")).is_none());
+        assert!(taken(&|_, path| fs::hard_link(path, folder.path.join("second")).expect("a link")).is_none());
     }
 
     #[test]
