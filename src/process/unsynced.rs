@@ -13,6 +13,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use rustix::fs::{Mode, OFlags};
+
 const FILE: &str = "unsynced";
 
 /// The mark of one run.
@@ -78,7 +80,7 @@ impl Mark {
     fn make(path: &Path) -> io::Result<Self> {
         loop {
             let (file, of_others) = match File::create_new(path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (File::open(path), true),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (open(path), true),
                 file => (file, false),
             };
             match file {
@@ -97,12 +99,17 @@ impl Mark {
 
     /// What another run has left.
     fn left(path: &Path) -> io::Result<Option<Self>> {
-        match File::open(path) {
+        match open(path) {
             Ok(file) => Ok(Some(Self { file, of_others: true })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// A link could lead to a lock that this process waits for.
+fn open(path: &Path) -> io::Result<File> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
 #[cfg(test)]
@@ -157,6 +164,15 @@ mod tests {
         assert!(settle(&reader));
         assert!(settle(&one) && Unsynced::is_there(state.path()));
         assert!(settle(&other) && !Unsynced::is_there(state.path()));
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_an_error_that_names_it() {
+        let state = tempfile::tempdir().expect("a folder");
+        std::os::unix::fs::symlink("other", state.path().join(FILE)).expect("a link");
+        let error = Unsynced::new(state.path()).settle(|| Ok(())).expect_err("a link");
+        let path = state.path().join(FILE);
+        assert_eq!(error.to_string(), format!("{}: Too many levels of symbolic links (os error 40)", path.display()));
     }
 
     #[test]
