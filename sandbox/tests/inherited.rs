@@ -47,16 +47,18 @@ fn what_is_no_programs_lives_on_when_a_supervisor_is_killed() {
         fs::write(place.path(name), "").expect("a file");
     }
     let orphans = [number("same"), number("other")];
+    let lives = |process: Pid| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
+        stat.contains("(sleep)") && !stat.contains(") Z ")
+    };
+    // What a shell has started is not what it will be at once.
+    wait_for("they sleep", || orphans.iter().all(|orphan| lives(*orphan)));
     // They have ended; nobody has waited for them yet.
     let mut later = Command::new("sleep").arg("1000").spawn().expect("it starts");
     kill_process(number("work/begun"), Signal::KILL).expect("it runs");
     assert!(matches!(running.join().expect("no panic"), Err(SupervisorsError::Lost)));
     assert_eq!(processes(place.folder.path()), Vec::<String>::new());
 
-    let lives = |process: Pid| {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
-        stat.contains("(sleep)") && !stat.contains(") Z ")
-    };
     for process in [orphans[0], orphans[1], Pid::from_child(&later)] {
         assert!(lives(process));
         kill_process(process, Signal::KILL).expect("it lives");
