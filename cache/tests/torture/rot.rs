@@ -243,6 +243,16 @@ fn read_all(disk: &ForgetfulDisk, place: &str) -> Verdict {
         Ok(opened) => opened,
         Err(error) => return worded(&error, place),
     };
+    let made = read_made(&store, &ledger, place);
+    let read = |digest: &Digest| judged(store.get(digest), |bytes| Digest::of(bytes) == *digest, place);
+    let others = store.with_prefix("").unwrap().into_iter().filter(|digest| !DIGESTS.contains(digest));
+    let verdict = others.map(|digest| read(&digest)).fold(made, Verdict::max);
+    assert_eq!(limited.first_failure(), None, "{place}: it never ends");
+    verdict
+}
+
+/// Reads what every run makes.
+fn read_made(store: &Store, ledger: &Ledger, place: &str) -> Verdict {
     let mut verdict = Verdict::Right;
     for (digest, content) in DIGESTS.iter().zip(CONTENTS.iter()) {
         verdict = verdict.max(judged(store.get(digest), |bytes| bytes == content, place));
@@ -256,10 +266,6 @@ fn read_all(disk: &ForgetfulDisk, place: &str) -> Verdict {
             None => verdict = verdict.max(Verdict::Miss),
         }
     }
-    let read = |digest: &Digest| judged(store.get(digest), |bytes| Digest::of(bytes) == *digest, place);
-    let others = store.with_prefix("").unwrap().into_iter().filter(|digest| !DIGESTS.contains(digest));
-    verdict = others.map(|digest| read(&digest)).fold(verdict, Verdict::max);
-    assert_eq!(limited.first_failure(), None, "{place}: it never ends");
     verdict
 }
 
@@ -300,6 +306,9 @@ fn make_again(disk: &ForgetfulDisk, place: &str) {
         }
         assert!(run(disk, place).is_empty(), "{place}: {errors:?}, and again");
     }
+    let (store, ledger) = open(&|| Arc::new(disk.clone())).unwrap();
+    assert_eq!(read_made(&store, &ledger, place), Verdict::Right, "{place}: made again, and not right");
+    drop((store, ledger));
     // The set of an earlier run is nobody's to make again: if it is damaged, it is gone once it was read.
     let found = read_all(disk, place);
     let found = if found == Verdict::Miss { read_all(disk, place) } else { found };
