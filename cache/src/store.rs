@@ -410,7 +410,7 @@ impl Store {
         let folder = disk::parent(&dest);
         let create = || {
             self.prepare_folder(folder)?;
-            Temp::create(&self.disk, folder, new_mode(executable))
+            Temp::create(&self.disk, folder, disk::new_mode(executable))
         };
         self.write_out(digest, create)?.place(&dest)?;
         self.lock_pending().restored.insert(dest);
@@ -438,7 +438,7 @@ impl Store {
     /// # Errors
     /// As [`Store::restore`]; nothing is at `dest` then.
     pub fn lend(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
-        let temp = self.write_out(digest, || Temp::create_at(&self.disk, dest, new_mode(executable)))?;
+        let temp = self.write_out(digest, || Temp::create_at(&self.disk, dest, disk::new_mode(executable)))?;
         temp.stay();
         Ok(())
     }
@@ -734,11 +734,6 @@ impl Store {
     fn lock_pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The permissions of any new file of the user's, before the process's mask is applied.
-fn new_mode(executable: bool) -> u32 {
-    if executable { 0o777 } else { 0o666 }
 }
 
 fn folders_of(files: &BTreeSet<PathBuf>) -> BTreeSet<&Path> {

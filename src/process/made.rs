@@ -72,6 +72,16 @@ mod tests {
 
     use super::*;
 
+    /// A file in a folder that waits for `out`, and what it is.
+    fn kept(folder: &Path) -> (MadeOuts, PathBuf, Artifact) {
+        let (file, digest) = (folder.join("file"), Digest::of(b"content"));
+        fs::write(&file, "content").expect("a file");
+        let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
+        let waiting = MadeOuts::default();
+        waiting.keep([("out".into(), MadeOut::new(file.clone(), artifact.clone()))].into());
+        (waiting, file, artifact)
+    }
+
     /// Whether a file that was made in a folder is moved to `place/out`, a folder of this mode.
     fn moved(mode: u32) -> bool {
         let all = tempfile::tempdir().expect("a folder");
@@ -79,11 +89,7 @@ mod tests {
         let [made, place] = ["made", "place"].map(|name| all.path().join(name));
         [&made, &place].into_iter().for_each(|folder| fs::create_dir(folder).expect("a folder"));
         fs::set_permissions(&place, fs::Permissions::from_mode(mode)).expect("permissions");
-        let (file, digest) = (made.join("file"), Digest::of(b"content"));
-        fs::write(&file, "content").expect("a file");
-        let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
-        let waiting = MadeOuts::default();
-        waiting.keep([("out".into(), MadeOut::new(file.clone(), artifact.clone()))].into());
+        let (waiting, file, artifact) = kept(&made);
         assert!(waiting.take(Path::new("other"), &artifact).is_none());
         let made = waiting.take(Path::new("out"), &artifact).expect("it waits");
         let moved = made.move_to(&place.join("out"), &store).expect("no error");
@@ -100,11 +106,7 @@ mod tests {
     #[test]
     fn a_file_of_other_bytes_than_are_asked_for_is_removed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (file, digest) = (folder.path().join("file"), Digest::of(b"content"));
-        fs::write(&file, "content").expect("a file");
-        let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
-        let waiting = MadeOuts::default();
-        waiting.keep([("out".into(), MadeOut::new(file.clone(), artifact.clone()))].into());
+        let (waiting, file, artifact) = kept(folder.path());
         let other = Artifact { digest: Digest::of(b"other"), ..artifact };
         assert!(waiting.take(Path::new("out"), &other).is_none());
         assert!(!file.exists());
@@ -113,11 +115,7 @@ mod tests {
     #[test]
     fn a_file_that_nobody_took_goes_when_the_next_command_has_made_something() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (file, digest) = (folder.path().join("file"), Digest::of(b"content"));
-        fs::write(&file, "content").expect("a file");
-        let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
-        let waiting = MadeOuts::default();
-        waiting.keep([("out".into(), MadeOut::new(file.clone(), artifact.clone()))].into());
+        let (waiting, file, _) = kept(folder.path());
         thread::scope(|scope| scope.spawn(|| waiting.keep(HashMap::new())).join()).expect("no panic");
         assert!(file.exists());
         waiting.keep(HashMap::new());

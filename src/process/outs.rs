@@ -344,7 +344,8 @@ impl Outs for PlacedOuts {
 
     fn restore(&self, store: &Store, outputs: &[Artifact]) -> Result<(), Failure> {
         let _held = self.lock()?;
-        at("make", &self.project.state.join("unsynced"), self.project.unsynced.note())?;
+        let unsynced = &self.project.unsynced;
+        at("make", &unsynced.path, unsynced.note())?;
         self.paths.iter().zip(outputs).try_for_each(|(path, artifact)| self.restore_one(store, path, artifact))
     }
 }

@@ -19,7 +19,7 @@ const FILE: &str = "unsynced";
 
 /// The mark of one run.
 pub struct Unsynced {
-    path: PathBuf,
+    pub path: PathBuf,
     own: Mutex<Option<Mark>>,
 }
 

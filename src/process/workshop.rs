@@ -66,7 +66,7 @@ impl Workshop {
     pub fn new() -> Self {
         // The file that runs, also if another has been put in its place meanwhile.
         let supervisors = Supervisors::new("/proc/self/exe".into(), vec![SUPERVISE.into()]);
-        let (folders, made) = Default::default();
+        let (folders, made) = (WorkFolders::default(), MadeOuts::default());
         Self { supervisors, folders, made, holes: OnceLock::new(), reach: OnceLock::new() }
     }
 

@@ -553,11 +553,16 @@ pub fn copy_file(from: &Path, to: &Path, executable: bool) -> Result<Digest, Dis
         Opened::Other(_) => return no_file(io::ErrorKind::InvalidInput),
         Opened::Missing => return no_file(io::ErrorKind::NotFound),
     };
-    let mode = if executable { 0o777 } else { 0o666 };
+    let mode = new_mode(executable);
     let opened = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(to);
     let mut copy = opened.map_err(failed("create", to))?;
     let write = |chunk: &[u8]| io::Write::write_all(&mut copy, chunk).map_err(failed("write", to));
     Ok(hash_into(&*source, from, u64::MAX, write)?.0)
+}
+
+/// The permissions of any new file of the user's, before the process's mask is applied.
+pub(crate) fn new_mode(executable: bool) -> u32 {
+    if executable { 0o777 } else { 0o666 }
 }
 
 /// Reads until the buffer is full or the file ends.
