@@ -89,16 +89,20 @@ impl FileIndex {
     /// read.
     pub fn digest(&self, path: &Path) -> Result<FileState, FileError> {
         let path = std::path::absolute(path).map_err(failed("resolve", path))?;
-        let key = Key::of(&path);
-        let trusted = self.get(&key).and_then(|hashed| {
-            let found = disk::look(&*self.disk, &path, Links::Follow).ok()??;
-            trusted(&hashed, &found)
-        });
-        trusted.map_or_else(|| self.read(&path, key, None), Ok)
+        let found = self.look_at(&path)?;
+        self.digest_of(&path, &found, None)
     }
 
-    /// [`FileIndex::digest`] of a file that was just looked at, by its absolute path. A small one that has to be read is put
-    /// into `store`, too.
+    fn look_at(&self, path: &Path) -> Result<Meta, FileError> {
+        match disk::look(&*self.disk, path, Links::Follow)? {
+            Some(found) if found.is_file() => Ok(found),
+            Some(found) => Err(FileError::NotRegular { path: path.to_owned(), kind: found.kind.name() }),
+            None => Err(FileError::Missing { path: path.to_owned() }),
+        }
+    }
+
+    /// [`FileIndex::digest`] of a regular file that was just looked at, by its absolute path. A small one that has to be read
+    /// is put into `store`, too.
     pub(crate) fn digest_of(&self, path: &Path, found: &Meta, store: Option<&Store>) -> Result<FileState, FileError> {
         let key = Key::of(path);
         let trusted = self.get(&key).and_then(|hashed| trusted(&hashed, found));
@@ -152,13 +156,14 @@ impl FileIndex {
         self.known().write().unwrap_or_else(PoisonError::into_inner).insert(key, hashed);
     }
 
-    /// Reads a file until it holds still, and remembers what it is.
+    /// Reads a file that was just looked at until it holds still, and remembers what it is.
     fn read(&self, path: &Path, key: Key, store: Option<&Store>) -> Result<FileState, FileError> {
         for _ in 0..=RETRIES {
             if let Some(hashed) = hash(&*self.disk, path, store)? {
                 self.remember(key, hashed);
                 return Ok(hashed.state());
             }
+            self.look_at(path)?;
         }
         Err(FileError::ChangedWhileRead { path: path.to_owned() })
     }
@@ -173,17 +178,16 @@ fn trusted(hashed: &Hashed, found: &Meta) -> Option<FileState> {
 fn hash(disk: &dyn Disk, path: &Path, store: Option<&Store>) -> Result<Option<Hashed>, FileError> {
     // Before the file is opened: a change after this moment must look too young.
     let hashed_at = Moment::now();
-    let (file, found) = match disk::open_regular(disk, path, Links::Follow)? {
+    let (file, found) = match disk::open_seen(disk, path, Links::Follow)? {
         Opened::Regular(file, found) => (file, found),
         Opened::Other(kind) => return Err(FileError::NotRegular { path: path.to_owned(), kind }),
         Opened::Missing => return Err(FileError::Missing { path: path.to_owned() }),
     };
     let fingerprint = Fingerprint::of(&found);
-    // One byte more than there should be: a file that grows for ever is not followed.
-    let limit = fingerprint.size.saturating_add(1);
     let (digest, bytes) = match store.filter(|store| store.is_small(fingerprint.size)) {
-        Some(store) => put(store, path, &disk::read(&*file, path, limit)?)?,
-        None => disk::hash(&*file, path, limit)?,
+        Some(store) => disk::with_bytes(&*file, path, fingerprint.size as usize, |bytes| put(store, path, bytes))??,
+        // One byte more than there should be: a file that grows for ever is not followed.
+        None => disk::hash(&*file, path, fingerprint.size.saturating_add(1))?,
     };
     let after = disk::look_at(&*file, path)?;
     let unchanged = Fingerprint::of(&after) == fingerprint && bytes == fingerprint.size;

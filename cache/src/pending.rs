@@ -15,6 +15,8 @@ use crate::disk::Temp;
 const MANY_BYTES: usize = 16 << 20;
 /// Nor are more large blobs than this: each has an open file.
 const MANY_FILES: usize = 64;
+/// So many times as much may be pending while a commit is under way.
+const MEANWHILE: usize = 3;
 
 /// A large blob that is written whole, under the name of a temp.
 #[derive(Debug)]
@@ -56,7 +58,16 @@ impl Pending {
 
     /// Whether a commit should not be waited for.
     pub(crate) fn is_much(&self) -> bool {
-        self.small_bytes > MANY_BYTES || self.large.len() > MANY_FILES
+        self.is_over(1)
+    }
+
+    /// Whether nothing more may be put before a commit that is under way has ended.
+    pub(crate) fn is_too_much(&self) -> bool {
+        self.is_over(MEANWHILE)
+    }
+
+    fn is_over(&self, times: usize) -> bool {
+        self.small_bytes > times * MANY_BYTES || self.large.len() > times * MANY_FILES
     }
 
     /// Takes out small blobs that are durable now.
@@ -66,5 +77,22 @@ impl Pending {
                 self.small_bytes -= bytes.len();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_is_due_long_before_puts_have_to_wait() {
+        let mut pending = Pending::default();
+        let states = (0..50u8).map(|number| {
+            pending.put_small(Digest::of(&[number]), &vec![0; 1 << 20]);
+            (pending.is_much(), pending.is_too_much())
+        });
+        let states: Vec<(bool, bool)> = states.collect();
+        assert_eq!(states[15..17], [(false, false), (true, false)]);
+        assert_eq!(states[47..49], [(true, false), (true, true)]);
     }
 }

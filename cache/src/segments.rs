@@ -37,6 +37,8 @@ const DIGITS: usize = 32;
 const ROLL_AFTER: u64 = 256 << 20;
 /// Entries are written anew in groups of about so many bytes.
 const COPIED_AT_ONCE: usize = 16 << 20;
+/// And written in pieces of about so many: what a processor core has in its cache.
+const WRITTEN_AT_ONCE: usize = 512 << 10;
 /// Entries with no more bytes between them than this are read together.
 const GAP: u64 = 16 << 10;
 /// And so many bytes at once, but for an entry that begins within them and ends behind.
@@ -720,22 +722,38 @@ impl Segments {
     fn append_to(&self, held: &Writer, entries: &[NewEntry]) -> Result<u64, SegmentError> {
         let (_, path) = self.file(held.number);
         let begin = self.loaded.read().unwrap_or_else(PoisonError::into_inner)[held.number].end;
-        let (mut bytes, mut heads) = (Vec::new(), Vec::with_capacity(entries.len()));
-        for entry in entries {
-            let at = begin + bytes.len() as u64;
-            let generation = entry.generation.unwrap_or_else(|| self.next_generation(entry));
-            heads.push(segment::encode(entry.kind, &entry.name, generation, entry.payload, at, &mut bytes));
-        }
-        let written = disk::write(&*held.file, &path, &bytes, begin).map_err(SegmentError::from);
-        let synced = written.and_then(|()| self.sync(&*held.file, &path, "sync"));
+        let written = self.write_behind(begin, entries, &*held.file, &path).map_err(SegmentError::from);
+        let synced = written.and_then(|written| self.sync(&*held.file, &path, "sync").map(|()| written));
         if synced.is_err() {
             // Nobody may find an entry that was reported as failed. If this fails too, it is cut off or overwritten later.
             let _ = disk::set_len(&*held.file, &path, begin);
-            synced?;
         }
-        let end = begin + bytes.len() as u64;
+        let (heads, end) = synced?;
         self.loaded.write().unwrap_or_else(PoisonError::into_inner)[held.number].learn(&heads, end);
         Ok(end)
+    }
+
+    /// Writes entries from an offset on; gives where they lie and end.
+    fn write_behind(
+        &self,
+        begin: u64,
+        entries: &[NewEntry],
+        file: &dyn Handle,
+        path: &Path,
+    ) -> Result<(Vec<Head>, u64), DiskError> {
+        let (mut heads, mut bytes, mut end) = (Vec::with_capacity(entries.len()), Vec::new(), begin);
+        for entry in entries {
+            let at = end + bytes.len() as u64;
+            let generation = entry.generation.unwrap_or_else(|| self.next_generation(entry));
+            heads.push(segment::encode(entry.kind, &entry.name, generation, entry.payload, at, &mut bytes));
+            if bytes.len() > WRITTEN_AT_ONCE {
+                disk::write(file, path, &bytes, end)?;
+                end += bytes.len() as u64;
+                bytes.clear();
+            }
+        }
+        disk::write(file, path, &bytes, end)?;
+        Ok((heads, end + bytes.len() as u64))
     }
 
     /// A record or list that is written now counts more than those of its name before it, also than what damaged bytes

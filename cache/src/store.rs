@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 
 use crate::blobs::Blobs;
 use crate::codec::CodecError;
@@ -262,10 +262,10 @@ impl Store {
         self.blobs.check_synced()?;
         let (file, length) = open_source(&*self.disk, path)?;
         if self.is_small(length) {
-            let bytes = disk::read(&*file, path, length + 1)?;
             // What has grown meanwhile is taken as what it may become.
-            if bytes.len() as u64 <= length {
-                return Ok((self.put(&bytes)?, bytes.len() as u64));
+            let put = |bytes: &[u8]| (bytes.len() as u64 <= length).then(|| (self.put(bytes), bytes.len() as u64));
+            if let Some((digest, bytes)) = disk::with_bytes(&*file, path, length as usize, put)? {
+                return Ok((digest?, bytes));
             }
         }
         let mut temp = self.temp()?;
@@ -297,7 +297,11 @@ impl Store {
 
     /// [`Store::commit`], and then appends records, with the same sync as the small blobs.
     pub(crate) fn commit_with(&self, records: &[NewEntry]) -> Result<(), StoreError> {
-        let _one = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.commit_alone(&self.committing.lock().unwrap_or_else(PoisonError::into_inner), records)
+    }
+
+    /// Commits while no other thread does.
+    fn commit_alone(&self, _alone: &MutexGuard<()>, records: &[NewEntry]) -> Result<(), StoreError> {
         self.blobs.check_synced()?;
         let pending = self.lock_pending().clone();
         self.commit_large(&pending)?;
@@ -557,9 +561,19 @@ impl Store {
         Ok(())
     }
 
-    /// Commits when so much is pending that it should not wait.
+    /// Commits when so much is pending that it should not wait. If another thread does, this one goes on putting for a while.
     fn relieve(&self) -> Result<(), StoreError> {
-        if self.lock_pending().is_much() { self.commit() } else { Ok(()) }
+        if !self.lock_pending().is_much() {
+            return Ok(());
+        }
+        let alone = match self.committing.try_lock() {
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
+            Err(TryLockError::WouldBlock) if !self.lock_pending().is_too_much() => return Ok(()),
+            Err(TryLockError::WouldBlock) => self.committing.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        // Others have waited for the same commit.
+        if self.lock_pending().is_much() { self.commit_alone(&alone, &[]) } else { Ok(()) }
     }
 
     fn commit_large(&self, pending: &Pending) -> Result<(), StoreError> {

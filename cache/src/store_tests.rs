@@ -7,6 +7,8 @@ use crate::tree::tests::{entry, tree};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -748,6 +750,39 @@ fn many_threads_and_stores_put_the_same_and_get_it() {
     });
     assert_eq!(bench.store.with_prefix("").unwrap().len(), 20);
     assert!(bench.quarantined().is_empty());
+}
+
+#[test]
+fn while_one_thread_commits_others_put_and_do_not_commit_again_what_it_made_durable() {
+    let (entered, waits) = mpsc::channel();
+    let (go_on, told) = mpsc::channel::<()>();
+    let (told, syncs) = (Mutex::new(told), Arc::new(AtomicUsize::new(0)));
+    let count = syncs.clone();
+    let (_, store) = failing(move |call| {
+        let chosen = call.operation == "sync" && call.path.extension().is_some_and(|suffix| suffix == "seg");
+        if chosen && count.fetch_add(1, Ordering::SeqCst) == 0 {
+            entered.send(()).unwrap();
+            told.lock().unwrap().recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+        None
+    });
+    let store = store.with_small(2 << 20);
+    let blob = |number: u8| vec![number; 1 << 20];
+    let put = |numbers: std::ops::Range<u8>| numbers.for_each(|number| assert!(store.put(&blob(number)).is_ok()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| put(0..17));
+        waits.recv_timeout(Duration::from_secs(60)).expect("so much is committed at once");
+        let (done, others) = mpsc::channel();
+        scope.spawn(move || {
+            put(17..27);
+            done.send(()).unwrap();
+        });
+        others.recv_timeout(Duration::from_secs(60)).expect("the others do not wait");
+        go_on.send(()).unwrap();
+    });
+    assert_eq!(syncs.load(Ordering::SeqCst), 1);
+    store.commit().unwrap();
+    (0..27).for_each(|number| assert_eq!(store.get(&Digest::of(&blob(number))).unwrap(), blob(number)));
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod real;
 mod syncs;
 mod temp;
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::File;
@@ -384,7 +385,11 @@ pub(crate) fn open_regular(disk: &dyn Disk, path: &Path, links: Links) -> Result
         Some(found) => return Ok(Opened::Other(found.kind.name())),
         None => return Ok(Opened::Missing),
     }
-    // The path may have been swapped since: the handle is asked again.
+    open_seen(disk, path, links)
+}
+
+/// Opens for reading what was just seen to be a regular file. It may have been swapped since: the handle is asked again.
+pub(crate) fn open_seen(disk: &dyn Disk, path: &Path, links: Links) -> Result<Opened, DiskError> {
     let file = match open(disk, path, Access::Read(links)) {
         Err(error) if error.source.kind() == ErrorKind::NotFound => return Ok(Opened::Missing),
         file => file?,
@@ -567,8 +572,13 @@ pub(crate) fn new_mode(executable: bool) -> u32 {
 
 /// Reads until the buffer is full or the file ends.
 pub(crate) fn fill(file: &dyn Handle, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    fill_until(file, buffer, offset, buffer.len())
+}
+
+/// Reads until there are `enough` bytes in the buffer, or the file ends. There may be more then.
+fn fill_until(file: &dyn Handle, buffer: &mut [u8], offset: u64, enough: usize) -> io::Result<usize> {
     let mut filled = 0;
-    while filled < buffer.len() {
+    while filled < enough {
         match repeated(|| file.read_at(&mut buffer[filled..], offset + filled as u64))? {
             0 => break,
             count => filled += count,
@@ -586,6 +596,27 @@ pub(crate) fn read(file: &dyn Handle, path: &Path, limit: u64) -> Result<Vec<u8>
     let filled = fill(file, &mut bytes, 0).map_err(failed("read", path))?;
     bytes.truncate(filled);
     Ok(bytes)
+}
+
+/// Gives `take` the bytes of a small file of which `size` bytes are expected, and one more if there are more. They lie in a
+/// buffer of the thread: of many files, each would else be read into memory that the kernel has to clear.
+pub(crate) fn with_bytes<T>(
+    file: &dyn Handle,
+    path: &Path,
+    size: usize,
+    take: impl FnOnce(&[u8]) -> T,
+) -> Result<T, DiskError> {
+    thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+    // Taken out: whatever `take` does may come here again.
+    let mut buffer = BUFFER.take();
+    if buffer.len() <= size {
+        buffer.resize(size + 1, 0);
+    }
+    // Whoever looks whether the file still has that size need not have its end read by a call of its own.
+    let filled = fill_until(file, &mut buffer[..=size], 0, size.max(1)).map_err(failed("read", path))?;
+    let taken = take(&buffer[..filled]);
+    BUFFER.set(buffer);
+    Ok(taken)
 }
 
 /// Writes all of `bytes` at an offset, however small the steps in which the disk takes them.
@@ -680,6 +711,18 @@ mod tests {
             create_dirs(&RealDisk, &file, 0o700).unwrap_err().to_string(),
             format!("cannot create directory {}: File exists (os error 17)", file.display())
         );
+    }
+
+    #[test]
+    fn of_a_small_file_one_byte_more_than_expected_is_read_if_there_is_one() {
+        let folder = folder();
+        let path = folder.path().join("small");
+        fs::write(&path, b"content").unwrap();
+        let file = RealDisk.open(&path, Access::Read(Links::Refuse)).unwrap();
+        let read = |size| with_bytes(&*file, &path, size, <[u8]>::to_vec).unwrap();
+        assert_eq!([0, 3, 7, 9].map(read), [&b"c"[..], b"cont", b"content", b"content"]);
+        let twice = with_bytes(&*file, &path, 7, |bytes| (read(3), bytes.to_vec())).unwrap();
+        assert_eq!(twice, (b"cont".to_vec(), b"content".to_vec()));
     }
 
     #[test]
