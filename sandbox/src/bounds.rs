@@ -6,7 +6,7 @@
 //!
 //! The network by seccomp: a socket of any family but `AF_UNIX` cannot be made, whatever its protocol. Landlock knows TCP
 //! alone; a network namespace needs a user namespace, which many systems forbid. `io_uring` could make sockets past
-//! the filter, so it is not there (`ENOSYS`), as on older kernels. Sockets in the file system can be connected to.
+//! the filter, so it is refused, too, as containers do. Sockets in the file system can be connected to.
 //!
 //! Also with the network, limits of other processes (`prlimit`) cannot be changed: a supervisor without open files can do
 //! nothing. A filter knows no process numbers but 0, the caller: who gives its own is refused as well.
@@ -83,7 +83,7 @@ pub enum BoundsError {
 
 /// Whether the kernel can enforce bounds.
 pub fn enforceable() -> bool {
-    ruleset(CompatLevel::HardRequirement, ABI::V1, false).is_ok() && network_filters().is_ok()
+    ruleset(CompatLevel::HardRequirement, ABI::V1, false).is_ok() && local_filter().is_ok()
 }
 
 /// Binds the calling thread, and what it starts from now on.
@@ -107,12 +107,7 @@ pub fn enter(bounds: &Bounds) -> Result<(), BoundsError> {
     if ruleset == RulesetStatus::NotEnforced {
         return Err(BoundsError::NoLandlock);
     }
-    seccompiler::apply_filter(&limits_filter())?;
-    if !bounds.network {
-        for filter in network_filters()? {
-            seccompiler::apply_filter(&filter)?;
-        }
-    }
+    seccompiler::apply_filter(&if bounds.network { limits_filter() } else { local_filter()? })?;
     Ok(())
 }
 
@@ -137,11 +132,24 @@ fn allow(
     Ok(rules)
 }
 
-/// No socket but local ones, and no other way to have one.
-fn network_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
-    let local = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
-    let sockets = filter(libc::SYS_socket, vec![SeccompRule::new(vec![local])?], libc::EACCES)?;
-    Ok([sockets, filter(libc::SYS_io_uring_setup, Vec::new(), libc::ENOSYS)?])
+/// No socket but local ones, no other way to have one, and no limits but one's own. One filter, with one error for all that
+/// it refuses: the kernel compiles each anew for each program.
+fn local_filter() -> Result<BpfProgram, seccompiler::BackendError> {
+    let is_not =
+        |number: libc::c_int| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, number as u64);
+    let when = |condition| Ok::<_, seccompiler::BackendError>(vec![SeccompRule::new(vec![condition])?]);
+    let refused = [
+        (libc::SYS_socket, when(is_not(libc::AF_UNIX)?)?),
+        (libc::SYS_prlimit64, when(is_not(0)?)?),
+        (libc::SYS_io_uring_setup, Vec::new()),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let rules = BTreeMap::from(refused);
+    #[cfg(target_arch = "x86_64")]
+    let rules: BTreeMap<_, _> =
+        refused.into_iter().flat_map(|(call, when)| [(call | X32, when.clone()), (call, when)]).collect();
+    let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(libc::EACCES as u32));
+    SeccompFilter::new(rules, allow, refuse, std::env::consts::ARCH.try_into()?)?.try_into()
 }
 
 /// No limits but one's own. A filter of the library ends programs of another kind of processor, which may run where the
@@ -158,18 +166,9 @@ fn limits_filter() -> BpfProgram {
         let call = [load(offset_of!(seccomp_data, nr)), is(*call, 0, 3)];
         [kind, call, [load(process), is(0, 1, 0)]].concat()
     };
-    let refuse = || end(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    let refuse = || end(libc::SECCOMP_RET_ERRNO | libc::EACCES as u32);
     let blocks = PRLIMIT.iter().flat_map(|call| one(call).into_iter().chain([refuse()]));
     blocks.chain([end(libc::SECCOMP_RET_ALLOW)]).collect()
-}
-
-fn filter(call: i64, when: Vec<SeccompRule>, errno: i32) -> Result<BpfProgram, seccompiler::BackendError> {
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
-    let mut rules = BTreeMap::from([(call, when.clone())]);
-    #[cfg(target_arch = "x86_64")]
-    rules.insert(call | X32, when);
-    let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
-    SeccompFilter::new(rules, allow, refuse, std::env::consts::ARCH.try_into()?)?.try_into()
 }
 
 impl From<BoundsError> for io::Error {

@@ -1,7 +1,7 @@
 //! The supervisor: a process that runs one program at a time, and ends all that the program has started.
 //!
 //! Its standard input is a socket: orders and orders to stop come in, a report goes back for each program. It is single
-//! but for a thread per program, which binds itself and starts it. It does not know who its parent is.
+//! but for a thread per bounded program, which binds itself and starts it. It does not know who its parent is.
 //!
 //! Invariant of files: a program inherits nothing open but its three standard streams.
 //!
@@ -128,9 +128,13 @@ impl<'a> Run<'a> {
         };
         let lookups = order.twin.as_ref().filter(|_| order.bounds.is_some()).map(Lookups::begin).transpose()?;
         let binding = lookups.as_ref().map(Lookups::binding);
-        let (main, company) = thread::scope(|scope| {
-            scope.spawn(|| spawn(order, writer, apart, binding)).join().expect("starting does not panic")
-        })?;
+        let (main, company) = match order.bounds {
+            // What binds a thread would bind this one.
+            Some(_) => thread::scope(|scope| {
+                scope.spawn(|| spawn(order, writer, apart, binding)).join().expect("starting does not panic")
+            }),
+            None => spawn(order, writer, apart, None),
+        }?;
         let (ended, now) = (Ended::new(), Instant::now());
         let output = Some(output);
         Ok(Self {
@@ -307,7 +311,7 @@ fn ending(status: WaitStatus) -> Ending {
     }
 }
 
-/// Binds the calling thread and starts the program from it. The thread must end then.
+/// Binds the calling thread, if there are bounds, and starts the program from it. A bound thread must end then.
 fn spawn(
     order: &Order,
     output: io::PipeWriter,

@@ -1,6 +1,6 @@
 //! The staging folder of a command, and the run of the command in it.
 //!
-//! Each dep stands at its path relative to the project's root; `HOME` and `TMPDIR` lie beside. When the command
+//! Each dep stands at its path relative to the project's root, in a folder that is `HOME`; `TMPDIR` lies beside. When the command
 //! succeeds, the folder goes, or another command gets it, if this one certainly met nobody who could still work in it; it is
 //! kept when the command fails, so that a person can step in. It does not know keys or the graph, nor how a command is held
 //! to its folder.
@@ -142,7 +142,7 @@ impl Staging {
     pub fn new<'a>(paths: impl Iterator<Item = &'a Path>, project: &Project) -> Result<Self, CommandFailure> {
         let all = project.work();
         let around = |path: &'a Path| path.ancestors().skip(1).map(|folder| Path::new("project").join(folder));
-        let mut folders: BTreeSet<PathBuf> = ["home", "project", "tmp"].map(PathBuf::from).into();
+        let mut folders: BTreeSet<PathBuf> = ["project", "tmp"].map(PathBuf::from).into();
         folders.extend(paths.flat_map(around));
         let folder = files("make a folder in", &all, project.workshop.folders.take(&all, &folders))?;
         Ok(Self { project: folder.path.join("project"), folder, alone: false })
@@ -268,7 +268,7 @@ impl Staging {
     }
 
     fn environment(&self, command: &Command) -> Vec<(OsString, OsString)> {
-        let own = [("HOME", self.folder.path.join("home")), ("TMPDIR", self.folder.path.join("tmp"))];
+        let own = [("HOME", self.folder.path.clone()), ("TMPDIR", self.folder.path.join("tmp"))];
         let mut all: Vec<(OsString, OsString)> =
             FIXED.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         all.extend(own.into_iter().map(|(name, path)| (name.into(), path.into())));
@@ -305,7 +305,7 @@ fn passed_on(command: &Command) -> impl Iterator<Item = (&str, std::ffi::OsStrin
 
 /// A line for a shell that does the same again. Values of variables may be secret: they are left to that shell.
 fn step_in(command: &Command, folder: &Path) -> String {
-    let mut variables = vec!["HOME=\"$PWD/../home\"".to_owned(), "TMPDIR=\"$PWD/../tmp\"".to_owned()];
+    let mut variables = vec!["HOME=\"$PWD/..\"".to_owned(), "TMPDIR=\"$PWD/../tmp\"".to_owned()];
     variables.extend(FIXED.iter().map(|(name, value)| format!("{name}={value}")));
     variables.extend(passed_on(command).map(|(name, _)| format!("{name}=\"${name}\"")));
     let line = match &command.line {
