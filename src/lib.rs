@@ -9,6 +9,7 @@
 //! | [`process`] | command stages |
 //! | [`project`], [`workspace`] | the folder of a pipeline, and all that a command opens of it |
 //! | [`unchanged`] | a run that found everything cached, kept to know the next one at a glance |
+//! | [`kept`] | files that are read as they were written, or not at all |
 //! | [`place`] | which file stands at a path, and when it was changed |
 //! | [`sources`] | files that stages read, kept in the store |
 //! | [`interrupt`] | Ctrl-C and its like |
@@ -30,6 +31,7 @@ pub mod forecast;
 pub mod interrupt;
 pub mod journal;
 pub mod junit;
+pub mod kept;
 pub mod pipeline;
 pub mod place;
 pub mod process;

@@ -20,21 +20,21 @@ use headwater_cache::{Artifact, Digest, Shape, Snapshot, Store};
 use headwater_engine::{Outs, SourceError, Sources, Summary, run::SourceState};
 use serde::{Deserialize, Serialize};
 
+use crate::kept;
 use crate::pipeline::Pipeline;
 use crate::place::Place;
 use crate::process::command::Answers;
 use crate::process::outs::PlacedOuts;
-use crate::process::tools;
 use crate::process::unsynced::Unsynced;
-use crate::process::witnesses::Witnesses;
+use crate::process::versions::{self, versions};
 use crate::process::workshop::Hermetic;
 use crate::project::{Project, STATE};
 
 const FILE: &str = "unchanged";
 /// Raised when a run depends on something that was not compared before.
-const VERSION: u32 = 2;
-/// The digest of what follows, and the length of the facts.
-const HEAD: usize = 32 + 8;
+const VERSION: u32 = 3;
+/// The length of the facts stands before them.
+const HEAD: usize = 8;
 
 /// A run in which everything was cached.
 pub struct Unchanged {
@@ -57,7 +57,8 @@ struct Facts {
     targets: Vec<String>,
     /// `None` for a variable that is not set.
     environment: BTreeMap<String, Option<String>>,
-    tools: BTreeMap<String, Tool>,
+    /// The versions of programs outside of the project.
+    tools: BTreeMap<String, String>,
     folders: Vec<Folder>,
     /// Programs that would be read if they were there.
     absent: Vec<PathBuf>,
@@ -66,14 +67,6 @@ struct Facts {
     run: String,
     cached: usize,
     saved: f64,
-}
-
-/// A program outside of the project.
-#[derive(Serialize, Deserialize)]
-struct Tool {
-    version: String,
-    /// What that rests on, if it is known: else it is asked.
-    witnesses: Option<Witnesses>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,13 +112,12 @@ impl CachedRun<'_> {
     /// Keeps it for the next run, if all that it looked at can be compared. It is an index alone: that it cannot be
     /// written costs time.
     pub fn keep(&self) {
-        if let Some(bytes) = self.encode() {
-            let path = path_in(&self.pipeline.project.state);
-            // Two that write it at once make one that does not check.
-            let aside = path.with_extension("part");
-            if fs::write(&aside, bytes).and_then(|()| fs::rename(&aside, &path)).is_err() {
-                let _ = fs::remove_file(&aside);
-            }
+        let project = &self.pipeline.project;
+        if let Some(body) = self.encode() {
+            kept::write(&path_in(&project.state), &body);
+        }
+        if let Some(answers) = self.answers {
+            versions::keep(&answers.versions, project);
         }
     }
 
@@ -135,7 +127,7 @@ impl CachedRun<'_> {
         let mut body = (facts.len() as u64).to_le_bytes().to_vec();
         body.extend(facts);
         body.extend(snapshot);
-        Some([Digest::of(&body).as_bytes().as_slice(), &body].concat())
+        Some(body)
     }
 
     fn files(&self) -> Vec<(PathBuf, Links, Digest)> {
@@ -170,7 +162,7 @@ impl CachedRun<'_> {
             pipeline: Digest::of(pipeline.source.as_bytes()).to_string(),
             targets: self.targets.to_vec(),
             environment: environment(pipeline)?,
-            tools: self.tools(),
+            tools: self.answers.map(|answers| answers.versions.clone()).unwrap_or_default(),
             folders: self.folders(),
             absent: pipeline.nodes.iter().flat_map(|node| node.absent.iter().cloned()).collect(),
             landmarks: landmarks.ok()?,
@@ -179,16 +171,6 @@ impl CachedRun<'_> {
             cached: self.summary.cached,
             saved: self.summary.saved,
         })
-    }
-
-    fn tools(&self) -> BTreeMap<String, Tool> {
-        let root = &self.pipeline.project.root;
-        let versions = self.answers.iter().flat_map(|answers| &answers.versions);
-        let tool = |(name, version): (&String, &String)| {
-            let (version, witnesses) = (version.clone(), Witnesses::of(name, root));
-            (name.clone(), Tool { version, witnesses })
-        };
-        versions.map(tool).collect()
     }
 
     fn folders(&self) -> Vec<Folder> {
@@ -239,8 +221,8 @@ pub fn forget(pipeline: &Path) {
 impl Unchanged {
     /// What a run of these targets would find, if that is certain: that all is as it was.
     pub fn of(pipeline: &Path, targets: &[String]) -> Option<Self> {
-        let bytes = fs::read(path_in(&pipeline.with_file_name(STATE))).ok()?;
-        let (facts, snapshot) = decode(&bytes)?;
+        let body = kept::read(&path_in(&pipeline.with_file_name(STATE)))?;
+        let (facts, snapshot) = decode(&body)?;
         let project = Project::of(pipeline).ok()?;
         let same = facts.version == VERSION
             && !Unsynced::is_there(&project.state)
@@ -264,19 +246,12 @@ impl Unchanged {
 /// Whether files, folders and programs are what they were. Programs take their time to answer, so those that must be asked
 /// are asked meanwhile.
 fn all_stand(facts: &Facts, snapshot: &Snapshot, project: Project) -> bool {
-    let stands = |name: &str, tool: &Tool| tool.witnesses.as_ref().is_some_and(|all| all.stand(name, &project.root));
-    let open = facts.tools.iter().filter(|(name, tool)| !stands(name, tool));
-    let open: BTreeMap<&str, &str> = open.map(|(name, tool)| (name.as_str(), tool.version.as_str())).collect();
     let project = Arc::new(project);
     std::thread::scope(|scope| {
-        let ask = || {
-            let names = open.keys().copied().collect();
-            tools::versions(&names, &project.root, &project.workshop.supervisors)
-        };
-        let asked = (!open.is_empty()).then(|| scope.spawn(ask));
+        let ask = || versions(&facts.tools.keys().map(String::as_str).collect(), &project);
+        let asked = (!facts.tools.is_empty()).then(|| scope.spawn(ask));
         let stand = snapshot.holds(&RealDisk) && facts.folders.iter().all(|folder| folder.stands(&project));
-        let same = |versions: BTreeMap<String, String>| versions.iter().all(|(name, told)| open[name.as_str()] == told);
-        stand && asked.is_none_or(|asked| asked.join().is_ok_and(same))
+        stand && asked.is_none_or(|asked| asked.join().is_ok_and(|versions| versions == facts.tools))
     })
 }
 
@@ -291,14 +266,9 @@ impl Folder {
     }
 }
 
-/// The facts and files that were kept, if every byte is as it was written.
-fn decode(bytes: &[u8]) -> Option<(Facts, Snapshot)> {
-    let (head, rest) = bytes.split_at_checked(HEAD)?;
-    let (digest, length) = head.split_at(HEAD - 8);
-    if Digest::of(&bytes[digest.len()..]).as_bytes().as_slice() != digest {
-        return None;
-    }
-    let length = usize::try_from(u64::from_le_bytes(length.try_into().ok()?)).ok()?;
-    let (facts, snapshot) = rest.split_at_checked(length)?;
+/// The facts and files that were kept.
+fn decode(body: &[u8]) -> Option<(Facts, Snapshot)> {
+    let (length, rest) = body.split_first_chunk::<HEAD>()?;
+    let (facts, snapshot) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
     Some((serde_json::from_slice(facts).ok()?, Snapshot::decode(snapshot).ok()?))
 }

@@ -306,6 +306,15 @@ fn a_program_that_uses_the_same_files_as_before_is_not_asked_for_its_version() {
 }
 
 #[test]
+fn a_run_with_something_to_do_asks_no_program_either_whose_answer_stands() {
+    let tool = Tool::settled();
+    let more = "\n[stages.b]\nrun = \"echo b > b\"\nouts = [\"b\"]\nhermetic = false\n";
+    tool.project.write("pipeline.toml", tool.project.read("pipeline.toml") + more);
+    assert!(!tool.asks());
+    assert_eq!(tool.project.read("b"), "b\n");
+}
+
+#[test]
 fn a_program_is_asked_when_a_file_comes_or_changes_that_it_looked_for() {
     let tool = Tool::settled();
     let settings = tool.folder.path().join("settings");
@@ -330,4 +339,41 @@ fn another_program_of_the_name_that_comes_first_is_asked() {
     fs::set_permissions(first.join("tool"), fs::Permissions::from_mode(0o755)).expect("permissions");
     assert_eq!(tool.run(), "ran 1, cached 0");
     assert_eq!(tool.project.read("out"), "another\n");
+}
+
+#[test]
+fn a_program_that_changes_while_others_are_asked_is_asked_by_the_next_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().display();
+    let write = |name: &str, line: &str| {
+        fs::write(folder.path().join(name), format!("#!/bin/sh\n{line}\n")).expect("a file");
+        fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o755)).expect("permissions");
+    };
+    write("tool-a", &format!("cat {place}/settings"));
+    // Four are asked at once: the last is asked after the others, by when the times of files that changed meanwhile tell.
+    let slow = format!("sleep $(cat {place}/pause); echo 1");
+    ["tool-b", "tool-c", "tool-d", "tool-e"].iter().for_each(|name| write(name, &slow));
+    let settings = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file");
+    settings("settings", "1");
+    settings("pause", "0");
+    let project = Project::with(
+        "[stages.a]\nrun = \"tool-a > out\"\nouts = [\"out\"]\nhermetic = false\n\
+         tools = [\"tool-b\", \"tool-c\", \"tool-d\", \"tool-e\"]\n",
+    );
+    let command = || {
+        let mut command = project.command(&["run"]);
+        command.env("PATH", format!("{place}:{}", std::env::var("PATH").unwrap()));
+        command
+    };
+    let run = || String::from_utf8(command().output().expect("it runs").stderr).expect("text");
+    assert!(run().contains("ran 1"));
+    settings("pause", "1.3");
+    std::thread::sleep(Duration::from_millis(3_200));
+    let slow = command().stderr(std::process::Stdio::piped()).spawn().expect("it starts");
+    std::thread::sleep(Duration::from_millis(300));
+    settings("settings", "2");
+    let slow = slow.wait_with_output().expect("it ends");
+    assert!(String::from_utf8_lossy(&slow.stderr).contains("ran 0"));
+    settings("pause", "0");
+    assert!(run().contains("ran 1"), "the version that it tells now is another");
 }

@@ -193,8 +193,8 @@ impl<'a> Steps<'a> {
         let turned = |port: &str| {
             let (now, then) = (now.get(port)?, then.get(port)?);
             let ((_, output_now), (node_then, output_then)) = (split_output(now), split_output(then));
-            let is_renamed = output_now == output_then && !is_there(&node_then);
-            (now != then && !is_renamed).then(|| (port.to_owned(), format!("input {port} {}", turn(then, now))))
+            let is_renamed = || output_now == output_then && !is_there(&node_then);
+            (now != then && !is_renamed()).then(|| (port.to_owned(), format!("input {port} {}", turn(then, now))))
         };
         ports.into_iter().filter_map(turned).collect()
     }

@@ -8,9 +8,11 @@
 //! Invariants: of a file that is not written plainly (`[stages.NAME]`, `outs = [...]`) there is no excerpt; every place in
 //! one leads back to the file; what is wrong in a stage that was left out is not seen.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
+
+use memchr::{memchr, memchr3};
 
 use crate::pipeline::expand::normal;
 use crate::pipeline::outs::Outs;
@@ -19,7 +21,7 @@ use crate::pipeline::outs::Outs;
 pub struct Sections<'a> {
     source: &'a str,
     names: Vec<&'a str>,
-    numbers: BTreeMap<&'a str, usize>,
+    numbers: HashMap<&'a str, usize>,
     /// The number of a stage, and where its text stands; a stage may have tables of its own.
     ranges: Vec<(usize, Range<usize>)>,
     outs: Outs,
@@ -39,9 +41,10 @@ pub struct Excerpt<'a> {
 impl<'a> Sections<'a> {
     /// Finds them, if the file is written plainly.
     pub fn of(source: &'a str) -> Option<Self> {
-        let (names, numbers, patterns) = Default::default();
-        let mut this = Self { source, names, numbers, ranges: Vec::new(), outs: Outs::default(), patterns };
         let headers = headers(source)?;
+        let numbers = HashMap::with_capacity(headers.len());
+        let (names, ranges, outs, patterns) = Default::default();
+        let mut this = Self { source, names, numbers, ranges, outs, patterns };
         let ends = headers.iter().skip(1).map(|(at, _)| *at).chain([source.len()]);
         for ((begin, header), end) in headers.iter().zip(ends) {
             let Some(name) = stage_name(header)? else { continue };
@@ -141,12 +144,6 @@ impl Excerpt<'_> {
         part.start + (at - begin)
     }
 
-    /// The stages that were left out.
-    pub fn left_out(&self) -> BTreeSet<String> {
-        let names = self.sections.names.iter().enumerate();
-        names.filter(|(number, _)| !self.kept.contains(number)).map(|(_, name)| (*name).to_owned()).collect()
-    }
-
     /// Whether a place in the project may be, hold or lie in an out of a stage that was left out.
     pub fn may_miss(&self, path: &Path) -> bool {
         let Sections { outs, patterns, .. } = self.sections;
@@ -158,6 +155,15 @@ impl Excerpt<'_> {
         };
         outs.around(path).is_some_and(is_out) || outs.within(path).any(is_out) || patterns.iter().any(may_be)
     }
+}
+
+/// Whether a file that is written plainly seems to have a stage of this name.
+pub fn has_stage(source: &str, name: &str) -> bool {
+    let is_header = |line: &str| {
+        let rest = line.trim_start().strip_prefix("[stages.").and_then(|rest| rest.strip_prefix(name));
+        rest.is_some_and(|rest| rest.starts_with([']', '.']))
+    };
+    source.lines().any(is_header)
 }
 
 fn has_quoted_key(line: &str) -> bool {
@@ -257,7 +263,7 @@ impl Scan<'_> {
     }
 
     fn comment(&mut self) {
-        self.at += self.source[self.at..].find('\n').unwrap_or(self.source.len() - self.at);
+        self.at += memchr(b'\n', &self.source.as_bytes()[self.at..]).unwrap_or(self.source.len() - self.at);
     }
 
     /// The range inside of the quotes, the first of which has been read.
@@ -272,10 +278,10 @@ impl Scan<'_> {
         let begin = self.at + if is_long { 2 } else { 0 };
         let mut at = begin;
         loop {
-            match *bytes.get(at)? {
+            at += memchr3(quote, b'\\', b'\n', &bytes[at.min(bytes.len())..])?;
+            match bytes[at] {
                 b'\\' if quote == b'"' => at += 2,
-                byte if byte == quote && !is_long => break,
-                byte if byte == quote && bytes[at..].starts_with(&[quote; 3]) => break,
+                byte if byte == quote && (!is_long || bytes[at..].starts_with(&[quote; 3])) => break,
                 b'\n' if !is_long => return None,
                 _ => at += 1,
             }
@@ -325,9 +331,8 @@ outs = ["over/${k}.txt"]
 
     fn kept(stage: &str) -> Vec<&'static str> {
         let sections = Sections::of(FILE).expect("plain");
-        let left_out = sections.needed_by(stage).expect("a stage").left_out();
-        let names = ["a", "b", "c", "d", "e"];
-        names.into_iter().filter(|name| !left_out.contains(*name)).collect()
+        let kept = sections.needed_by(stage).expect("a stage").kept;
+        kept.into_iter().map(|number| sections.names[number]).collect()
     }
 
     #[test]
@@ -336,6 +341,15 @@ outs = ["over/${k}.txt"]
         assert_eq!(kept("b"), ["a", "b"]);
         assert_eq!(kept("c"), ["a", "b", "c"]);
         assert_eq!(kept("d"), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_stage_is_found_by_the_header_of_its_table_or_of_one_in_it() {
+        for name in ["a", "b", "e"] {
+            assert!(has_stage(FILE, name), "{name}");
+        }
+        assert!(has_stage("[stages.f.resources]\n", "f"));
+        assert!(!has_stage(FILE, "f") && !has_stage(FILE, "") && !has_stage("x = \"[stages.f]\"", "f"));
     }
 
     #[test]

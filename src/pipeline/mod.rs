@@ -32,7 +32,6 @@ pub mod value;
 pub mod variants;
 pub mod wiring;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,8 +56,8 @@ pub struct Pipeline {
     pub graph: Graph,
     pub nodes: Vec<NodeInfo>,
     pub variants: Variants,
-    /// Stages that were not loaded, as what is asked for does not need them.
-    left_out: BTreeSet<String>,
+    /// Whether stages were not loaded, as what is asked for does not need them.
+    is_part: bool,
 }
 
 impl Pipeline {
@@ -82,7 +81,7 @@ impl Pipeline {
             let excerpt = sections.needed_by(&parse_node(word).0)?;
             let value = Value::parse(&excerpt.text()).ok()?.moved(&|at| excerpt.place(at));
             let mut part = Self::of(path, source.clone(), &value, settings).ok()?;
-            part.left_out = excerpt.left_out();
+            part.is_part = true;
             part.has_all_of(&excerpt).then_some(part)
         });
         if let Some(part) = part {
@@ -124,13 +123,13 @@ impl Pipeline {
         project.workshop.hide(vec![project.root.clone(), project.state.clone(), store]);
         let variants = Variants::expand(&file, &settings, &project.root).map_err(wrong)?;
         let expanded = expand(&file, &variants, &source, &project).map_err(wrong)?;
-        let (graph, nodes, left_out) = (expanded.graph, expanded.nodes, BTreeSet::new());
-        Ok(Self { path: path.to_owned(), source, file, project, graph, nodes, variants, left_out })
+        let (graph, nodes) = (expanded.graph, expanded.nodes);
+        Ok(Self { path: path.to_owned(), source, file, project, graph, nodes, variants, is_part: false })
     }
 
     /// Whether there is a node of this name, or its stage was left out.
     pub fn may_have(&self, node: &str) -> bool {
-        self.graph.find(node).is_some() || self.left_out.contains(&parse_node(node).0)
+        self.graph.find(node).is_some() || (self.is_part && excerpt::has_stage(&self.source, &parse_node(node).0))
     }
 
     /// Where the store is.

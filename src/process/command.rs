@@ -19,8 +19,9 @@ use crate::pipeline::expand::normal;
 use crate::pipeline::value::{Datum, Span, Value};
 use crate::process::outs::PlacedOuts;
 use crate::process::secret::SecretKey;
+use crate::process::versions::versions;
 use crate::process::workshop::Hermetic;
-use crate::process::{shell, staging, tools};
+use crate::process::{shell, staging};
 use crate::project::{Project, STATE};
 
 /// Raised when command stages work differently for the same declaration.
@@ -262,7 +263,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Asks every program once, and reads the variables.
+    /// Finds every version once, and reads the variables.
     ///
     /// # Errors
     /// If there are secrets, and their key cannot be had from the store at this path.
@@ -275,7 +276,7 @@ impl Answers {
         let names: BTreeSet<&String> = keys.flat_map(|key| &key.secrets).collect();
         let key = if names.is_empty() { None } else { Some(SecretKey::of_store(store)?) };
         let hash = |name: &String| Some((name.clone(), key.as_ref()?.hash(&std::env::var_os(name)?)));
-        let versions = tools::versions(&tools, &project.root, &project.workshop.supervisors);
+        let versions = versions(&tools, project);
         Ok(Self { versions, secrets: names.into_iter().filter_map(hash).collect() })
     }
 

@@ -10,6 +10,7 @@
 //! | [`made`] | files that a command has made, on their way into the project |
 //! | [`missing`] | what a failed command missed, and the line to write for it |
 //! | [`tools`] | the versions of programs |
+//! | [`versions`] | what programs have told of their versions, kept as long as it stands |
 //! | [`witnesses`] | the files that a program used when it told its version |
 //! | [`workshop`] | what all commands share: who runs them, and whether their bounds are in force |
 //! | [`reach`] | what a command may use beside its folder |
@@ -31,6 +32,7 @@ pub mod shell;
 pub mod staging;
 pub mod tools;
 pub mod unsynced;
+pub mod versions;
 pub mod witnesses;
 pub mod work;
 pub mod workshop;

@@ -1,0 +1,90 @@
+//! What programs have told of their versions, kept with what the answers rest on ([`super::witnesses`]): as long as that
+//! stands, a program need not be started to be asked again.
+//!
+//! It does not know how a program is asked. Invariant: what was kept counts only in the environment, and for the root, in
+//! which it was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::kept;
+use crate::process::tools;
+use crate::process::witnesses::Witnesses;
+use crate::project::Project;
+
+const FILE: &str = "versions";
+/// Raised when answers rest on something that was not kept before.
+const VERSION: u32 = 1;
+
+/// What programs have told, in one environment.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    version: u32,
+    root: PathBuf,
+    environment: Vec<(OsString, OsString)>,
+    answers: BTreeMap<String, Answer>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Answer {
+    version: String,
+    witnesses: Witnesses,
+}
+
+/// The versions of programs, as they enter keys. Only those are asked whose answers may have changed.
+pub fn versions(programs: &BTreeSet<&str>, project: &Project) -> BTreeMap<String, String> {
+    let told = Told::kept(project);
+    let (standing, open): (Vec<&str>, _) = programs.iter().partition(|program| told.stands(program, &project.root));
+    let asked = tools::versions(&open.into_iter().collect(), &project.root, &project.workshop.supervisors);
+    let standing = standing.into_iter().map(|program| (program.to_owned(), told.answers[program].version.clone()));
+    standing.chain(asked).collect()
+}
+
+/// Keeps versions that were told a while ago, of the programs that would tell the same.
+pub fn keep(versions: &BTreeMap<String, String>, project: &Project) {
+    let told = Told::kept(project);
+    if versions.keys().all(|program| told.stands(program, &project.root)) {
+        return;
+    }
+    let found = versions.keys().filter_map(|program| Some((program.as_str(), Witnesses::of(program, &project.root)?)));
+    let found: BTreeMap<&str, Witnesses> = found.collect();
+    // What has changed since they told their versions may be seen in the witnesses, and not in the versions.
+    let again = tools::versions(&found.keys().copied().collect(), &project.root, &project.workshop.supervisors);
+    let same = found.into_iter().filter(|(program, _)| again.get(*program) == versions.get(*program));
+    let answer = |(program, witnesses): (&str, Witnesses)| {
+        (program.to_owned(), Answer { version: versions[program].clone(), witnesses })
+    };
+    let answers = same.map(answer).collect();
+    if let Ok(body) = serde_json::to_vec(&Told { answers, ..Told::nothing(&project.root) }) {
+        kept::write(&path_in(&project.state), &body);
+    }
+}
+
+impl Told {
+    /// What was kept, if it counts here.
+    fn kept(project: &Project) -> Self {
+        let nothing = Self::nothing(&project.root);
+        let kept = kept::read(&path_in(&project.state)).and_then(|body| serde_json::from_slice::<Self>(&body).ok());
+        let here = |kept: &Self| {
+            (kept.version, &kept.root, &kept.environment) == (nothing.version, &nothing.root, &nothing.environment)
+        };
+        kept.filter(here).unwrap_or(nothing)
+    }
+
+    fn nothing(root: &Path) -> Self {
+        let environment = tools::question(Path::new(""), root).environment;
+        Self { version: VERSION, root: root.to_owned(), environment, answers: BTreeMap::new() }
+    }
+
+    /// Whether a program would tell what it told.
+    fn stands(&self, program: &str, root: &Path) -> bool {
+        self.answers.get(program).is_some_and(|answer| answer.witnesses.stand(program, root))
+    }
+}
+
+fn path_in(state: &Path) -> PathBuf {
+    state.join(FILE)
+}
