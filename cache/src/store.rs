@@ -271,7 +271,7 @@ impl Store {
         let mut temp = self.temp()?;
         let (digest, bytes) = match temp.share(&*file)? {
             Some(shared) => shared,
-            None => disk::hash_into(&*file, path, u64::MAX, |chunk| temp.write(chunk))?,
+            None => temp.write_all(|sink| disk::hash_into(&*file, path, u64::MAX, sink))?,
         };
         self.keep_large(&digest, temp, bytes)?;
         self.relieve()?;
@@ -551,7 +551,7 @@ impl Store {
             return Ok(());
         }
         let mut temp = self.temp()?;
-        temp.write(bytes)?;
+        temp.write_all(|sink| bytes.chunks(disk::HANDED_ON).try_for_each(sink))?;
         self.keep_large(digest, temp, bytes.len() as u64)
     }
 

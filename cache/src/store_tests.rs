@@ -1,7 +1,7 @@
 //! Blobs and trees put, got, restored and committed; what damage and failing calls do to them.
 
 use super::*;
-use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk};
+use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk, RealDisk};
 use crate::tree::Entry;
 use crate::tree::tests::{entry, tree};
 use std::fs::{self, OpenOptions};
@@ -750,6 +750,43 @@ fn many_threads_and_stores_put_the_same_and_get_it() {
     });
     assert_eq!(bench.store.with_prefix("").unwrap().len(), 20);
     assert!(bench.quarantined().is_empty());
+}
+
+/// A store beside a file of 70 MB, on a disk where of the syncs of temps those fail that are chosen by their numbers, and how
+/// many there were.
+fn large_file(fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> (tempfile::TempDir, Store, Arc<AtomicUsize>) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::File::create(folder.path().join("large")).unwrap().set_len(70 << 20).unwrap();
+    Store::open(&folder.path().join("store")).unwrap();
+    let syncs = Arc::new(AtomicUsize::new(0));
+    let count = syncs.clone();
+    let disk = FailingDisk::new(Arc::new(RealDisk), move |call: &Call| {
+        let chosen = call.operation == "sync" && call.path.to_string_lossy().contains("/store/tmp/");
+        (chosen && fails(count.fetch_add(1, Ordering::SeqCst))).then_some(Fault::Error(libc::EIO))
+    });
+    let store = Store::open_on(Arc::new(disk), &folder.path().join("store")).unwrap();
+    (folder, store, syncs)
+}
+
+#[test]
+fn a_large_file_is_synced_while_it_is_put_and_when_it_is_committed() {
+    let (folder, store, syncs) = large_file(|_| false);
+    let (digest, bytes) = store.put_file(&folder.path().join("large")).unwrap();
+    assert_eq!((bytes, syncs.load(Ordering::SeqCst)), (70 << 20, 1));
+    store.commit().unwrap();
+    assert_eq!(syncs.load(Ordering::SeqCst), 2);
+    assert_eq!(store.put(&vec![0; 70 << 20]).unwrap(), digest);
+    assert!(store.contains(&digest));
+}
+
+#[test]
+fn a_sync_that_fails_while_a_large_file_is_put_costs_that_put_and_no_other() {
+    let (folder, store, _) = large_file(|number| number == 0);
+    let error = store.put_file(&folder.path().join("large")).unwrap_err().to_string();
+    assert!(error.starts_with("cannot sync ") && error.ends_with(".tmp: Input/output error (os error 5)"), "{error}");
+    assert_eq!(fs::read_dir(folder.path().join("store/tmp")).unwrap().count(), 0);
+    let (digest, _) = store.keep_file(&folder.path().join("large")).unwrap();
+    assert!(store.contains(&digest));
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub(crate) use temp::{Temp, is_accident, random_name, sweep};
 const CHUNK: usize = 1 << 20;
 /// How much is handed on at a time, mostly to be written: for larger writes the kernel looks for memory in larger pieces,
 /// which it may have to make room for first.
-const HANDED_ON: usize = 64 << 10;
+pub(crate) const HANDED_ON: usize = 64 << 10;
 /// After this many bytes of one file, several threads read and hash it: below, waking them costs more than it gains.
 const PARALLEL_AFTER: u64 = 16 << 20;
 /// How much of a large file that is only hashed one thread reads at a time: it stays in the memory of one processor

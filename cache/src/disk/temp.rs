@@ -10,6 +10,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use super::{Access, Disk, DiskError, Handle, Links, Lock, Opened, failed, names, open_regular, parent, repeated};
 use crate::digest::{self, Digest};
@@ -18,6 +19,8 @@ const TEMP_PREFIX: &str = ".headwater-";
 const TEMP_SUFFIX: &str = ".tmp";
 /// Hexadecimal digits of randomness in the name of a temp.
 const TEMP_DIGITS: usize = 32;
+/// The drive is told to take in what was written as soon as it is so many bytes.
+const SYNCED_AHEAD: usize = 64 << 20;
 /// A fresh random name collides with another's or is swept before it is locked only by a rare accident.
 const TEMP_ATTEMPTS: usize = 16;
 
@@ -37,7 +40,7 @@ pub(crate) fn random_name() -> String {
 pub(crate) struct Temp {
     disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
-    file: Box<dyn Handle>,
+    file: Arc<dyn Handle>,
     written: u64,
     /// Whether it has become the file that it was made for.
     placed: bool,
@@ -50,7 +53,9 @@ impl Temp {
             let name = format!("{TEMP_PREFIX}{}{TEMP_SUFFIX}", random_name());
             let path = folder.join(name);
             match create(&**disk, &path, mode) {
-                Ok(Some(file)) => return Ok(Temp { disk: disk.clone(), path, file, written: 0, placed: false }),
+                Ok(Some(file)) => {
+                    return Ok(Temp { disk: disk.clone(), path, file: file.into(), written: 0, placed: false });
+                }
                 Ok(None) => {}
                 Err(error) => return Err(failed("create", &path)(error)),
             }
@@ -69,7 +74,7 @@ impl Temp {
             file => file,
         };
         let file = file.map_err(failed("create", path))?;
-        Ok(Temp { disk: disk.clone(), path: path.to_owned(), file, written: 0, placed: false })
+        Ok(Temp { disk: disk.clone(), path: path.to_owned(), file: file.into(), written: 0, placed: false })
     }
 
     /// Leaves it where it is: it is the file that it was made for.
@@ -82,6 +87,37 @@ impl Temp {
         super::write(&*self.file, &self.path, bytes, self.written)?;
         self.written += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Appends all that `give` hands to its argument. If that is much, the drive takes it in meanwhile, so that there is little
+    /// to wait for when it is to be durable.
+    pub(crate) fn write_all<T>(
+        &mut self,
+        give: impl FnOnce(&mut (dyn FnMut(&[u8]) -> Result<(), DiskError> + Send)) -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
+        let (file, path) = (self.file.clone(), self.path.clone());
+        let (told, pieces) = sync_channel(1);
+        let sync = move || pieces.iter().try_for_each(|()| file.sync()).map_err(failed("sync", &path));
+        std::thread::scope(|scope| {
+            let (mut pending, mut sync, mut syncer) = (0, Some(sync), None);
+            let given = give(&mut |bytes: &[u8]| {
+                self.write(bytes)?;
+                pending += bytes.len();
+                if pending >= SYNCED_AHEAD {
+                    pending = 0;
+                    // Without a thread, all of it is synced in the end.
+                    let start = |sync| std::thread::Builder::new().name("syncer".into()).spawn_scoped(scope, sync).ok();
+                    syncer = syncer.take().or_else(|| sync.take().and_then(start));
+                    // One that is at it syncs this piece with the next.
+                    let _ = told.try_send(());
+                }
+                Ok(())
+            });
+            drop(told);
+            let synced = syncer.map_or(Ok(()), |syncer| syncer.join().expect("syncing does not panic"));
+            // The error of a sync is told once: the last one would know nothing of it.
+            synced.and(given)
+        })
     }
 
     /// Shares the bytes of a file, if that is possible; the temp must be empty. Returns digest and length of what it has
