@@ -332,3 +332,11 @@ fn results_go_to_standard_output_and_the_rest_to_standard_error() {
     let run = project.run(&["penguins"]);
     assert_eq!(run.done.err, "");
 }
+
+#[test]
+fn what_was_to_be_traced_ends_if_its_tracer_is_gone() {
+    let project = Project::with("");
+    let done = project.command(&["trace-command", "1", "true"]).output().expect("it ends");
+    assert_eq!(done.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&done.stderr), "whoever was to trace it is gone\n");
+}

@@ -2,17 +2,17 @@
 //!
 //! A seccomp filter lets the kernel stop it there only. The traced program is this program first, which asks to be traced,
 //! sets the filter and becomes the other. It does not know which files are of interest. Invariants: what the program starts
-//! is traced too, and ends with the tracer (`PTRACE_O_EXITKILL`); nothing is changed in what it does.
+//! is traced too, and ends with the tracer (`PTRACE_O_EXITKILL`), as does the program before it is traced; nothing is changed in what it does.
 //!
 //! On x86-64 alone: elsewhere there is no tracing, which is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::thread;
 
 use nix::errno::Errno;
@@ -20,6 +20,7 @@ use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::{getppid, set_parent_process_death_signal};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::bounds;
@@ -35,7 +36,7 @@ pub enum Use {
     Looked,
     /// It opened it, not only to write it anew, or executed it.
     Read,
-    /// It opened it as a folder.
+    /// It opened it as a folder. A folder that was read may have been listed, too.
     Listed,
 }
 
@@ -47,15 +48,27 @@ pub struct Traced {
     pub uses: BTreeMap<PathBuf, BTreeSet<Use>>,
 }
 
-/// Becomes a traced program: the arguments are the program and its own.
+/// Becomes a traced program: the arguments are the number of the tracer, the program, and its own arguments.
 pub fn become_traced(arguments: &[OsString]) -> io::Error {
-    let Some((program, rest)) = arguments.split_first() else { return io::Error::other("no program to trace") };
+    let [tracer, program, rest @ ..] = arguments else { return io::Error::other("no program to trace") };
     let prepared = filter().and_then(|filter| {
+        end_with(tracer)?;
         ptrace::traceme()?;
         raise(Signal::SIGSTOP)?;
         seccompiler::apply_filter(&filter).map_err(|error| io::Error::other(error.to_string()))
     });
     prepared.map_or_else(|error| error, |()| Command::new(program).args(rest).exec())
+}
+
+/// Has this process end with its tracer, which may be killed before it traces anything: whoever gets this process then
+/// would never wake it.
+fn end_with(tracer: &OsStr) -> io::Result<()> {
+    set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let parent = getppid().map(|parent| parent.as_raw_nonzero().to_string());
+    if parent.is_some_and(|parent| tracer == parent.as_str()) {
+        return Ok(());
+    }
+    Err(io::Error::other("whoever was to trace it is gone"))
 }
 
 fn filter() -> io::Result<BpfProgram> {
@@ -85,7 +98,8 @@ fn start(order: &Order, stub: &[OsString]) -> io::Result<Traced> {
     let Some((program, first)) = stub.split_first() else { return Err(io::Error::other("no program to trace with")) };
     let log = File::create(&order.log)?;
     let mut command = Command::new(program);
-    command.args(first).arg(&order.program).args(&order.arguments).current_dir(&order.folder).env_clear();
+    command.args(first).arg(process::id().to_string()).arg(&order.program).args(&order.arguments);
+    command.current_dir(&order.folder).env_clear();
     command.envs(order.environment.iter().map(|(name, value)| (name, value)));
     if let Some(bounds) = &order.bounds {
         // This thread's, which may look at what has the same ones.
@@ -173,6 +187,8 @@ fn what(kind: &calls::Kind, arguments: &[u64; 6]) -> Option<Use> {
     match (kind.does, kind.flags(arguments)) {
         (Does::Looks, _) => Some(Use::Looked),
         (_, None) => Some(Use::Read),
+        // What is open like that can be neither read nor listed.
+        (_, Some(flags)) if flags & libc::O_PATH != 0 => Some(Use::Looked),
         (_, Some(flags)) if flags & libc::O_DIRECTORY != 0 => Some(Use::Listed),
         (_, Some(flags)) if flags & libc::O_TRUNC != 0 && flags & libc::O_ACCMODE == libc::O_WRONLY => None,
         (_, Some(_)) => Some(Use::Read),
