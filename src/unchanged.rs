@@ -115,9 +115,9 @@ impl CachedRun<'_> {
         let project = &self.pipeline.project;
         if let Some(body) = self.encode() {
             kept::write(&path_in(&project.state), &body);
-        }
-        if let Some(answers) = self.answers {
-            versions::keep(&answers.versions, project);
+            if let Some(answers) = self.answers {
+                versions::keep(&answers.versions, project);
+            }
         }
     }
 

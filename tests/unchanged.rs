@@ -4,6 +4,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use support::Project;
@@ -349,17 +350,20 @@ fn a_program_that_changes_while_others_are_asked_is_asked_by_the_next_run() {
         fs::write(folder.path().join(name), format!("#!/bin/sh\n{line}\n")).expect("a file");
         fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o755)).expect("permissions");
     };
+    // Four are asked at once, and the next four after them: those that take long are asked when the first has answered, and
+    // until the times of files tell that have changed since.
     write("tool-a", &format!("cat {place}/settings"));
-    // Four are asked at once: the last is asked after the others, by when the times of files that changed meanwhile tell.
-    let slow = format!("sleep $(cat {place}/pause); echo 1");
-    ["tool-b", "tool-c", "tool-d", "tool-e"].iter().for_each(|name| write(name, &slow));
+    write("tool-b", &format!("sleep $(cat {place}/pause); echo > {place}/asked; echo 1"));
+    ["tool-e", "tool-i"].iter().for_each(|name| write(name, &format!("sleep $(cat {place}/pause); echo 1")));
+    ["tool-c", "tool-d", "tool-f", "tool-g", "tool-h"].iter().for_each(|name| write(name, "echo 1"));
     let settings = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file");
     settings("settings", "1");
     settings("pause", "0");
-    let project = Project::with(
-        "[stages.a]\nrun = \"tool-a > out\"\nouts = [\"out\"]\nhermetic = false\n\
-         tools = [\"tool-b\", \"tool-c\", \"tool-d\", \"tool-e\"]\n",
-    );
+    let tools: Vec<String> = ('b'..='i').map(|letter| format!("\"tool-{letter}\"")).collect();
+    let project = Project::with(&format!(
+        "[stages.a]\nrun = \"tool-a > out\"\nouts = [\"out\"]\nhermetic = false\ntools = [{}]\n",
+        tools.join(", ")
+    ));
     let command = || {
         let mut command = project.command(&["run"]);
         command.env("PATH", format!("{place}:{}", std::env::var("PATH").unwrap()));
@@ -369,11 +373,41 @@ fn a_program_that_changes_while_others_are_asked_is_asked_by_the_next_run() {
     assert!(run().contains("ran 1"));
     settings("pause", "1.3");
     std::thread::sleep(Duration::from_millis(3_200));
+    let asked = folder.path().join("asked");
+    let _ = fs::remove_file(&asked);
     let slow = command().stderr(std::process::Stdio::piped()).spawn().expect("it starts");
-    std::thread::sleep(Duration::from_millis(300));
+    while !asked.exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     settings("settings", "2");
     let slow = slow.wait_with_output().expect("it ends");
     assert!(String::from_utf8_lossy(&slow.stderr).contains("ran 0"));
     settings("pause", "0");
     assert!(run().contains("ran 1"), "the version that it tells now is another");
+}
+
+#[test]
+fn a_program_is_asked_when_a_folder_has_changed_that_it_may_have_listed() {
+    if !Path::new("/usr/bin/python3").exists() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().display();
+    // Opened as programs do that were not written in C: without `O_DIRECTORY`.
+    let list = format!("import os; print(sorted(os.listdir(os.open('{place}/installs', os.O_RDONLY)))[-1])");
+    fs::create_dir_all(folder.path().join("installs/1.0")).expect("folders");
+    fs::write(folder.path().join("tool"), format!("#!/usr/bin/python3\n{list}\n")).expect("a file");
+    fs::set_permissions(folder.path().join("tool"), fs::Permissions::from_mode(0o755)).expect("permissions");
+    let project = Project::with("[stages.a]\nrun = \"tool > out\"\nouts = [\"out\"]\nhermetic = false\n");
+    let run = || {
+        let path = format!("{place}:{}", std::env::var("PATH").unwrap());
+        let done = project.command(&["run"]).env("PATH", path).output().expect("it runs");
+        String::from_utf8(done.stderr).expect("text")
+    };
+    assert!(run().contains("ran 1"));
+    std::thread::sleep(Duration::from_millis(3_200));
+    (0..2).for_each(|_| assert!(run().contains("ran 0")));
+    fs::create_dir(folder.path().join("installs/2.0")).expect("a folder");
+    assert!(run().contains("ran 1"));
+    assert_eq!(project.read("out"), "2.0\n");
 }

@@ -264,7 +264,7 @@ impl Store {
         if self.is_small(length) {
             // What has grown meanwhile is taken as what it may become.
             let put = |bytes: &[u8]| (bytes.len() as u64 <= length).then(|| (self.put(bytes), bytes.len() as u64));
-            if let Some((digest, bytes)) = disk::with_bytes(&*file, path, length as usize, put)? {
+            if let Some((digest, bytes)) = disk::with_bytes(&*file, path, length as usize + 1, put)? {
                 return Ok((digest?, bytes));
             }
         }

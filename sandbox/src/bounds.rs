@@ -4,9 +4,9 @@
 //! what Landlock leaves open, `stat`, `chmod`, `chown` and `utime` work on every path that the user may do them to.
 //! With Landlock of Linux 6.12 and later, signals, `ptrace` and abstract sockets reach no process outside.
 //!
-//! The network by seccomp: a socket of any family but `AF_UNIX` cannot be made, whatever its protocol. Landlock knows TCP
+//! The network by seccomp, which refuses calls as containers do (`EPERM`): a socket of any family but `AF_UNIX` cannot be made, whatever its protocol. Landlock knows TCP
 //! alone; a network namespace needs a user namespace, which many systems forbid. `io_uring` could make sockets past
-//! the filter, so it is refused, too, as containers do. Sockets in the file system can be connected to.
+//! the filter, so it is refused, too. Sockets in the file system can be connected to.
 //!
 //! Also with the network, limits of other processes (`prlimit`) cannot be changed: a supervisor without open files can do
 //! nothing. A filter knows no process numbers but 0, the caller: who gives its own is refused as well.
@@ -148,7 +148,7 @@ fn local_filter() -> Result<BpfProgram, seccompiler::BackendError> {
     #[cfg(target_arch = "x86_64")]
     let rules: BTreeMap<_, _> =
         refused.into_iter().flat_map(|(call, when)| [(call | X32, when.clone()), (call, when)]).collect();
-    let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(libc::EACCES as u32));
+    let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32));
     SeccompFilter::new(rules, allow, refuse, std::env::consts::ARCH.try_into()?)?.try_into()
 }
 
@@ -166,7 +166,7 @@ fn limits_filter() -> BpfProgram {
         let call = [load(offset_of!(seccomp_data, nr)), is(*call, 0, 3)];
         [kind, call, [load(process), is(0, 1, 0)]].concat()
     };
-    let refuse = || end(libc::SECCOMP_RET_ERRNO | libc::EACCES as u32);
+    let refuse = || end(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
     let blocks = PRLIMIT.iter().flat_map(|call| one(call).into_iter().chain([refuse()]));
     blocks.chain([end(libc::SECCOMP_RET_ALLOW)]).collect()
 }

@@ -144,7 +144,7 @@ fn used(traced: &Traced, scratch: &Path, project: &Project) -> BTreeSet<PathBuf>
         let about = fs::metadata(project.root.join(&path));
         let passed_over = path.iter().any(|part| PASSED_OVER.iter().any(|name| part == *name));
         let counts = match about {
-            Ok(about) if about.is_dir() => uses.contains(&Use::Listed),
+            Ok(about) if about.is_dir() => uses.iter().any(|what| *what != Use::Looked),
             Ok(_) => true,
             Err(_) => false,
         };

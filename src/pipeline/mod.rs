@@ -129,7 +129,9 @@ impl Pipeline {
 
     /// Whether there is a node of this name, or its stage was left out.
     pub fn may_have(&self, node: &str) -> bool {
-        self.graph.find(node).is_some() || (self.is_part && excerpt::has_stage(&self.source, &parse_node(node).0))
+        let (stage, _) = parse_node(node);
+        let is_loaded = || self.file.stages.iter().any(|loaded| loaded.name.name == stage);
+        self.graph.find(node).is_some() || (self.is_part && !is_loaded() && excerpt::has_stage(&self.source, &stage))
     }
 
     /// Where the store is.

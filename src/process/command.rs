@@ -25,7 +25,7 @@ use crate::process::{shell, staging};
 use crate::project::{Project, STATE};
 
 /// Raised when command stages work differently for the same declaration.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 const KEYS: [&str; 13] = [
     "run",

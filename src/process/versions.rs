@@ -1,7 +1,7 @@
 //! What programs have told of their versions, kept with what the answers rest on ([`super::witnesses`]): as long as that
 //! stands, a program need not be started to be asked again.
 //!
-//! It does not know how a program is asked. Invariant: what was kept counts only in the environment, and for the root, in
+//! It does not know how a program is asked. What is kept may be removed at any time. Invariant: what was kept counts only in the environment, and for the root, in
 //! which it was told.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,20 +45,21 @@ pub fn versions(programs: &BTreeSet<&str>, project: &Project) -> BTreeMap<String
 
 /// Keeps versions that were told a while ago, of the programs that would tell the same.
 pub fn keep(versions: &BTreeMap<String, String>, project: &Project) {
-    let told = Told::kept(project);
-    if versions.keys().all(|program| told.stands(program, &project.root)) {
+    let mut told = Told::kept(project);
+    let open = versions.keys().filter(|program| !told.stands(program, &project.root));
+    let found = open.filter_map(|program| Some((program.as_str(), Witnesses::of(program, &project.root)?)));
+    let found: BTreeMap<&str, Witnesses> = found.collect();
+    if found.is_empty() {
         return;
     }
-    let found = versions.keys().filter_map(|program| Some((program.as_str(), Witnesses::of(program, &project.root)?)));
-    let found: BTreeMap<&str, Witnesses> = found.collect();
     // What has changed since they told their versions may be seen in the witnesses, and not in the versions.
     let again = tools::versions(&found.keys().copied().collect(), &project.root, &project.workshop.supervisors);
     let same = found.into_iter().filter(|(program, _)| again.get(*program) == versions.get(*program));
     let answer = |(program, witnesses): (&str, Witnesses)| {
         (program.to_owned(), Answer { version: versions[program].clone(), witnesses })
     };
-    let answers = same.map(answer).collect();
-    if let Ok(body) = serde_json::to_vec(&Told { answers, ..Told::nothing(&project.root) }) {
+    told.answers.extend(same.map(answer));
+    if let Ok(body) = serde_json::to_vec(&told) {
         kept::write(&path_in(&project.state), &body);
     }
 }
