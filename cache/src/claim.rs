@@ -18,9 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::digest::Digest;
-use crate::disk::{self, Access, Disk, DiskError, Handle, Lock, RealDisk, failed};
+use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, RealDisk, failed};
 
 const FOLDER: &str = "locks";
+const QUARANTINE: &str = "quarantine";
 
 /// The first 16 bits of a key.
 type Prefix = u16;
@@ -165,13 +166,31 @@ impl Shared {
 
     /// Nothing is synced: a lock file that is gone after a crash is made again, and nobody has claims then.
     fn open(&self, path: &Path) -> Result<Box<dyn Handle>, DiskError> {
-        match disk::open(&*self.disk, path, Access::Edit(0o600)) {
+        let open = || disk::open(&*self.disk, path, Access::Edit(0o600));
+        match open() {
             Err(error) if error.source.kind() == ErrorKind::NotFound => {
                 disk::create_dir(&*self.disk, &self.folder, 0o700)?;
-                disk::open(&*self.disk, path, Access::Edit(0o600))
+                open()
             }
+            // What cannot be set aside cannot be opened either, and that is the error.
+            Err(_) if self.set_strange_aside(path).unwrap_or(false) => open(),
             opened => opened,
         }
+    }
+
+    /// Moves what has the name of a lock file and is none to quarantine; gives whether there was such a thing. Nobody has
+    /// claims by it.
+    fn set_strange_aside(&self, path: &Path) -> Result<bool, DiskError> {
+        let found = disk::look(&*self.disk, path, Links::Refuse)?;
+        if found.is_none_or(|found| found.is_file()) {
+            return Ok(false);
+        }
+        let quarantine = disk::parent(&self.folder).join(QUARANTINE);
+        disk::create_dir(&*self.disk, &quarantine, 0o700)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let place = quarantine.join(format!("{name}-{}", disk::random_name()));
+        self.disk.rename(path, &place).map_err(failed("quarantine", path))?;
+        Ok(true)
     }
 }
 
@@ -250,6 +269,29 @@ mod tests {
 
     fn on(disk: &(impl Disk + Clone + 'static)) -> Claims {
         Claims::on(Arc::new(disk.clone()), Path::new(STORE))
+    }
+
+    #[test]
+    fn what_is_no_file_in_the_place_of_a_lock_is_set_aside() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, key) = (root.path().join("locks"), Digest::of(b"key"));
+        let lock = folder.join(&key.to_string()[..4]);
+        std::fs::create_dir(&folder).unwrap();
+        let made: [&dyn Fn(); 3] = [
+            &|| std::fs::create_dir_all(lock.join("inside")).unwrap(),
+            &|| std::os::unix::fs::symlink("/etc/passwd", &lock).unwrap(),
+            &|| std::os::unix::fs::symlink("nowhere", &lock).unwrap(),
+        ];
+        for (number, make) in made.iter().enumerate() {
+            make();
+            let [one, two] = [(), ()].map(|()| Claims::new(root.path()));
+            let claim = one.try_claim(&key).unwrap().expect("nobody has it");
+            assert!(two.try_claim(&key).unwrap().is_none());
+            assert!(std::fs::symlink_metadata(&lock).unwrap().is_file());
+            assert_eq!(std::fs::read_dir(root.path().join("quarantine")).unwrap().count(), number + 1);
+            drop(claim);
+            std::fs::remove_file(&lock).unwrap();
+        }
     }
 
     #[test]

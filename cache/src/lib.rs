@@ -16,7 +16,7 @@
 //! | `segments/<32 digits>.seg` | smaller blobs, records, and what projects use; locked by the kernel while a process appends to it |
 //! | `segments/<32 digits>.idx` | what lies where in that segment, up to some offset; can be removed at any time |
 //! | `tmp/.headwater-<32 digits>.tmp` | bytes on their way; mode 0600, locked by the kernel as long as their process writes |
-//! | `quarantine/<digest>-<32 digits>` | what lay in the place of that blob and was not it |
+//! | `quarantine/<digest>-<32 digits>` | what lay in the place of that blob and was not it; so does what lay in the place of a segment or a lock |
 //! | `quarantine/lock` | locked by the kernel while something is moved here; its existence means nothing |
 //! | `locks/ab12` | empty; locked by the kernel while a process computes a key that begins with these digits; made when first needed, stays for good, and its existence means nothing |
 //!
