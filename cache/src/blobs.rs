@@ -210,9 +210,7 @@ impl Blobs {
         if !self.look(digest)?.is_some_and(|found| is_bad(&found)) {
             return Ok(None);
         }
-        let place = folder.join(format!("{digest}-{}", disk::random_name()));
-        self.disk.rename(&path, &place).map_err(failed("quarantine", &path))?;
-        Ok(Some(place))
+        Ok(Some(disk::set_aside(&*self.disk, &path, &folder, &digest.to_string())?))
     }
 
     /// What lies in the place of a blob.

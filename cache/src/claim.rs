@@ -188,8 +188,7 @@ impl Shared {
         let quarantine = disk::parent(&self.folder).join(QUARANTINE);
         disk::create_dir(&*self.disk, &quarantine, 0o700)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let place = quarantine.join(format!("{name}-{}", disk::random_name()));
-        self.disk.rename(path, &place).map_err(failed("quarantine", path))?;
+        disk::set_aside(&*self.disk, path, &quarantine, &name)?;
         Ok(true)
     }
 }

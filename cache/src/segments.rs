@@ -488,8 +488,7 @@ impl Segments {
     pub(crate) fn set_strange_aside(&self, quarantine: &Path) -> Result<(), DiskError> {
         for path in std::mem::take(&mut *self.lock_strange()).into_keys() {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let place = quarantine.join(format!("{name}-{}", disk::random_name()));
-            self.disk.rename(&path, &place).map_err(failed("quarantine", &path))?;
+            disk::set_aside(&*self.disk, &path, quarantine, &name)?;
         }
         Ok(())
     }

@@ -4,9 +4,10 @@
 //! what Landlock leaves open, `stat`, `chmod`, `chown` and `utime` work on every path that the user may do them to.
 //! With Landlock of Linux 6.12 and later, signals, `ptrace` and abstract sockets reach no process outside.
 //!
-//! The network by seccomp, which refuses calls as containers do (`EPERM`): a socket of any family but `AF_UNIX` cannot be made, whatever its protocol. Landlock knows TCP
-//! alone; a network namespace needs a user namespace, which many systems forbid. `io_uring` could make sockets past
-//! the filter, so it is refused, too. Sockets in the file system can be connected to.
+//! The network by seccomp, which refuses calls as containers do (`EPERM`): a socket of any family but `AF_UNIX` cannot be
+//! made, whatever its protocol. Landlock knows TCP alone; a network namespace needs a user namespace, which many systems
+//! forbid. `io_uring` could make sockets past the filter, so it is refused, too. Sockets in the file system can be connected
+//! to.
 //!
 //! Also with the network, limits of other processes (`prlimit`) cannot be changed: a supervisor without open files can do
 //! nothing. A filter knows no process numbers but 0, the caller: who gives its own is refused as well.

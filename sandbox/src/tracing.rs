@@ -36,8 +36,15 @@ pub enum Use {
     Looked,
     /// It opened it, not only to write it anew, or executed it.
     Read,
-    /// It opened it as a folder. A folder that was read may have been listed, too.
+    /// It opened it as a folder.
     Listed,
+}
+
+impl Use {
+    /// Whether a folder with which this was done may have been listed: one can be opened as a file is, too.
+    pub fn may_list(self) -> bool {
+        self != Self::Looked
+    }
 }
 
 /// What a traced program did.

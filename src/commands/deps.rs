@@ -13,7 +13,7 @@ use clap::Args;
 use headwater_engine::Failure;
 use headwater_engine::graph::Source;
 use headwater_sandbox::Ending;
-use headwater_sandbox::tracing::{Traced, Use};
+use headwater_sandbox::tracing::Traced;
 use serde::Serialize;
 use walkdir::{DirEntry, WalkDir};
 
@@ -144,7 +144,7 @@ fn used(traced: &Traced, scratch: &Path, project: &Project) -> BTreeSet<PathBuf>
         let about = fs::metadata(project.root.join(&path));
         let passed_over = path.iter().any(|part| PASSED_OVER.iter().any(|name| part == *name));
         let counts = match about {
-            Ok(about) if about.is_dir() => uses.iter().any(|what| *what != Use::Looked),
+            Ok(about) if about.is_dir() => uses.iter().any(|what| what.may_list()),
             Ok(_) => true,
             Err(_) => false,
         };

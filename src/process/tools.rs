@@ -9,6 +9,7 @@
 //! Programs are asked below supervisors, so that nothing of them outlives the answer, but not within bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -78,13 +79,18 @@ fn ask_for(patience: Duration, path: &Path, root: &Path, supervisors: &Superviso
     Some(line.filter(|_| report.ending == Ending::Code(0)))
 }
 
+/// The environment in which programs are asked.
+pub fn environment() -> Vec<(OsString, OsString)> {
+    let passed_on = ["PATH", "HOME"].into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    FIXED.iter().map(|(name, value)| (name.into(), value.into())).chain(passed_on).collect()
+}
+
 /// What a program is asked.
 pub fn question(path: &Path, root: &Path) -> Order {
-    let passed_on = ["PATH", "HOME"].into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
     Order {
         program: path.into(),
         arguments: vec!["--version".into()],
-        environment: FIXED.iter().map(|(name, value)| (name.into(), value.into())).chain(passed_on).collect(),
+        environment: environment(),
         folder: root.into(),
         ..Order::default()
     }

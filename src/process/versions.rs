@@ -1,8 +1,8 @@
 //! What programs have told of their versions, kept with what the answers rest on ([`super::witnesses`]): as long as that
 //! stands, a program need not be started to be asked again.
 //!
-//! It does not know how a program is asked. What is kept may be removed at any time. Invariant: what was kept counts only in the environment, and for the root, in
-//! which it was told.
+//! It does not know how a program is asked. What is kept may be removed at any time. Invariant: what was kept counts only in
+//! the environment, and for the root, in which it was told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -28,7 +28,7 @@ struct Told {
     answers: BTreeMap<String, Answer>,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Answer {
     version: String,
     witnesses: Witnesses,
@@ -37,16 +37,18 @@ struct Answer {
 /// The versions of programs, as they enter keys. Only those are asked whose answers may have changed.
 pub fn versions(programs: &BTreeSet<&str>, project: &Project) -> BTreeMap<String, String> {
     let told = Told::kept(project);
-    let (standing, open): (Vec<&str>, _) = programs.iter().partition(|program| told.stands(program, &project.root));
-    let asked = tools::versions(&open.into_iter().collect(), &project.root, &project.workshop.supervisors);
-    let standing = standing.into_iter().map(|program| (program.to_owned(), told.answers[program].version.clone()));
-    standing.chain(asked).collect()
+    let standing =
+        programs.iter().filter_map(|program| Some(((*program).to_owned(), told.standing(program)?.to_owned())));
+    let mut versions: BTreeMap<String, String> = standing.collect();
+    let open = programs.iter().copied().filter(|program| !versions.contains_key(*program)).collect();
+    versions.extend(tools::versions(&open, &project.root, &project.workshop.supervisors));
+    versions
 }
 
 /// Keeps versions that were told a while ago, of the programs that would tell the same.
 pub fn keep(versions: &BTreeMap<String, String>, project: &Project) {
     let mut told = Told::kept(project);
-    let open = versions.keys().filter(|program| !told.stands(program, &project.root));
+    let open = versions.keys().filter(|program| told.standing(program).is_none());
     let found = open.filter_map(|program| Some((program.as_str(), Witnesses::of(program, &project.root)?)));
     let found: BTreeMap<&str, Witnesses> = found.collect();
     if found.is_empty() {
@@ -76,13 +78,14 @@ impl Told {
     }
 
     fn nothing(root: &Path) -> Self {
-        let environment = tools::question(Path::new(""), root).environment;
-        Self { version: VERSION, root: root.to_owned(), environment, answers: BTreeMap::new() }
+        let (environment, answers) = (tools::environment(), BTreeMap::new());
+        Self { version: VERSION, root: root.to_owned(), environment, answers }
     }
 
-    /// Whether a program would tell what it told.
-    fn stands(&self, program: &str, root: &Path) -> bool {
-        self.answers.get(program).is_some_and(|answer| answer.witnesses.stand(program, root))
+    /// What a program told, if it would tell the same.
+    fn standing(&self, program: &str) -> Option<&str> {
+        let answer = self.answers.get(program)?;
+        answer.witnesses.stand(program, &self.root).then_some(&answer.version)
     }
 }
 

@@ -65,7 +65,7 @@ impl Witnesses {
 impl Witness {
     /// `None` if what stands there cannot be told for certain.
     fn of(path: PathBuf, uses: &BTreeSet<Use>) -> Option<Self> {
-        let is_passage = uses.iter().all(|what| *what == Use::Looked) && path.is_dir();
+        let is_passage = !uses.iter().any(|what| what.may_list()) && path.is_dir();
         let place = match Place::of(&path) {
             Ok(place) => (is_passage || place.is_settled()).then_some(Some(place))?,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,

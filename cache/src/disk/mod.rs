@@ -632,6 +632,13 @@ pub(crate) fn write(file: &dyn Handle, path: &Path, bytes: &[u8], offset: u64) -
     Ok(())
 }
 
+/// Moves what lies at `path` into the folder `quarantine`, under this name and an unpredictable one; returns where it is then.
+pub(crate) fn set_aside(disk: &dyn Disk, path: &Path, quarantine: &Path, name: &str) -> Result<PathBuf, DiskError> {
+    let place = quarantine.join(format!("{name}-{}", random_name()));
+    disk.rename(path, &place).map_err(failed("quarantine", path))?;
+    Ok(place)
+}
+
 /// Removes a name, if it is there.
 pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), DiskError> {
     match repeated(|| disk.remove(path)) {
