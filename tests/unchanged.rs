@@ -5,6 +5,7 @@ mod support;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use support::Project;
@@ -81,11 +82,14 @@ fn run_with(project: &Project, word: &str) -> String {
 
 fn call(project: &Project, arguments: &[&str], word: &str) -> String {
     let path = format!("{}:{}", project.path("bin").display(), std::env::var("PATH").unwrap());
-    let done = project.command(arguments).env("PATH", path).env("WORD", word).output().unwrap();
-    let text = String::from_utf8(done.stderr).unwrap();
+    last_line(&project.command(arguments).env("PATH", path).env("WORD", word).output().unwrap())
+}
+
+/// The last line of a run that succeeded, up to the time.
+fn last_line(done: &Output) -> String {
+    let text = String::from_utf8(done.stderr.clone()).unwrap();
     assert!(done.status.success(), "{text}");
-    let last = text.lines().last().unwrap_or_default();
-    last.split(" in ").next().unwrap_or_default().to_owned()
+    text.lines().last().unwrap_or_default().split(" in ").next().unwrap_or_default().to_owned()
 }
 
 /// Whether the last run's journal names no node, but an earlier run.
@@ -248,34 +252,57 @@ fn what_another_project_puts_into_a_shared_store_is_looked_at() {
     assert!(told_as_same(&project));
 }
 
-/// A program outside of the project, which says that it was asked, and reads a file if it is there.
+/// A project, and programs outside of it.
 struct Tool {
     folder: tempfile::TempDir,
     project: Project,
 }
 
 impl Tool {
-    /// In a project whose only command starts it, and in which nothing has changed for long.
-    fn settled() -> Self {
+    /// In a project with one command that is held to nothing; `keys` are more keys of it.
+    fn with(run: &str, keys: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let place = folder.path().display();
-        let text =
-            format!("#!/bin/sh\necho > {place}/asked\necho tool $(cat {place}/settings 2>/dev/null || echo 1)\n");
-        fs::write(folder.path().join("tool"), text).expect("a file");
-        fs::set_permissions(folder.path().join("tool"), fs::Permissions::from_mode(0o755)).expect("permissions");
-        let project = Project::with("[stages.a]\nrun = \"tool > out\"\nouts = [\"out\"]\nhermetic = false\n");
-        let tool = Self { folder, project };
+        let pipeline = format!("[stages.a]\nrun = \"{run}\"\nouts = [\"out\"]\nhermetic = false\n{keys}\n");
+        Self { folder, project: Project::with(&pipeline) }
+    }
+
+    /// A program that says that it was asked, and reads a file if it is there, started by the one command of a project in
+    /// which nothing has changed for long.
+    fn settled() -> Self {
+        let tool = Self::with("tool > out", "");
+        let place = tool.place();
+        let text = format!("echo > {place}/asked\necho tool $(cat {place}/settings 2>/dev/null || echo 1)");
+        tool.program("tool", "/bin/sh", &text);
         assert_eq!(tool.run(), "ran 1, cached 0");
         tool.settle();
         tool
     }
 
+    fn place(&self) -> String {
+        self.folder.path().display().to_string()
+    }
+
+    /// Writes a file beside the programs.
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.folder.path().join(name), text).expect("a file");
+    }
+
+    /// Makes a program of a text for an interpreter.
+    fn program(&self, name: &str, interpreter: &str, text: &str) {
+        self.write(name, &format!("#!{interpreter}\n{text}\n"));
+        fs::set_permissions(self.folder.path().join(name), fs::Permissions::from_mode(0o755)).expect("permissions");
+    }
+
+    /// The command of a run with the programs in reach.
+    fn command(&self) -> Command {
+        let place = self.place();
+        let mut command = self.project.command(&["run"]);
+        command.env("PATH", format!("{place}/first:{place}:{}", std::env::var("PATH").unwrap()));
+        command
+    }
+
     fn run(&self) -> String {
-        let place = self.folder.path().display();
-        let path = format!("{place}/first:{place}:{}", std::env::var("PATH").unwrap());
-        let done = self.project.command(&["run"]).env("PATH", path).output().unwrap();
-        let text = String::from_utf8(done.stderr).unwrap();
-        text.lines().last().unwrap_or_default().split(" in ").next().unwrap_or_default().to_owned()
+        last_line(&self.command().output().unwrap())
     }
 
     /// Until the times of files tell, and what they told is kept.
@@ -334,80 +361,56 @@ fn a_program_is_asked_when_a_file_comes_or_changes_that_it_looked_for() {
 #[test]
 fn another_program_of_the_name_that_comes_first_is_asked() {
     let tool = Tool::settled();
-    let first = tool.folder.path().join("first");
-    fs::create_dir(&first).expect("a folder");
-    fs::write(first.join("tool"), "#!/bin/sh\necho another\n").expect("a file");
-    fs::set_permissions(first.join("tool"), fs::Permissions::from_mode(0o755)).expect("permissions");
+    fs::create_dir(tool.folder.path().join("first")).expect("a folder");
+    tool.program("first/tool", "/bin/sh", "echo another");
     assert_eq!(tool.run(), "ran 1, cached 0");
     assert_eq!(tool.project.read("out"), "another\n");
 }
 
 #[test]
 fn a_program_that_changes_while_others_are_asked_is_asked_by_the_next_run() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let place = folder.path().display();
-    let write = |name: &str, line: &str| {
-        fs::write(folder.path().join(name), format!("#!/bin/sh\n{line}\n")).expect("a file");
-        fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o755)).expect("permissions");
-    };
+    let tools: Vec<String> = ('b'..='i').map(|letter| format!("\"tool-{letter}\"")).collect();
+    let tool = Tool::with("tool-a > out", &format!("tools = [{}]", tools.join(", ")));
+    let place = tool.place();
     // Four are asked at once, and the next four after them: those that take long are asked when the first has answered, and
     // until the times of files tell that have changed since.
-    write("tool-a", &format!("cat {place}/settings"));
-    write("tool-b", &format!("sleep $(cat {place}/pause); echo > {place}/asked; echo 1"));
-    ["tool-e", "tool-i"].iter().for_each(|name| write(name, &format!("sleep $(cat {place}/pause); echo 1")));
-    ["tool-c", "tool-d", "tool-f", "tool-g", "tool-h"].iter().for_each(|name| write(name, "echo 1"));
-    let settings = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file");
-    settings("settings", "1");
-    settings("pause", "0");
-    let tools: Vec<String> = ('b'..='i').map(|letter| format!("\"tool-{letter}\"")).collect();
-    let project = Project::with(&format!(
-        "[stages.a]\nrun = \"tool-a > out\"\nouts = [\"out\"]\nhermetic = false\ntools = [{}]\n",
-        tools.join(", ")
-    ));
-    let command = || {
-        let mut command = project.command(&["run"]);
-        command.env("PATH", format!("{place}:{}", std::env::var("PATH").unwrap()));
-        command
-    };
-    let run = || String::from_utf8(command().output().expect("it runs").stderr).expect("text");
-    assert!(run().contains("ran 1"));
-    settings("pause", "1.3");
+    let slow = format!("sleep $(cat {place}/pause); echo > {place}/asked; echo 1");
+    tool.program("tool-a", "/bin/sh", &format!("cat {place}/settings"));
+    tool.program("tool-b", "/bin/sh", &slow);
+    let slow = format!("sleep $(cat {place}/pause); echo 1");
+    ["tool-e", "tool-i"].iter().for_each(|name| tool.program(name, "/bin/sh", &slow));
+    ["tool-c", "tool-d", "tool-f", "tool-g", "tool-h"].iter().for_each(|name| tool.program(name, "/bin/sh", "echo 1"));
+    tool.write("settings", "1");
+    tool.write("pause", "0");
+    assert_eq!(tool.run(), "ran 1, cached 0");
+    tool.write("pause", "1.3");
     std::thread::sleep(Duration::from_millis(3_200));
-    let asked = folder.path().join("asked");
+    let asked = tool.folder.path().join("asked");
     let _ = fs::remove_file(&asked);
-    let slow = command().stderr(std::process::Stdio::piped()).spawn().expect("it starts");
+    let slow = tool.command().stderr(Stdio::piped()).spawn().expect("it starts");
     while !asked.exists() {
         std::thread::sleep(Duration::from_millis(10));
     }
-    settings("settings", "2");
-    let slow = slow.wait_with_output().expect("it ends");
-    assert!(String::from_utf8_lossy(&slow.stderr).contains("ran 0"));
-    settings("pause", "0");
-    assert!(run().contains("ran 1"), "the version that it tells now is another");
+    tool.write("settings", "2");
+    assert_eq!(last_line(&slow.wait_with_output().expect("it ends")), "ran 0, cached 1");
+    tool.write("pause", "0");
+    assert_eq!(tool.run(), "ran 1, cached 0", "the version that it tells now is another");
 }
 
 #[test]
 fn a_program_is_asked_when_a_folder_has_changed_that_it_may_have_listed() {
-    if !Path::new("/usr/bin/python3").exists() {
+    let python = "/usr/bin/python3";
+    if !Path::new(python).exists() {
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let place = folder.path().display();
+    let tool = Tool::with("tool > out", "");
     // Opened as programs do that were not written in C: without `O_DIRECTORY`.
-    let list = format!("import os; print(sorted(os.listdir(os.open('{place}/installs', os.O_RDONLY)))[-1])");
-    fs::create_dir_all(folder.path().join("installs/1.0")).expect("folders");
-    fs::write(folder.path().join("tool"), format!("#!/usr/bin/python3\n{list}\n")).expect("a file");
-    fs::set_permissions(folder.path().join("tool"), fs::Permissions::from_mode(0o755)).expect("permissions");
-    let project = Project::with("[stages.a]\nrun = \"tool > out\"\nouts = [\"out\"]\nhermetic = false\n");
-    let run = || {
-        let path = format!("{place}:{}", std::env::var("PATH").unwrap());
-        let done = project.command(&["run"]).env("PATH", path).output().expect("it runs");
-        String::from_utf8(done.stderr).expect("text")
-    };
-    assert!(run().contains("ran 1"));
-    std::thread::sleep(Duration::from_millis(3_200));
-    (0..2).for_each(|_| assert!(run().contains("ran 0")));
-    fs::create_dir(folder.path().join("installs/2.0")).expect("a folder");
-    assert!(run().contains("ran 1"));
-    assert_eq!(project.read("out"), "2.0\n");
+    let list = "import os; print(sorted(os.listdir(os.open('PLACE/installs', os.O_RDONLY)))[-1])";
+    fs::create_dir_all(tool.folder.path().join("installs/1.0")).expect("folders");
+    tool.program("tool", python, &list.replace("PLACE", &tool.place()));
+    assert_eq!(tool.run(), "ran 1, cached 0");
+    tool.settle();
+    fs::create_dir(tool.folder.path().join("installs/2.0")).expect("a folder");
+    assert_eq!(tool.run(), "ran 1, cached 0");
+    assert_eq!(tool.project.read("out"), "2.0\n");
 }
