@@ -11,7 +11,8 @@
 //! claims to be a list of uses only by a repair, which has written the list anew; contents never lead past bytes that were
 //! skipped as damaged, until a repair, so that whoever opens the segment meets them; an entry that was found damaged is not
 //! found again by this process, but by who asks whether the newest of a name is intact. After a sync that failed nothing is
-//! appended and nothing newly believed: a second sync would succeed and mean nothing.
+//! appended and nothing newly believed: a second sync would succeed and mean nothing. What it covered is cut off, which
+//! others may have found by a sync of theirs that succeeded: on a drive that fails, being durable means nothing either.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
@@ -347,7 +348,8 @@ impl Segments {
         self.best(kind, name).map(|(_, head)| u64::from(head.length))
     }
 
-    /// Appends entries and makes them durable with one sync: all of them are found afterwards, or none.
+    /// Appends entries and makes them durable with one sync. After a write that failed, those before it are found once
+    /// they are durable, as if this process had been killed: others may have found them. After a sync that failed none is.
     pub(crate) fn append(&self, entries: &[NewEntry]) -> Result<(), SegmentError> {
         if entries.is_empty() {
             return Ok(());
@@ -359,8 +361,13 @@ impl Segments {
             None => self.take_segment()?,
         };
         self.own.store(held.number, Ordering::Release);
-        let held = writer.insert(held);
-        if self.append_to(held, entries)? >= self.roll_after {
+        let appended = self.append_to(&held, entries);
+        if appended.is_err() {
+            self.own.store(NONE, Ordering::Release);
+        }
+        let end = appended?;
+        *writer = Some(held);
+        if end >= self.roll_after {
             self.leave(writer);
         }
         Ok(())
@@ -719,15 +726,16 @@ impl Segments {
 
     /// Appends to the segment that is held; returns where it ends now.
     fn append_to(&self, held: &Writer, entries: &[NewEntry]) -> Result<u64, SegmentError> {
-        let (_, path) = self.file(held.number);
+        let (read, path) = self.file(held.number);
         let begin = self.loaded.read().unwrap_or_else(PoisonError::into_inner)[held.number].end;
-        let written = self.write_behind(begin, entries, &*held.file, &path).map_err(SegmentError::from);
-        let synced = written.and_then(|written| self.sync(&*held.file, &path, "sync").map(|()| written));
+        let written = self.write_behind(begin, entries, &*held.file, &path);
+        let (heads, end) = written.inspect_err(|_| cut_torn(&*held.file, &*read, &path, begin))?;
+        let synced = self.sync(&*held.file, &path, "sync");
         if synced.is_err() {
-            // Nobody may find an entry that was reported as failed. If this fails too, it is cut off or overwritten later.
+            // What is on disk is not known any more. If this fails too, it is cut off or overwritten later.
             let _ = disk::set_len(&*held.file, &path, begin);
         }
-        let (heads, end) = synced?;
+        synced?;
         self.loaded.write().unwrap_or_else(PoisonError::into_inner)[held.number].learn(&heads, end);
         Ok(end)
     }
@@ -937,6 +945,14 @@ fn cut(file: &dyn Handle, segment: &mut Segment) -> Result<(), DiskError> {
         segment.forget_tail();
     }
     Ok(())
+}
+
+/// Cuts off what is behind the last whole entry of a group that could not be written: others may have found those before,
+/// and made them durable. If this fails too, whoever takes the segment over does it.
+fn cut_torn(file: &dyn Handle, read: &dyn Handle, path: &Path, begin: u64) {
+    let length = disk::look_at(read, path).map(|found| found.bytes);
+    let whole = length.and_then(|length| Ok(segment::scan(read, path, begin, length)?.end));
+    let _ = whole.and_then(|whole| disk::set_len(file, path, whole));
 }
 
 /// Looks for entries; what is skipped is looked at again, as a fault that passes is no damage.

@@ -466,7 +466,7 @@ fn a_write_that_fails_half_way_leaves_no_entry_and_may_be_repeated() {
     let (disk, segments) = in_memory();
     put(&segments, &[b"before"]).unwrap();
     drop(segments);
-    let count = std::sync::atomic::AtomicUsize::new(0);
+    let count = AtomicUsize::new(0);
     let decide = move |call: &Call| {
         let chosen = call.operation == "write_at" && call.path.extension().is_some_and(|end| end == "seg");
         (chosen && count.fetch_add(1, Ordering::SeqCst) < 1).then_some(Fault::Short(libc::ENOSPC))
@@ -477,6 +477,34 @@ fn a_write_that_fails_half_way_leaves_no_entry_and_may_be_repeated() {
     put(&failing, &[b"one", b"two"]).unwrap();
     drop(failing);
     assert_eq!(found(&open_on(Arc::new(disk))).len(), 3);
+}
+
+#[test]
+fn what_another_process_has_found_of_a_group_stays_when_the_rest_cannot_be_written() {
+    let (disk, segments) = in_memory();
+    put(&segments, &[b"before"]).unwrap();
+    drop(segments);
+    let reader = Arc::new(open_on(Arc::new(disk.clone())));
+    let (count, other) = (AtomicUsize::new(0), reader.clone());
+    let decide = move |call: &Call| {
+        let chosen = call.operation == "write_at" && call.path.extension().is_some_and(|end| end == "seg");
+        if !chosen || count.fetch_add(1, Ordering::SeqCst) != 1 {
+            return None;
+        }
+        other.refresh().unwrap();
+        Some(Fault::Short(libc::ENOSPC))
+    };
+    let failing = open_on(Arc::new(FailingDisk::new(Arc::new(disk.clone()), decide)));
+    let large = [vec![1; 400 << 10], vec![2; 400 << 10], vec![3; 400 << 10]];
+    assert!(put(&failing, &[&large[0], &large[1], &large[2]]).is_err());
+    assert_eq!(found(&failing), [b"before"]);
+    let believed = sorted(&[b"before", &large[0], &large[1]]);
+    assert_eq!(found(&reader), believed);
+    put(&failing, &[b"later"]).unwrap();
+    assert_eq!(found(&reader), believed);
+    for opened in [failing, open_on(Arc::new(disk))] {
+        assert_eq!(found(&opened), sorted(&[b"before", b"later", &large[0], &large[1]]));
+    }
 }
 
 #[test]
