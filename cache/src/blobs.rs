@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::digest::Digest;
 use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Meta, Opened, Syncs, Temp, failed};
-use crate::store::StoreError;
+use crate::store::{QUARANTINE, StoreError};
 use crate::threads::waiting;
 
 /// How often a blob that another process exchanges meanwhile is looked at again.
@@ -204,7 +204,7 @@ impl Blobs {
 
     /// Moves what lies in the place of a blob to `quarantine/` if it `is_bad`; returns where it is then.
     fn set_aside(&self, digest: &Digest, is_bad: impl Fn(&Meta) -> bool) -> Result<Option<PathBuf>, StoreError> {
-        let folder = self.root.join("quarantine");
+        let folder = self.root.join(QUARANTINE);
         let _lock = self.lock(&folder.join("lock"))?;
         let path = self.path(digest);
         if !self.look(digest)?.is_some_and(|found| is_bad(&found)) {

@@ -19,9 +19,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::digest::Digest;
 use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, RealDisk, failed};
+use crate::store::QUARANTINE;
 
 const FOLDER: &str = "locks";
-const QUARANTINE: &str = "quarantine";
 
 /// The first 16 bits of a key.
 type Prefix = u16;
@@ -240,13 +240,9 @@ fn uninterrupted(file: &dyn Handle, path: &Path, lock: Lock) -> Result<(), DiskE
 mod tests {
     use super::*;
     use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk};
-    use std::io::{BufRead, BufReader};
-    use std::process::{Child, Command, Stdio};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
-    /// Names the store in which a process that this test starts claims a key.
-    const CHILD: &str = "HEADWATER_CLAIM_IN";
     const STORE: &str = "/store";
 
     fn folder() -> tempfile::TempDir {
@@ -363,41 +359,6 @@ mod tests {
             drop(claims);
             assert!(one.try_claim(&key(7, 0)).unwrap().is_some());
         });
-    }
-
-    /// Not a test of its own: the other process of the next one.
-    #[test]
-    fn claims_for_another_test() {
-        let Some(root) = std::env::var_os(CHILD) else { return };
-        let _claim = Claims::new(Path::new(&root)).try_claim(&key(7, 0)).unwrap().expect("it is free");
-        println!("\nclaimed");
-        loop {
-            thread::park();
-        }
-    }
-
-    fn process_that_claims(root: &Path) -> Child {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "claim::tests::claims_for_another_test", "--nocapture"])
-            .env(CHILD, root)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.map(Result::unwrap).any(|line| line == "claimed"));
-        child
-    }
-
-    #[test]
-    fn the_death_of_a_process_ends_its_claims() {
-        let root = folder();
-        let mut child = process_that_claims(root.path());
-        let claims = Claims::new(root.path());
-        assert!(claims.try_claim(&key(7, 1)).unwrap().is_none());
-        let waiter = thread::spawn(move || claims.wait(&key(7, 1)).map(drop));
-        child.kill().unwrap();
-        waiter.join().unwrap().unwrap();
-        child.wait().unwrap();
     }
 
     #[test]

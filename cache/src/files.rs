@@ -211,6 +211,7 @@ pub(crate) fn boot_id(disk: &dyn Disk) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::tests::make_fifo;
     use crate::disk::{Access, Call, FailingDisk, ForgetfulDisk};
     use crate::fingerprint::{MARGIN_SECONDS, SETTLED_SECONDS};
     use std::fs::{self, FileTimes, OpenOptions, Permissions};
@@ -332,8 +333,7 @@ mod tests {
     fn what_is_no_regular_file_is_named_and_not_opened() {
         let bench = Bench::new();
         let fifo = bench.path("fifo");
-        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
-        assert!(made.success());
+        make_fifo(&fifo);
         let socket = bench.path("socket");
         let _listener = UnixListener::bind(&socket).unwrap();
         let folder = bench.folder.path().to_owned();

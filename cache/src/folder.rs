@@ -279,6 +279,7 @@ impl Look<'_> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
+    use crate::disk::tests::make_fifo;
     use crate::disk::{Access, Call, Disk, FailingDisk, Fault, ForgetfulDisk, RealDisk};
     use crate::fingerprint::Moment;
     use std::fs::{self, File, FileTimes};
@@ -403,8 +404,7 @@ mod tests {
         assert_eq!(link("."), "data/a/link is a link to a folder that holds it");
         assert_eq!(link("link"), "cannot stat data/a/link: Too many levels of symbolic links (os error 40)");
         let fifo = made(&|bench| {
-            let status = std::process::Command::new("mkfifo").arg(bench.path("data/a/pipe")).status();
-            assert!(status.unwrap().success());
+            make_fifo(&bench.path("data/a/pipe"));
         });
         assert_eq!(fifo, "data/a/pipe is a fifo, not a regular file");
         let odd = made(&|bench| {

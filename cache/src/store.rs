@@ -32,6 +32,8 @@ const FORMAT_NAME: &str = "headwater-store ";
 const MAX_FORMAT_BYTES: u64 = 64;
 /// Trees within trees, at most.
 const MAX_DEPTH: usize = 64;
+/// The folder of a store where what was damaged, or in the place of something else, is kept for a person to look at.
+pub(crate) const QUARANTINE: &str = "quarantine";
 /// Blobs of more bytes than this are files of their own.
 const SMALL: u64 = 64 << 10;
 
@@ -503,7 +505,7 @@ impl Store {
 
     /// The damaged files that were set aside.
     pub(crate) fn quarantined(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let folder = self.root.join("quarantine");
+        let folder = self.root.join(QUARANTINE);
         let names = disk::names(&*self.disk, &folder)?;
         let paths = names.into_iter().filter(|name| name != "lock").map(|name| folder.join(name));
         // A folder that lay in the place of a blob is not ours to empty.
@@ -767,7 +769,7 @@ fn open_source(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn Handle>, u64), S
 fn prepare(disk: &Arc<dyn Disk>, root: &Path) -> Result<PathBuf, StoreError> {
     let root = std::path::absolute(root).map_err(failed("resolve", root))?;
     let fresh = !check_format(&**disk, &root)?;
-    for folder in ["tmp", "blobs", "segments", "quarantine"] {
+    for folder in ["tmp", "blobs", "segments", QUARANTINE] {
         disk::create_dirs(&**disk, &root.join(folder), 0o700)?;
     }
     if fresh {

@@ -1,6 +1,7 @@
 //! Blobs and trees put, got, restored and committed; what damage and failing calls do to them.
 
 use super::*;
+use crate::disk::tests::make_fifo;
 use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk, RealDisk};
 use crate::tree::Entry;
 use crate::tree::tests::{entry, tree};
@@ -180,8 +181,7 @@ fn a_folder_a_link_or_a_fifo_in_the_place_of_a_blob_is_damage() {
     fs::write(&outside, b"abc").unwrap();
     let replace: [&dyn Fn(); 3] =
         [&|| fs::create_dir(&path).unwrap(), &|| std::os::unix::fs::symlink(&outside, &path).unwrap(), &|| {
-            let made = std::process::Command::new("mkfifo").arg(&path).status();
-            assert!(made.unwrap().success());
+            make_fifo(&path)
         }];
     for replace in replace {
         fs::remove_file(&path).unwrap();

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::digest::Digest;
 use crate::ledger::Ledger;
 use crate::segment::Kind;
-use crate::store::{Store, StoreError};
+use crate::store::{QUARANTINE, Store, StoreError};
 use crate::tree::Artifact;
 
 /// How closely a store is looked at.
@@ -98,7 +98,7 @@ impl Store {
         }
         found.remarks.extend(self.segments().damage());
         if look.repair {
-            self.segments().set_strange_aside(&self.root().join("quarantine"))?;
+            self.segments().set_strange_aside(&self.root().join(QUARANTINE))?;
         }
         for key in self.segments().names(Kind::Record) {
             found.records += 1;

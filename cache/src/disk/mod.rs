@@ -680,10 +680,16 @@ pub(crate) fn try_lock(file: &dyn Handle, path: &Path) -> Result<bool, DiskError
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
+
+    /// By a call: a program that is started has copies of all locks, those of other tests too, until it has begun.
+    pub(crate) fn make_fifo(path: &Path) {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, path, FileType::Fifo, Mode::from(0o600), 0).unwrap();
+    }
 
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()

@@ -42,7 +42,7 @@ const REPAIR: Look = Look { full: true, repair: true };
 /// Small and large, and some that differ in one byte only.
 static CONTENTS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut random = Random(7);
-    let lengths = (0..40).map(|number| 23 * number).chain((0..11).map(|number| 1001 + 170 * number));
+    let lengths = (0..40).map(|number| 23 * number).chain((0..13).map(|number| 1001 + 170 * number));
     let mut contents: Vec<Vec<u8>> =
         lengths.map(|length| (0..length).map(|_| random.below(256) as u8).collect()).collect();
     contents.extend([vec![7; 300], [vec![7; 299], vec![8]].concat(), vec![7; 1500], [vec![7; 1499], vec![8]].concat()]);
@@ -498,5 +498,5 @@ fn no_damage_of_a_store_is_ever_read() {
         begin.elapsed()
     );
     assert_eq!(flips + cuts + others, wanted);
-    assert!(bytes > 60_000 && right > 0 && misses > 0, "{bytes} bytes, {right} right, {misses} missed");
+    assert!(bytes >= 64 << 10 && right > 0 && misses > 0, "{bytes} bytes, {right} right, {misses} missed");
 }
