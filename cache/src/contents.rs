@@ -14,7 +14,7 @@ use std::path::Path;
 
 use crate::digest::Digest;
 use crate::disk::{self, Disk, Links, Opened};
-use crate::segment::{Head, Kind, MAX_PAYLOAD};
+use crate::entry::{Head, Kind, MAX_PAYLOAD};
 
 const NAME: [u8; 8] = *b"HWSEGIDX";
 const VERSION: u32 = 1;

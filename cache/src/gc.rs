@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::disk::{Disk, RealDisk};
+use crate::entry::{HEADER, Head, Kind};
 use crate::ledger::{Ledger, LedgerError, Record};
-use crate::segment::{HEADER, Head, Kind};
 use crate::store::{Store, StoreError};
 use crate::uses::Uses;
 
@@ -524,7 +524,7 @@ mod tests {
                 if !with_contents {
                     disk.remove(&path).unwrap();
                 }
-            } else if crate::segment::has(&*disk.open(&path, Access::Read(Links::Refuse)).unwrap(), &newest) {
+            } else if crate::entry::has(&*disk.open(&path, Access::Read(Links::Refuse)).unwrap(), &newest) {
                 let file = disk.open(&path, Access::Edit(0o600)).unwrap();
                 file.write_at(b"rot", newest.offset + 80).unwrap();
             }
@@ -717,7 +717,7 @@ mod tests {
         let file = disk.open(Path::new(&segment_of(&disk)), Access::Edit(0o600)).unwrap();
         let length = file.look().unwrap().bytes;
         let mut entry = Vec::new();
-        crate::segment::encode(Kind::Uses, &Digest::of(b"me"), 9, &[7; 100], length, &mut entry);
+        crate::entry::encode(Kind::Uses, &Digest::of(b"me"), 9, &[7; 100], length, &mut entry);
         file.write_at(&entry[..120], length).unwrap();
         drop(file);
         collector(&disk).plan(keep(1, None)).unwrap();

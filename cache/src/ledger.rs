@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
 use crate::digest::{Digest, LENGTH};
-use crate::segment::{Kind, MAX_PAYLOAD};
+use crate::entry::{Kind, MAX_PAYLOAD};
 use crate::segments::{Found, NewEntry, SegmentError};
 use crate::store::{Store, StoreError};
 use crate::threads::aside;

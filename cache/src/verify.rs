@@ -12,8 +12,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::entry::Kind;
 use crate::ledger::Ledger;
-use crate::segment::Kind;
 use crate::store::{QUARANTINE, Store, StoreError};
 use crate::tree::Artifact;
 

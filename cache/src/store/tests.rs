@@ -1,5 +1,6 @@
 //! Blobs and trees put, got, restored and committed; what damage and failing calls do to them.
 
+use super::restore::SYNCED_ALONE;
 use super::*;
 use crate::disk::tests::make_fifo;
 use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk, RealDisk};

@@ -1,47 +1,39 @@
 //! `Store`: bytes kept under their digest, and trees of them.
 //!
 //! Does not know stages or keys, nor what any bytes mean. Small blobs are entries of [`Segments`], large ones files of
-//! their own in [`Blobs`]; this file decides which is which, and when they become durable.
+//! their own in [`Blobs`]; this file decides which is which. Its parts: `layout`, its folder; `commit`, when what was put
+//! becomes durable; `restore`, blobs as files elsewhere.
 //!
 //! Invariants: what is put or restored is visible to this process at once, and durable when a commit of it has returned; no
 //! other process sees a blob before it is durable; no byte leaves the store without being hashed on the way (a file
-//! that is handed out, before that), and a restored file appears only after its hash was found right. A store that is open is held with the kernel's shared
-//! lock, so that nothing is collected meanwhile.
+//! that is handed out, before that), and a restored file appears only after its hash was found right. A store that is
+//! open is held with the kernel's shared lock, so that nothing is collected meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod commit;
+mod layout;
+mod restore;
+
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::blobs::Blobs;
 use crate::codec::CodecError;
 use crate::digest::{self, Digest};
-use crate::disk::{self, Access, Disk, DiskError, FileKind, Handle, Links, Lock, Meta, Opened, RealDisk, Temp, failed};
+use crate::disk::{self, Access, Disk, DiskError, FileKind, Handle, Links, Meta, Opened, RealDisk, Temp, failed};
+use crate::entry::Kind;
 use crate::open::Seen;
 use crate::pending::{Large, Pending};
-use crate::segment::Kind;
-use crate::segments::{Found, NewEntry, SegmentError, Segments};
-use crate::threads::waiting;
+use crate::segments::{Found, SegmentError, Segments};
 use crate::tree::{Artifact, MAX_TREE_BYTES, Shape, Tree, TreeError};
 
-/// The version of the layout that this program reads and writes.
-const FORMAT: u32 = 2;
-/// What the format file says before the version.
-const FORMAT_NAME: &str = "headwater-store ";
-/// More than a format file ever has.
-const MAX_FORMAT_BYTES: u64 = 64;
+pub(crate) use layout::QUARANTINE;
+
 /// Trees within trees, at most.
 const MAX_DEPTH: usize = 64;
-/// The folder of a store where what was damaged, or in the place of something else, is kept for a person to look at.
-pub(crate) const QUARANTINE: &str = "quarantine";
 /// Blobs of more bytes than this are files of their own.
 const SMALL: u64 = 64 << 10;
-
-/// Restored files that are synced one by one. What others have written to the file system is no reason to wait for as long
-/// as there are few.
-const SYNCED_ALONE: usize = 32;
-/// Fewer bytes than this are not worth the threads.
-const SYNCED_BY_ONE: u64 = 4 << 20;
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -179,8 +171,8 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Store, StoreError> {
-        let root = prepare(&disk, root)?;
-        let held = hold(&*disk, &root)?;
+        let root = layout::prepare(&disk, root)?;
+        let held = layout::hold(&*disk, &root)?;
         Store::held(disk, root, held)
     }
 
@@ -200,12 +192,10 @@ impl Store {
 
     /// Opens the store for nobody else; `None` if somebody has it open.
     pub(crate) fn open_alone(disk: Arc<dyn Disk>, root: &Path) -> Result<Option<Store>, StoreError> {
-        let root = prepare(&disk, root)?;
-        let path = root.join("lock");
-        let file = disk::open(&*disk, &path, Access::Edit(0o600))?;
-        match disk::try_lock(&*file, &path)? {
-            true => Ok(Some(Store::held(disk, root, file)?)),
-            false => Ok(None),
+        let root = layout::prepare(&disk, root)?;
+        match layout::hold_alone(&*disk, &root)? {
+            Some(held) => Ok(Some(Store::held(disk, root, held)?)),
+            None => Ok(None),
         }
     }
 
@@ -288,41 +278,6 @@ impl Store {
         self.put(&tree.encode()?)
     }
 
-    /// Makes durable what was put before this call: large blobs, then small ones with one sync for all of them.
-    ///
-    /// # Errors
-    /// If anything of it cannot be written or synced. What a sync failed for is not kept, what else failed waits for the
-    /// next commit; after a failed sync of a folder or a segment nothing is taken any more.
-    pub fn commit(&self) -> Result<(), StoreError> {
-        self.commit_with(&[])
-    }
-
-    /// [`Store::commit`], and then appends records, with the same sync as the small blobs.
-    pub(crate) fn commit_with(&self, records: &[NewEntry]) -> Result<(), StoreError> {
-        self.commit_alone(&self.committing.lock().unwrap_or_else(PoisonError::into_inner), records)
-    }
-
-    /// Commits while no other thread does.
-    fn commit_alone(&self, _alone: &MutexGuard<()>, records: &[NewEntry]) -> Result<(), StoreError> {
-        self.blobs.check_synced()?;
-        let pending = self.lock_pending().clone();
-        self.commit_large(&pending)?;
-        self.commit_small(&pending, records)
-    }
-
-    /// Makes durable what was restored before this call. It can be restored again, so that this need not happen before the
-    /// work is done: each file by itself, or, if there are many, everything on their file systems at once.
-    ///
-    /// # Errors
-    /// If something cannot be synced; it is not tried again.
-    pub fn commit_restored(&self) -> Result<(), StoreError> {
-        let restored = std::mem::take(&mut self.lock_pending().restored);
-        match restored.len() > SYNCED_ALONE {
-            true => self.sync_file_systems(&restored),
-            false => Ok(self.sync_one_by_one(&restored)?),
-        }
-    }
-
     /// The bytes of a blob, verified.
     ///
     /// A medium that cannot give back the bytes, asked twice, is damage as much as one that gives back others.
@@ -401,71 +356,6 @@ impl Store {
             }
         }
         total
-    }
-
-    /// Copies a blob to `dest`, verified before it appears there, atomically; durable after the next
-    /// [`Store::commit_restored`].
-    /// Missing folders are made; what is at `dest` is replaced, so the caller first moves away what must not be lost.
-    /// The file gets the permissions of any new file of the user's, and never shares an inode with the store; where the
-    /// file system can share bytes between files until one of them is written to, a large blob is not copied.
-    ///
-    /// # Errors
-    /// As [`Store::get`]; `dest` is untouched then.
-    pub fn restore(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
-        let dest = std::path::absolute(dest).map_err(failed("resolve", dest))?;
-        let folder = disk::parent(&dest);
-        let create = || {
-            self.prepare_folder(folder)?;
-            Temp::create(&self.disk, folder, disk::new_mode(executable))
-        };
-        self.write_out(digest, create)?.place(&dest)?;
-        self.lock_pending().restored.insert(dest);
-        Ok(())
-    }
-
-    /// Moves a file to `dest` whose bytes the caller knows to be those of a blob, and which nobody changes any more: what
-    /// [`Store::restore`] of that blob would do with a copy. `false` if it cannot be moved there.
-    ///
-    /// # Errors
-    /// If the folder of `dest` cannot be made.
-    pub fn move_restored(&self, file: &Path, dest: &Path) -> Result<bool, StoreError> {
-        let dest = std::path::absolute(dest).map_err(failed("resolve", dest))?;
-        self.prepare_folder(disk::parent(&dest))?;
-        let moved = self.disk.rename(file, &dest).is_ok();
-        if moved {
-            self.lock_pending().restored.insert(dest);
-        }
-        Ok(moved)
-    }
-
-    /// [`Store::restore`] of a file that need not survive the power going, in a folder that is there and that nobody else
-    /// uses yet: it may be seen while it is written.
-    ///
-    /// # Errors
-    /// As [`Store::restore`]; nothing is at `dest` then.
-    pub fn lend(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
-        let temp = self.write_out(digest, || Temp::create_at(&self.disk, dest, disk::new_mode(executable)))?;
-        temp.stay();
-        Ok(())
-    }
-
-    /// Writes a blob to a temp, which is made once the bytes are known to be there.
-    fn write_out(&self, digest: &Digest, create: impl Fn() -> Result<Temp, DiskError>) -> Result<Temp, StoreError> {
-        match self.packed(digest)? {
-            Some(bytes) => {
-                let mut temp = create()?;
-                temp.write(&bytes)?;
-                Ok(temp)
-            }
-            None => self.read_file(digest, |file, path, length| {
-                let mut temp = create()?;
-                let (found, _) = match temp.share(file)? {
-                    Some(shared) => shared,
-                    None => disk::hash_into(file, path, length, |chunk| temp.write(chunk))?,
-                };
-                Ok((found, temp))
-            }),
-        }
     }
 
     /// The digests of all blobs whose text begins with `hex`, in order. None if `hex` is no lower-case hexadecimal
@@ -563,101 +453,6 @@ impl Store {
         Ok(())
     }
 
-    /// Commits when so much is pending that it should not wait. If another thread does, this one goes on putting for a while.
-    fn relieve(&self) -> Result<(), StoreError> {
-        if !self.lock_pending().is_much() {
-            return Ok(());
-        }
-        let alone = match self.committing.try_lock() {
-            Ok(alone) => alone,
-            Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
-            Err(TryLockError::WouldBlock) if !self.lock_pending().is_too_much() => return Ok(()),
-            Err(TryLockError::WouldBlock) => self.committing.lock().unwrap_or_else(PoisonError::into_inner),
-        };
-        // Others have waited for the same commit.
-        if self.lock_pending().is_much() { self.commit_alone(&alone, &[]) } else { Ok(()) }
-    }
-
-    fn commit_large(&self, pending: &Pending) -> Result<(), StoreError> {
-        self.sync_large(&pending.large)?;
-        for (digest, large) in &pending.large {
-            self.blobs.publish(&large.temp, digest, large.bytes)?;
-        }
-        let mut named: BTreeSet<Digest> = std::mem::take(&mut self.lock_pending().named);
-        named.extend(pending.large.keys());
-        if let Err(error) = self.blobs.make_names_durable(&named) {
-            self.lock_pending().named.append(&mut named);
-            return Err(error);
-        }
-        let mut settled = self.lock_pending();
-        pending.large.keys().for_each(|digest| drop(settled.large.remove(digest)));
-        Ok(())
-    }
-
-    /// Makes the bytes of large blobs durable, of many at once: a drive that has much to do does it in less time.
-    fn sync_large(&self, large: &BTreeMap<Digest, Arc<Large>>) -> Result<(), StoreError> {
-        let large: Vec<(&Digest, &Arc<Large>)> = large.iter().collect();
-        let sync = |(digest, large): &(&Digest, &Arc<Large>)| {
-            large.temp.sync().inspect_err(|_| {
-                // The kernel may have dropped its pages: it is of no use any more.
-                self.lock_pending().large.remove(*digest);
-            })
-        };
-        match large.iter().map(|(_, large)| large.bytes).sum::<u64>() > SYNCED_BY_ONE {
-            true => waiting(&large, sync).into_iter().collect::<Result<(), DiskError>>()?,
-            false => large.iter().try_for_each(sync)?,
-        }
-        Ok(())
-    }
-
-    fn commit_small(&self, pending: &Pending, records: &[NewEntry]) -> Result<(), StoreError> {
-        let small = pending.small().iter();
-        let blobs = small.map(|(digest, bytes)| NewEntry::new(Kind::Blob, *digest, bytes));
-        let entries: Vec<NewEntry> = blobs.chain(records.iter().copied()).collect();
-        self.segments.append(&entries)?;
-        self.lock_pending().settle_small(pending.small());
-        Ok(())
-    }
-
-    /// Syncs files and then their folders, all that can be synced; the first error counts.
-    fn sync_one_by_one(&self, files: &BTreeSet<PathBuf>) -> Result<(), DiskError> {
-        let sync_file = |path: &PathBuf| match disk::open_regular(&*self.disk, path, Links::Refuse)? {
-            Opened::Regular(file, _) => file.sync().map_err(failed("sync", path)),
-            // What is not there any more, or is no file, was moved away by somebody: it is not ours to keep.
-            _ => Ok(()),
-        };
-        let sync_folder = |folder: &Path| match disk::sync_dir(&*self.disk, folder) {
-            Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
-            synced => synced,
-        };
-        let synced: Vec<Result<(), DiskError>> =
-            files.iter().map(sync_file).chain(folders_of(files).into_iter().map(sync_folder)).collect();
-        synced.into_iter().collect()
-    }
-
-    /// Makes all durable that is on the file systems of these files.
-    ///
-    /// # Errors
-    /// If one cannot be synced.
-    pub fn sync_file_systems(&self, files: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
-        let mut devices = BTreeSet::new();
-        for folder in folders_of(files) {
-            let found = disk::look(&*self.disk, folder, Links::Follow)?;
-            if found.is_some_and(|found| devices.insert(found.device)) && !self.sync_file_system(folder)? {
-                self.sync_one_by_one(files)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `false` if that cannot be asked.
-    fn sync_file_system(&self, folder: &Path) -> Result<bool, DiskError> {
-        match disk::open(&*self.disk, folder, Access::Read(Links::Follow)) {
-            Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(true),
-            opened => opened?.sync_file_system().map_err(failed("sync the file system of", folder)),
-        }
-    }
-
     fn temp(&self) -> Result<Temp, StoreError> {
         Ok(Temp::create(&self.disk, &self.root.join("tmp"), 0o600)?)
     }
@@ -735,25 +530,9 @@ impl Store {
         }
     }
 
-    /// Makes a folder outside of the store and, once in a process, clears it of what a killed restore left.
-    fn prepare_folder(&self, folder: &Path) -> Result<(), DiskError> {
-        disk::create_dirs(&*self.disk, folder, 0o777)?;
-        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        if !swept.contains(folder) {
-            disk::sync_name_of(&*self.disk, folder)?;
-            disk::sweep(&*self.disk, folder);
-            swept.insert(folder.to_owned());
-        }
-        Ok(())
-    }
-
     fn lock_pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn folders_of(files: &BTreeSet<PathBuf>) -> BTreeSet<&Path> {
-    files.iter().map(|path| disk::parent(path)).collect()
 }
 
 /// Opens a file of the user's to be put; its length is what it was a moment ago.
@@ -765,62 +544,5 @@ fn open_source(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn Handle>, u64), S
     }
 }
 
-/// Makes the folders and the format file of a store, unless they are there; returns its absolute path.
-fn prepare(disk: &Arc<dyn Disk>, root: &Path) -> Result<PathBuf, StoreError> {
-    let root = std::path::absolute(root).map_err(failed("resolve", root))?;
-    let fresh = !check_format(&**disk, &root)?;
-    for folder in ["tmp", "blobs", "segments", QUARANTINE] {
-        disk::create_dirs(&**disk, &root.join(folder), 0o700)?;
-    }
-    if fresh {
-        write_format(disk, &root)?;
-    }
-    Ok(root)
-}
-
-/// Takes the shared lock that keeps a store from being collected.
-fn hold(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Handle>, DiskError> {
-    let path = root.join("lock");
-    let file = disk::open(disk, &path, Access::Edit(0o600))?;
-    disk::lock(&*file, &path, Lock::Shared)?;
-    Ok(file)
-}
-
-/// Whether `root` has a format file; an error if it is not the one that this program writes.
-fn check_format(disk: &dyn Disk, root: &Path) -> Result<bool, StoreError> {
-    let path = root.join("format");
-    let file = match disk::open_regular(disk, &path, Links::Refuse)? {
-        Opened::Regular(file, _) => file,
-        Opened::Missing => return Ok(false),
-        Opened::Other(_) => return Err(StoreError::NotAStore { path }),
-    };
-    let bytes = disk::read(&*file, &path, MAX_FORMAT_BYTES)?;
-    match parse_format(&bytes) {
-        Some(FORMAT) => Ok(true),
-        Some(found) => Err(StoreError::Format { root: root.to_owned(), found, supported: FORMAT }),
-        None => Err(StoreError::NotAStore { path }),
-    }
-}
-
-fn parse_format(bytes: &[u8]) -> Option<u32> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let version = text.strip_prefix(FORMAT_NAME)?.strip_suffix('\n')?;
-    version.parse().ok().filter(|version| *version > 0)
-}
-
-/// Writes the format file; if another process was quicker, it must have written the same.
-fn write_format(disk: &Arc<dyn Disk>, root: &Path) -> Result<(), StoreError> {
-    let path = root.join("format");
-    let mut temp = Temp::create(disk, &root.join("tmp"), 0o600)?;
-    temp.write(format!("{FORMAT_NAME}{FORMAT}\n").as_bytes())?;
-    temp.set_mode(0o444)?;
-    temp.sync()?;
-    if !temp.publish(&path)? {
-        check_format(&**disk, root)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

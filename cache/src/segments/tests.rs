@@ -1,7 +1,9 @@
 //! Entries appended, found, damaged and rewritten, by one process and by several.
 
+use super::loading::contents_path;
 use super::*;
 use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk, RealDisk};
+use crate::entry::MAX_PAYLOAD;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 
@@ -305,7 +307,7 @@ fn an_entry_at_another_offset_is_no_entry() {
 fn an_entry_inside_a_payload_is_never_taken_for_one() {
     let bench = Bench::new();
     let mut inner = Vec::new();
-    segment::encode(Kind::Blob, &Digest::of(b"inner"), 0, b"inner", 16, &mut inner);
+    entry::encode(Kind::Blob, &Digest::of(b"inner"), 0, b"inner", 16, &mut inner);
     put(&bench.segments(), &[&inner]).unwrap();
     let mut bytes = fs::read(bench.path()).unwrap();
     bytes[16] ^= 1;

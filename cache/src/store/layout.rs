@@ -1,0 +1,83 @@
+//! The folders of a store, its format file, and the lock by which it is held.
+//!
+//! Invariant: a folder of another format is not touched.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::StoreError;
+use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Opened, Temp, failed};
+
+/// The file by which a store is held.
+const LOCK: &str = "lock";
+/// The version of the layout that this program reads and writes.
+const FORMAT: u32 = 2;
+/// What the format file says before the version.
+const FORMAT_NAME: &str = "headwater-store ";
+/// More than a format file ever has.
+const MAX_FORMAT_BYTES: u64 = 64;
+/// The folder of a store where what was damaged, or in the place of something else, is kept for a person to look at.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
+/// Makes the folders and the format file of a store, unless they are there; returns its absolute path.
+pub(super) fn prepare(disk: &Arc<dyn Disk>, root: &Path) -> Result<PathBuf, StoreError> {
+    let root = std::path::absolute(root).map_err(failed("resolve", root))?;
+    let fresh = !check_format(&**disk, &root)?;
+    for folder in ["tmp", "blobs", "segments", QUARANTINE] {
+        disk::create_dirs(&**disk, &root.join(folder), 0o700)?;
+    }
+    if fresh {
+        write_format(disk, &root)?;
+    }
+    Ok(root)
+}
+
+/// Takes the shared lock that keeps a store from being collected.
+pub(super) fn hold(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Handle>, DiskError> {
+    let path = root.join(LOCK);
+    let file = disk::open(disk, &path, Access::Edit(0o600))?;
+    disk::lock(&*file, &path, Lock::Shared)?;
+    Ok(file)
+}
+
+/// Takes the lock alone; `None` if anybody has the store open.
+pub(super) fn hold_alone(disk: &dyn Disk, root: &Path) -> Result<Option<Box<dyn Handle>>, DiskError> {
+    let path = root.join(LOCK);
+    let file = disk::open(disk, &path, Access::Edit(0o600))?;
+    Ok(disk::try_lock(&*file, &path)?.then_some(file))
+}
+
+/// Whether `root` has a format file; an error if it is not the one that this program writes.
+fn check_format(disk: &dyn Disk, root: &Path) -> Result<bool, StoreError> {
+    let path = root.join("format");
+    let file = match disk::open_regular(disk, &path, Links::Refuse)? {
+        Opened::Regular(file, _) => file,
+        Opened::Missing => return Ok(false),
+        Opened::Other(_) => return Err(StoreError::NotAStore { path }),
+    };
+    let bytes = disk::read(&*file, &path, MAX_FORMAT_BYTES)?;
+    match parse_format(&bytes) {
+        Some(FORMAT) => Ok(true),
+        Some(found) => Err(StoreError::Format { root: root.to_owned(), found, supported: FORMAT }),
+        None => Err(StoreError::NotAStore { path }),
+    }
+}
+
+fn parse_format(bytes: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let version = text.strip_prefix(FORMAT_NAME)?.strip_suffix('\n')?;
+    version.parse().ok().filter(|version| *version > 0)
+}
+
+/// Writes the format file; if another process was quicker, it must have written the same.
+fn write_format(disk: &Arc<dyn Disk>, root: &Path) -> Result<(), StoreError> {
+    let path = root.join("format");
+    let mut temp = Temp::create(disk, &root.join("tmp"), 0o600)?;
+    temp.write(format!("{FORMAT_NAME}{FORMAT}\n").as_bytes())?;
+    temp.set_mode(0o444)?;
+    temp.sync()?;
+    if !temp.publish(&path)? {
+        check_format(&**disk, root)?;
+    }
+    Ok(())
+}
