@@ -138,7 +138,8 @@ impl Ledger {
     /// only then [`Ledger::get`] finds them.
     ///
     /// # Errors
-    /// If anything of it cannot be written and synced; no record is found then.
+    /// If anything of it cannot be written and synced; those records are found then that were written before a write that
+    /// failed, as soon as they are durable.
     pub fn append(&self, records: &[(Digest, Record)]) -> Result<(), LedgerError> {
         let shared: Vec<_> = records.iter().map(|(key, record)| (*key, Arc::new(record.clone()))).collect();
         self.append_shared(&shared)

@@ -1,14 +1,13 @@
 //! How entries come in that others have appended: a segment read for the first time, by its contents as far as these lead,
 //! and what has been appended since.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::segment::{Segment, end_of};
+use super::segment::Segment;
 use super::{SegmentError, Segments};
 use crate::contents::Contents;
 use crate::disk::{self, Access, DiskError, Handle, Links, Opened, Temp};
-use crate::entry::{self, Head, Scan};
+use crate::entry::{self, HEADER, Head, Scan};
 
 /// What the name of its contents ends in.
 const CONTENTS_SUFFIX: &str = ".idx";
@@ -30,16 +29,14 @@ impl Segments {
         let indexed = Contents::load(&*self.disk, &contents_path(&segment.path));
         if let Some(indexed) = indexed.filter(|indexed| indexed.end <= found.bytes)
             && segment.has_header()?
-            && segment.ends_as(&indexed)
         {
-            segment.end = indexed.end.max(segment.end);
-            segment.indexed = indexed;
+            segment.believe(indexed);
         }
         self.meet();
         self.catch_up(&mut segment)?;
         let lacking = segment.fresh.values().filter(|head| segment.is_in_reach(head)).count();
         if lacking * STALE_SHARE > segment.indexed.heads().len() {
-            self.index(&mut segment, &BTreeSet::new());
+            self.index(&mut segment);
         }
         Ok(Some(segment))
     }
@@ -47,8 +44,8 @@ impl Segments {
     /// Reads what lies behind the last good entry that is known.
     pub(super) fn catch_up(&self, segment: &mut Segment) -> Result<(), SegmentError> {
         let length = disk::look_at(&*segment.file, &segment.path)?.bytes;
-        if length < segment.end {
-            // Somebody has cut off what was read: what is left is looked through from the beginning.
+        if !segment.goes_on(length) {
+            // Somebody has cut off what was read: what is there is looked through from the beginning.
             segment.forget();
             self.meet();
         }
@@ -79,11 +76,11 @@ impl Segments {
 
     /// Writes the contents of a segment beside it, up to what is damaged: that stays in sight until it is repaired. They are
     /// an index: if that fails, the segment is looked through again the next time, and if they are torn, they are none.
-    pub(super) fn index(&self, segment: &mut Segment, lost: &BTreeSet<u64>) {
-        let good = |head: &&Head| segment.is_in_reach(head) && !lost.contains(&head.offset);
+    pub(super) fn index(&self, segment: &mut Segment) {
+        let good = |head: &&Head| segment.is_in_reach(head) && segment.is_good(head);
         let heads: Vec<Head> = segment.heads().filter(good).copied().collect();
         // Not further than the last entry: it is the one by which they are known to be of this segment.
-        let end = end_of(heads.iter());
+        let end = heads.iter().map(Head::end).max().unwrap_or(HEADER as u64);
         let contents = Contents::new(heads, end);
         let written = Temp::create(&self.disk, &self.tmp, 0o600).and_then(|mut temp| {
             temp.write(&contents.encode())?;

@@ -110,8 +110,6 @@ pub(crate) struct Segments {
     loaded: RwLock<Vec<Segment>>,
     /// What has the name of a segment and is no file, and what it is.
     strange: Mutex<BTreeMap<PathBuf, &'static str>>,
-    /// Segment and offset of what was found damaged.
-    lost: Mutex<BTreeMap<(usize, u64), Head>>,
     writer: Mutex<Option<Writer>>,
     /// The number of that segment, or [`NONE`]: who only reads does not wait for who writes.
     own: AtomicUsize,
@@ -131,7 +129,6 @@ impl Segments {
             tmp,
             loaded: RwLock::default(),
             strange: Mutex::default(),
-            lost: Mutex::default(),
             writer: Mutex::default(),
             own: AtomicUsize::new(NONE),
             met: AtomicU64::new(0),
@@ -230,9 +227,10 @@ impl Segments {
 
     /// The segment in which this process found an entry of this name damaged.
     fn lost_place(&self, kind: Kind, name: &Digest) -> Option<PathBuf> {
-        let lost = self.lock_lost();
-        let (number, _) = lost.iter().find(|(_, head)| (head.kind, head.name) == (kind, *name))?.0;
-        Some(self.file(*number).1)
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let is_this = |head: &Head| (head.kind, head.name) == (kind, *name);
+        let segment = loaded.iter().find(|segment| segment.lost.values().any(is_this))?;
+        Some(segment.path.clone())
     }
 
     /// The length of the payload of an entry that has not been found damaged; it is not looked at.
@@ -242,26 +240,21 @@ impl Segments {
 
     /// The names of all entries of a kind, in order.
     pub(crate) fn names(&self, kind: Kind) -> BTreeSet<Digest> {
-        let lost = self.lock_lost();
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        let mut names = BTreeSet::new();
-        for (number, segment) in loaded.iter().enumerate() {
-            let good = |head: &&Head| head.kind == kind && !lost.contains_key(&(number, head.offset));
-            names.extend(segment.heads().filter(good).map(|head| head.name));
-        }
-        names
+        let of = |segment: &Segment| -> Vec<Digest> {
+            let good = |head: &&Head| head.kind == kind && segment.is_good(head);
+            segment.heads().filter(good).map(|head| head.name).collect()
+        };
+        loaded.iter().flat_map(of).collect()
     }
 
     /// The first of [`Segments::places`]: what is asked for of every output of every cached node.
     fn best(&self, kind: Kind, name: &Digest) -> Option<(usize, Head)> {
-        let lost = self.lock_lost();
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         let mut best: Option<(usize, Head)> = None;
         for (number, segment) in loaded.iter().enumerate() {
-            let fresh = segment.fresh.get(&(kind, *name));
-            for head in fresh.into_iter().chain(segment.indexed.find(kind, name)) {
-                let better = best.is_none_or(|(_, best)| head.generation > best.generation);
-                if better && !lost.contains_key(&(number, head.offset)) {
+            for head in segment.find(kind, name) {
+                if best.is_none_or(|(_, best)| head.generation > best.generation) {
                     best = Some((number, *head));
                 }
             }
@@ -271,15 +264,10 @@ impl Segments {
 
     /// Where entries of this name lie, best first.
     fn places(&self, kind: Kind, name: &Digest) -> Vec<(usize, Head)> {
-        let lost = self.lock_lost();
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         let mut places = Vec::new();
         for (number, segment) in loaded.iter().enumerate() {
-            let fresh = segment.fresh.get(&(kind, *name));
-            let found = fresh.into_iter().chain(segment.indexed.find(kind, name));
-            places.extend(
-                found.map(|head| (number, *head)).filter(|(_, head)| !lost.contains_key(&(number, head.offset))),
-            );
+            places.extend(segment.find(kind, name).map(|head| (number, *head)));
         }
         // Stable, so that of equal generations the one that was met first stays first.
         places.sort_by_key(|(_, head)| std::cmp::Reverse(head.generation));
@@ -293,16 +281,14 @@ impl Segments {
 
     /// Takes an entry that is not what it was out of what is found: here, and in the contents for those to come.
     fn lose(&self, number: usize, head: &Head) {
-        self.lock_lost().insert((number, head.offset), *head);
-        let lost = self.lost_of(number);
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        loaded[number].skipped += head.end() - head.offset;
-        self.index(&mut loaded[number], &lost);
-    }
-
-    /// Offsets of what was found damaged in a segment.
-    fn lost_of(&self, number: usize) -> BTreeSet<u64> {
-        self.lock_lost().range((number, 0)..=(number, u64::MAX)).map(|((_, offset), _)| *offset).collect()
+        let segment = &mut loaded[number];
+        // It may have been cut off since it was looked for, and another lie there.
+        if segment.find(head.kind, &head.name).any(|found| found == head) {
+            segment.lost.insert(head.offset, *head);
+            segment.skipped += head.end() - head.offset;
+            self.index(segment);
+        }
     }
 
     fn check_synced(&self) -> Result<(), SegmentError> {
@@ -324,10 +310,6 @@ impl Segments {
 
     fn lock_strange(&self) -> MutexGuard<'_, BTreeMap<PathBuf, &'static str>> {
         self.strange.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_lost(&self) -> MutexGuard<'_, BTreeMap<(usize, u64), Head>> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

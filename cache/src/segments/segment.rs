@@ -1,6 +1,6 @@
 //! `Segment`: one segment, how far it has been read, and what was found in it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,6 +22,10 @@ pub(super) struct Segment {
     pub(super) fresh: HashMap<(Kind, Digest), Head, Uniform>,
     /// End of the last good entry; 0 as long as there is no header.
     pub(super) end: u64,
+    /// That entry.
+    pub(super) last: Option<Head>,
+    /// By offset, what was found, and then damaged.
+    pub(super) lost: BTreeMap<u64, Head>,
     /// Damaged bytes that good entries follow, or that were cut off.
     pub(super) skipped: u64,
     /// Where the first of them begin that were skipped and not repaired since: contents lead so far.
@@ -34,8 +38,20 @@ pub(super) struct Segment {
 
 impl Segment {
     pub(super) fn unread(path: PathBuf, file: Arc<dyn Handle>) -> Segment {
-        let (indexed, fresh, claims) = (Contents::default(), HashMap::default(), Vec::new());
-        Segment { path, file, may_grow: true, indexed, fresh, end: 0, skipped: 0, gap: None, claims, tail: 0 }
+        Segment {
+            path,
+            file,
+            may_grow: true,
+            indexed: Contents::default(),
+            fresh: HashMap::default(),
+            end: 0,
+            last: None,
+            lost: BTreeMap::new(),
+            skipped: 0,
+            gap: None,
+            claims: Vec::new(),
+            tail: 0,
+        }
     }
 
     /// Looks at the header, unless that was done; `false` if there is none yet.
@@ -56,18 +72,37 @@ impl Segment {
         Ok(true)
     }
 
-    /// Whether these contents are of this file: one that lost its end and has grown again since has other entries there.
-    pub(super) fn ends_as(&self, contents: &Contents) -> bool {
-        let last = contents.heads().iter().max_by_key(|head| head.offset);
-        last.is_some_and(|last| last.end() == contents.end && entry::has(&*self.file, last))
+    /// Takes in contents, if they are of this file: one that lost its end and has grown again since has other entries there.
+    pub(super) fn believe(&mut self, contents: Contents) {
+        let last = contents.heads().iter().max_by_key(|head| head.offset).copied();
+        if last.is_some_and(|last| last.end() == contents.end && entry::has(&*self.file, &last)) {
+            self.end = contents.end.max(self.end);
+            self.last = last;
+            self.indexed = contents;
+        }
+    }
+
+    /// Whether the file, of this length, still has what was read of it: somebody may have cut off its end because that was
+    /// damaged, and appended since.
+    pub(super) fn goes_on(&self, length: u64) -> bool {
+        length >= self.end && self.last.is_none_or(|last| entry::has(&*self.file, &last))
     }
 
     pub(super) fn forget(&mut self) {
         self.indexed = Contents::default();
         self.fresh.clear();
+        self.lost.clear();
+        self.skipped = 0;
         self.gap = None;
         self.claims.clear();
+        self.end_after(None);
         self.end = 0;
+    }
+
+    /// Takes this for the last good entry.
+    pub(super) fn end_after(&mut self, last: Option<Head>) {
+        self.end = last.map_or(HEADER as u64, |last| last.end());
+        self.last = last;
     }
 
     /// What follows the last good entry is looked at anew each time.
@@ -99,15 +134,27 @@ impl Segment {
             }
         }
         self.end = end;
+        self.last = heads.last().copied().or(self.last);
         self.tail = 0;
     }
 
     pub(super) fn heads(&self) -> impl Iterator<Item = &Head> {
         self.indexed.heads().iter().chain(self.fresh.values())
     }
-}
 
-/// End of the last of these entries.
-pub(super) fn end_of<'h>(heads: impl Iterator<Item = &'h Head>) -> u64 {
-    heads.map(Head::end).max().unwrap_or(HEADER as u64)
+    /// Those of a name that were not found damaged, in no order.
+    pub(super) fn find(&self, kind: Kind, name: &Digest) -> impl Iterator<Item = &Head> {
+        let found = self.fresh.get(&(kind, *name)).into_iter().chain(self.indexed.find(kind, name));
+        found.filter(|head| self.is_good(head))
+    }
+
+    /// The last of those that were not found damaged.
+    pub(super) fn last_good(&self) -> Option<Head> {
+        self.heads().filter(|head| self.is_good(head)).max_by_key(|head| head.offset).copied()
+    }
+
+    /// Whether an entry that was found was not found damaged since.
+    pub(super) fn is_good(&self, head: &Head) -> bool {
+        !self.lost.contains_key(&head.offset)
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::loading::scan_twice;
-use super::segment::{Segment, end_of};
+use super::segment::Segment;
 use super::writer::cut;
 use super::{SegmentError, Segments};
 use crate::digest::Digest;
@@ -52,7 +52,6 @@ impl Segments {
 
     /// Has those to come not find what was skipped, and cuts off what is damaged at the end.
     fn pass_over_damage(&self, number: usize) -> Result<(), SegmentError> {
-        let lost = self.lost_of(number);
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
         let segment = &mut loaded[number];
         if segment.damaged() == 0 {
@@ -60,16 +59,14 @@ impl Segments {
         }
         // What is lost at the end is bytes after the last good entry now. Nothing follows what this process appends.
         if self.own.load(Ordering::Acquire) != number {
-            let end = segment.end;
-            segment.end = end_of(segment.heads().filter(|head| !lost.contains(&head.offset))).min(end);
-            match self.hold(segment)? {
-                Some(file) => cut(&*file, segment)?,
-                None => segment.end = end,
+            segment.end_after(segment.last_good());
+            if let Some(file) = self.hold(segment)? {
+                cut(&*file, segment)?;
             }
         }
         segment.gap = None;
         segment.claims.clear();
-        self.index(segment, &lost);
+        self.index(segment);
         Ok(())
     }
 

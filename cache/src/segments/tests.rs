@@ -108,6 +108,40 @@ fn a_segment_that_was_cut_and_has_grown_again_has_what_was_appended_since() {
 }
 
 #[test]
+fn what_another_process_appended_in_the_place_of_a_damaged_end_stays() {
+    for refreshes in [false, true] {
+        let bench = Bench::new();
+        put(&bench.segments(), &[b"first", b"rotten"]).unwrap();
+        let slow = bench.segments();
+        damage(&bench.path(), b"rotten");
+        bench.forget_contents();
+        let theirs: &[u8] = &[7; 300];
+        put(&bench.segments(), &[theirs]).unwrap();
+        if refreshes {
+            slow.refresh().unwrap();
+            assert_eq!(found(&slow), sorted(&[b"first", theirs]));
+        }
+        put(&slow, &[b"mine"]).unwrap();
+        assert_eq!(found(&slow), sorted(&[b"first", theirs, b"mine"]));
+        drop(slow);
+        assert_eq!(bench.found(), sorted(&[b"first", theirs, b"mine"]));
+    }
+}
+
+#[test]
+fn what_lies_in_the_place_of_a_damaged_entry_that_was_cut_off_is_found() {
+    let bench = Bench::new();
+    put(&bench.segments(), &[b"first", b"rotten"]).unwrap();
+    let slow = bench.segments();
+    damage(&bench.path(), b"rotten");
+    assert_eq!(found(&slow), [b"first"]);
+    bench.forget_contents();
+    put(&bench.segments(), &[b"theirs"]).unwrap();
+    slow.refresh().unwrap();
+    assert_eq!(found(&slow), sorted(&[b"first", b"theirs"]));
+}
+
+#[test]
 fn a_rewrite_that_fills_a_segment_keeps_what_is_live() {
     let bench = Bench::new();
     let payloads: Vec<Vec<u8>> = (0..6).map(|number| vec![number; 100]).collect();

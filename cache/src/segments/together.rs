@@ -71,7 +71,6 @@ impl Segments {
 
     /// Where the best entries of names lie, which are in ascending order.
     fn best_of(&self, kind: Kind, names: &[&Digest]) -> Vec<(usize, Head)> {
-        let lost = self.lock_lost();
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         let mut begins = vec![0; loaded.len()];
         let mut places = Vec::with_capacity(names.len());
@@ -81,7 +80,7 @@ impl Segments {
                 let fresh = segment.fresh.get(&(kind, **name));
                 for head in fresh.into_iter().chain(segment.indexed.find_next(kind, name, begin)) {
                     let better = best.is_none_or(|(_, best)| head.generation > best.generation);
-                    if better && !lost.contains_key(&(number, head.offset)) {
+                    if better && segment.is_good(head) {
                         best = Some((number, *head));
                     }
                 }

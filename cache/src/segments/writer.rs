@@ -92,7 +92,7 @@ impl Segments {
         let (heads, end) = written.inspect_err(|_| cut_torn(&*held.file, &*read, &path, begin))?;
         let synced = self.sync(&*held.file, &path, "sync");
         if synced.is_err() {
-            // What is on disk is not known any more. If this fails too, it is cut off or overwritten later.
+            // What is on disk is not known any more. If this fails too, others may sync it again, and believe that.
             let _ = disk::set_len(&*held.file, &path, begin);
         }
         synced?;
@@ -138,9 +138,8 @@ impl Segments {
     fn leave(&self, mut writer: MutexGuard<Option<Writer>>) {
         if let Some(held) = writer.take() {
             self.own.store(NONE, Ordering::Release);
-            let lost = self.lost_of(held.number);
             let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
-            self.index(&mut loaded[held.number], &lost);
+            self.index(&mut loaded[held.number]);
         }
     }
 
