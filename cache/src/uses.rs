@@ -8,6 +8,7 @@
 //! its user, whatever that uses, or by a repair, which need not know whose it is. Which sets the damaged one held, and in what
 //! order, is not known: the new one has, after the present set, one that names what all sets in the store name. It is kept
 //! as long as any set would be that stands at its place, so that nothing which a run used is forgotten before its time.
+//! One process at a time reads a list and writes the next: the kernel's lock on a file of the store sees to it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -61,7 +62,8 @@ impl Store {
     /// # Errors
     /// If it cannot be written and synced.
     pub fn use_now(&self, user: &str, set: &UsedSet) -> Result<(), StoreError> {
-        // Another run of this user may have ended since the store was opened: what it used stays.
+        // Another run of this user may have ended since the store was opened, or end now: what it used stays.
+        let _alone = self.lock_uses()?;
         self.segments().refresh()?;
         let name = Digest::of(user.as_bytes());
         let digest = self.put(&encode(SET_MAGIC, set)?)?;
@@ -102,6 +104,8 @@ impl Store {
 
     /// Writes a list anew in the place of each that is damaged.
     pub(crate) fn mend_uses(&self) -> Result<(), StoreError> {
+        let _alone = self.lock_uses()?;
+        self.segments().refresh()?;
         for name in self.segments().names_and_claims(Kind::Uses) {
             if let List::Damaged { older, .. } = self.list(&name)? {
                 let sets = self.mended(&older.sets)?;
@@ -207,6 +211,21 @@ mod tests {
 
     fn set(keys: &[&str]) -> UsedSet {
         UsedSet { keys: keys.iter().map(|key| Digest::of(key.as_bytes())).collect(), blobs: BTreeSet::new() }
+    }
+
+    #[test]
+    fn runs_of_one_user_that_end_together_lose_no_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..24).map(|number| number.to_string()).collect();
+        std::thread::scope(|scope| {
+            for names in names.chunks(6) {
+                let store = Store::open(folder.path()).unwrap();
+                scope.spawn(move || names.iter().for_each(|name| store.use_now("me", &set(&[name])).unwrap()));
+            }
+        });
+        let store = Store::open(folder.path()).unwrap();
+        let lists = store.all_uses().unwrap().ok().unwrap();
+        assert_eq!(lists[0].1.sets.len(), names.len());
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, Opened, Te
 
 /// The file by which a store is held.
 const LOCK: &str = "lock";
+/// The file by which lists of uses are.
+const USES_LOCK: &str = "uses.lock";
 /// The version of the layout that this program reads and writes.
 const FORMAT: u32 = 2;
 /// What the format file says before the version.
@@ -37,6 +39,14 @@ pub(super) fn hold(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Handle>, Disk
     let path = root.join(LOCK);
     let file = disk::open(disk, &path, Access::Edit(0o600))?;
     disk::lock(&*file, &path, Lock::Shared)?;
+    Ok(file)
+}
+
+/// Takes the lock of those who read a list of uses and write the next one.
+pub(super) fn hold_uses(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Handle>, DiskError> {
+    let path = root.join(USES_LOCK);
+    let file = disk::open(disk, &path, Access::Edit(0o600))?;
+    disk::lock(&*file, &path, Lock::Exclusive)?;
     Ok(file)
 }
 

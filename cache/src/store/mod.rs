@@ -407,6 +407,11 @@ impl Store {
         Ok(paths.collect::<Result<Vec<_>, DiskError>>()?.into_iter().flatten().collect())
     }
 
+    /// Nobody else reads a list of uses to write the next one as long as this lives.
+    pub(crate) fn lock_uses(&self) -> Result<Box<dyn Handle>, StoreError> {
+        Ok(layout::hold_uses(&*self.disk, &self.root)?)
+    }
+
     /// The blobs that are files of their own.
     pub(crate) fn blobs(&self) -> &Blobs {
         &self.blobs
