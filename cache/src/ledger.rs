@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
 use crate::digest::{Digest, LENGTH};
+use crate::disk::DiskError;
 use crate::entry::{Kind, MAX_PAYLOAD};
 use crate::segments::{Found, NewEntry, SegmentError};
 use crate::store::{Store, StoreError};
@@ -119,19 +120,25 @@ impl Ledger {
 
     /// The last record of `key`. One that cannot be read is none.
     pub fn get(&self, key: &Digest) -> Option<Record> {
-        decode_of(key, &self.payload(key)?)
+        decode_of(key, &self.payload(key).ok()??)
     }
 
-    /// What the last record of `key` says was made.
+    /// What the last record of `key` says was made. One that cannot be read is none.
     pub fn made(&self, key: &Digest) -> Option<Made> {
-        made_of(key, &self.payload(key)?)
+        made_of(key, &self.payload(key).ok()??)
     }
 
-    fn payload(&self, key: &Digest) -> Option<Vec<u8>> {
-        match self.store.segments().read(Kind::Record, key) {
-            Ok(Found::Payload(payload)) => Some(payload),
-            Ok(Found::Nothing | Found::Damaged(_)) | Err(_) => None,
-        }
+    /// [`Ledger::get`] for who removes what no record names: one that is damaged is none, one that cannot be read now may be
+    /// one.
+    pub(crate) fn read(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
+        Ok(self.payload(key)?.and_then(|payload| decode_of(key, &payload)))
+    }
+
+    fn payload(&self, key: &Digest) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(match self.store.segments().read(Kind::Record, key)? {
+            Found::Payload(payload) => Some(payload),
+            Found::Nothing | Found::Damaged(_) => None,
+        })
     }
 
     /// Commits what was put into the store before, and then appends records: when this returns all of it is durable, and

@@ -103,7 +103,7 @@ impl Store {
         for key in self.segments().names(Kind::Record) {
             found.records += 1;
             let damaged = |artifact: &Artifact| found.damaged.contains(&artifact.digest);
-            let good = ledger.get(&key).is_some_and(|record| {
+            let good = ledger.read(&key)?.is_some_and(|record| {
                 record.outputs.iter().all(|(_, artifact)| self.holds(artifact) && !damaged(artifact))
             });
             if !good {
@@ -116,7 +116,7 @@ impl Store {
     /// How much there is.
     ///
     /// # Errors
-    /// If the store cannot be listed.
+    /// If the store cannot be read. Damage is no error.
     pub fn stats(&self, ledger: &Ledger) -> Result<Stats, StoreError> {
         let mut stats = Stats { quarantined: self.quarantined()?.len() as u64, ..Stats::default() };
         for (_, bytes) in self.large_blobs()? {
@@ -134,9 +134,9 @@ impl Store {
         let mut seen = BTreeSet::new();
         for key in self.segments().names(Kind::Record) {
             stats.records += 1;
-            for (_, artifact) in ledger.get(&key).iter().flat_map(|record| &record.outputs) {
+            for (_, artifact) in ledger.read(&key)?.iter().flat_map(|record| &record.outputs) {
                 stats.referenced_bytes += artifact.bytes;
-                stats.distinct_bytes += self.bytes_of_new(artifact, |digest| seen.insert(*digest));
+                stats.distinct_bytes += self.bytes_of_new(artifact, |digest| seen.insert(*digest))?;
             }
         }
         Ok(stats)

@@ -341,21 +341,27 @@ impl Store {
     }
 
     /// Bytes of those blobs of an artifact that are new, as `is_new` says of each when it is first met. A tree that is not
-    /// new is not looked into; what cannot be read of one is not counted: it is not there.
-    pub(crate) fn bytes_of_new(&self, artifact: &Artifact, mut is_new: impl FnMut(&Digest) -> bool) -> u64 {
+    /// new is not looked into; one that is damaged or missing has nothing.
+    pub(crate) fn bytes_of_new(
+        &self,
+        artifact: &Artifact,
+        mut is_new: impl FnMut(&Digest) -> bool,
+    ) -> Result<u64, StoreError> {
         let mut open = vec![(artifact.shape, artifact.digest, artifact.bytes)];
         let mut total = 0;
         while let Some((shape, digest, bytes)) = open.pop() {
             match shape {
                 _ if !is_new(&digest) => {}
                 Shape::Blob => total += bytes,
-                Shape::Tree => {
-                    let tree = self.get_tree(&digest).ok();
-                    open.extend(tree.iter().flat_map(|tree| &tree.entries).map(|e| (e.shape, e.digest, e.bytes)));
-                }
+                Shape::Tree => match self.read_tree(&digest) {
+                    Ok(tree) => open.extend(tree.entries.iter().map(|e| (e.shape, e.digest, e.bytes))),
+                    Err(StoreError::NotATree { .. }) => {}
+                    Err(error) if error.lost().is_some() => {}
+                    Err(error) => return Err(error),
+                },
             }
         }
-        total
+        Ok(total)
     }
 
     /// The digests of all blobs whose text begins with `hex`, in order. None if `hex` is no lower-case hexadecimal
@@ -463,7 +469,7 @@ impl Store {
     }
 
     /// The length of a blob that is pending or there.
-    fn length(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
+    pub(crate) fn length(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
         let pending = self.lock_pending().length(digest);
         match pending.or_else(|| self.segments.length(Kind::Blob, digest)) {
             Some(length) => Ok(Some(length)),
