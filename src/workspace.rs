@@ -107,18 +107,23 @@ impl Workspace {
     ///
     /// # Errors
     /// If something cannot be synced.
-    pub fn settle_outs(&self) -> Result<(), CommandError> {
+    pub fn settle_outs(&self, finished: &BTreeMap<NodeId, Key>) -> Result<(), CommandError> {
         let (graph, project) = (&self.pipeline.graph, &self.pipeline.project);
+        let placing = || graph.ids().filter(|id| graph.node(*id).stage.outs.is_some());
         let sync_all = || {
-            let placing = graph.ids().map(|id| &graph.node(id).stage).filter(|stage| stage.outs.is_some());
-            let outs = placing.flat_map(|stage| &stage.outputs).map(|port| project.root.join(&port.name));
+            let outs = placing().flat_map(|id| &graph.node(id).stage.outputs);
+            let outs = outs.map(|port| project.root.join(&port.name));
             self.store.sync_file_systems(&outs.collect()).map_err(io::Error::other)
         };
-        let synced =
-            self.store.commit_restored().map_err(io::Error::other).and_then(|()| project.unsynced.settle(sync_all));
+        // Those of other nodes are not what they may seem to be.
+        let some_stay = project.unsynced.is_distrusted && !placing().all(|id| finished.contains_key(&id));
+        let settle = || if some_stay { Ok(()) } else { project.unsynced.settle(sync_all) };
+        let synced = self.store.commit_restored().map_err(io::Error::other).and_then(|()| settle());
         synced.map_err(|error| {
-            let hint = "what ran is recorded, and need not run again";
-            CommandError::Failed(format!("outs may not outlast a power cut: {error}"), vec![hint.into()])
+            let noted = project.unsynced.distrust().err().map(|error| format!("; nor can that be noted: {error}"));
+            let hint = "what ran is recorded, and need not run again; the next run puts all outs in place anew";
+            let noted = noted.unwrap_or_default();
+            CommandError::Failed(format!("outs may not outlast a power cut: {error}{noted}"), vec![hint.into()])
         })
     }
 

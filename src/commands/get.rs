@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use headwater_cache::{Artifact, Digest, Shape, Store};
+use headwater_cache::{Artifact, Digest, Shape};
 use headwater_stages::collect::write::write_frame;
 use headwater_stages::frame;
 use headwater_stages::kind::artifact;
@@ -12,7 +12,7 @@ use headwater_stages::transform::Transform;
 use crate::commands::Globals;
 use crate::commands::show::open;
 use crate::error::CommandError;
-use crate::process::outs::write_tree;
+use crate::process::outs::{Place, write_tree};
 use crate::sources::Kept;
 use crate::workspace::{Workspace, is_digest};
 
@@ -82,7 +82,7 @@ impl Get {
             let text = format!("{} is a folder with files in it", self.output.display());
             return Err(CommandError::Usage(text, vec!["choose a path that is not there".into()]));
         }
-        write_tree(&workspace.store, artifact, &self.output, Store::restore).map_err(failure)?;
+        write_tree(&workspace.store, artifact, &self.output, Place::Stay).map_err(failure)?;
         workspace.store.commit_restored().map_err(CommandError::failed)
     }
 

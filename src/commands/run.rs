@@ -102,7 +102,7 @@ impl Run {
         listener.junit = self.junit.as_ref().map(|_| Junit::default());
         let summary = workspace.drive(options, &mut |event| listener.take(event))?;
         // What a run that was told to end leaves is made durable by the next.
-        let settled = if options.cancel.is_raised() { Ok(()) } else { workspace.settle_outs() };
+        let settled = if options.cancel.is_raised() { Ok(()) } else { workspace.settle_outs(&listener.finished) };
         let Listener { reporter, trace, junit, finished, outputs, outs, restored, .. } = listener;
         workspace.remember_use(&finished)?;
         reporter.end(&summary)?;

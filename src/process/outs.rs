@@ -6,8 +6,8 @@
 //! again, and what stands there then is treated as any file of the user: it stays if it is what the stage gives, else it
 //! is put aside. Its content is looked at, never taken for right.
 //!
-//! Invariants: no byte of the user is lost: what an out replaces in the project is moved to the trash first, unless the
-//! store holds the same bytes, durably. Nothing is written outside of an out's own path, whatever the names in a tree. Of several
+//! Invariants: no byte of the user is lost: what an out replaces in the project is moved to the trash, and goes from there
+//! only if the store has the same bytes, durably; an out is put where nothing is, never over what was saved meanwhile. Nothing is written outside of an out's own path, whatever the names in a tree. Of several
 //! processes one at a time changes the outs of a node.
 
 use std::collections::BTreeMap;
@@ -19,10 +19,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError, Tree};
+use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError, Tree, hash_file};
 use headwater_engine::{Failure, Outs};
 use walkdir::WalkDir;
 
+use crate::process::made::MadeOut;
 use crate::process::work::remove_all;
 use crate::project::{Project, file_type};
 
@@ -31,6 +32,9 @@ const HOLLOW_LENGTH: u64 = 16 * 1024 * 1024 * 1024;
 const HOLLOW_SHARE: u64 = 64;
 
 static REPLACED: AtomicU64 = AtomicU64::new(0);
+
+/// How often what another program saves in the place of an out is put aside.
+const TAKEN_AGAIN: usize = 8;
 
 const FOLDER: &str = "directory";
 
@@ -167,8 +171,30 @@ fn tree_of(mut entries: Vec<Entry>) -> Tree {
     Tree { header: String::new(), entries }
 }
 
-/// How a blob becomes a file: [`Store::restore`], or [`Store::lend`] for one that is removed soon.
-pub type Place = fn(&Store, &Digest, &Path, bool) -> Result<(), StoreError>;
+/// How blobs become files.
+#[derive(Clone, Copy)]
+pub enum Place {
+    /// To stay, where nothing is.
+    Stay,
+    /// In a folder that is removed soon.
+    Lend,
+}
+
+impl Place {
+    fn file(self, store: &Store, digest: &Digest, target: &Path, executable: bool) -> Result<(), StoreError> {
+        match self {
+            Self::Stay => store.restore_new(digest, target, executable),
+            Self::Lend => store.lend(digest, target, executable),
+        }
+    }
+
+    fn folder(self, store: &Store, path: &Path) -> Result<(), Failure> {
+        match self {
+            Self::Stay => Ok(store.make_folder(path)?),
+            Self::Lend => at("make the folder", path, fs::create_dir_all(path)),
+        }
+    }
+}
 
 /// Writes the entries of a tree as files.
 ///
@@ -176,7 +202,7 @@ pub type Place = fn(&Store, &Digest, &Path, bool) -> Result<(), StoreError>;
 /// If a blob is missing or damaged, a name leads out of the folder, or a file cannot be written.
 pub fn write_tree(store: &Store, artifact: &Artifact, folder: &Path, place: Place) -> Result<(), Failure> {
     let tree = store.get_tree(&artifact.digest)?;
-    at("make the folder", folder, fs::create_dir_all(folder))?;
+    place.folder(store, folder)?;
     tree.entries.iter().try_for_each(|entry| write_entry(store, entry, folder, place))
 }
 
@@ -184,11 +210,10 @@ fn write_entry(store: &Store, entry: &Entry, folder: &Path, place: Place) -> Res
     let target = folder.join(inside(&entry.name)?);
     if entry.shape == Shape::Tree {
         // The only trees within folders are empty ones.
-        return at("make the folder", &target, fs::create_dir_all(&target));
+        return place.folder(store, &target);
     }
-    let parent = target.parent().unwrap_or(folder);
-    at("make the folder", parent, fs::create_dir_all(parent))?;
-    Ok(place(store, &entry.digest, &target, entry.type_name == file_type(true))?)
+    place.folder(store, target.parent().unwrap_or(folder))?;
+    Ok(place.file(store, &entry.digest, &target, entry.type_name == file_type(true))?)
 }
 
 /// The name of an entry as a path. A store may be shared, so a name is not trusted to stay inside its folder.
@@ -228,6 +253,9 @@ impl PlacedOuts {
 
     /// Whether an out is what stands there. What cannot be looked at is not.
     fn one_in_place(&self, path: &Path, artifact: &Artifact) -> bool {
+        if self.project.unsynced.is_distrusted {
+            return false;
+        }
         let full = self.project.root.join(path);
         let Ok(about) = fs::symlink_metadata(&full) else { return false };
         match artifact.shape {
@@ -266,21 +294,42 @@ impl PlacedOuts {
             return Ok(());
         }
         let full = self.project.root.join(path);
-        make_parent(&full)?;
-        if artifact.shape == Shape::Tree {
-            return self.restore_folder(store, &full, &*store.get_tree(&artifact.digest)?);
+        store.make_folder(full.parent().unwrap_or(&full))?;
+        let mut restored = match artifact.shape {
+            Shape::Tree => self.restore_folder(store, &full, artifact),
+            Shape::Blob => self.restore_file(store, &full, artifact, made),
+        };
+        // What was saved there since that was put aside is put aside, too.
+        for _ in 0..TAKEN_AGAIN {
+            if !restored.as_ref().is_err_and(is_taken) {
+                break;
+            }
+            restored = match artifact.shape {
+                Shape::Tree => self.restore_folder(store, &full, artifact),
+                Shape::Blob => self.restore_file(store, &full, artifact, None),
+            };
         }
-        self.put_aside(store, &full)?;
-        let moved = made.map_or(Ok(false), |made| made.move_to(&full, store))?;
+        restored
+    }
+
+    fn restore_file(
+        &self,
+        store: &Store,
+        full: &Path,
+        artifact: &Artifact,
+        made: Option<MadeOut>,
+    ) -> Result<(), Failure> {
+        self.put_aside(store, full)?;
+        let moved = made.map_or(Ok(false), |made| made.move_to(full, store))?;
         if moved {
-            Ok(())
-        } else {
-            Ok(store.restore(&artifact.digest, &full, artifact.type_name == file_type(true))?)
+            return Ok(());
         }
+        Ok(store.restore_new(&artifact.digest, full, artifact.type_name == file_type(true))?)
     }
 
     /// Touches only what differs: a folder may be large, and a change in it small.
-    fn restore_folder(&self, store: &Store, full: &Path, tree: &Tree) -> Result<(), Failure> {
+    fn restore_folder(&self, store: &Store, full: &Path, artifact: &Artifact) -> Result<(), Failure> {
+        let tree = store.get_tree(&artifact.digest)?;
         let mut wanted = BTreeMap::new();
         for entry in &tree.entries {
             wanted.insert(inside(&entry.name)?, entry);
@@ -288,10 +337,11 @@ impl PlacedOuts {
         if fs::symlink_metadata(full).is_ok_and(|about| !about.is_dir()) {
             self.put_aside(store, full)?;
         }
-        at("make the folder", full, fs::create_dir_all(full))?;
+        store.make_folder(full)?;
+        let distrusted = self.project.unsynced.is_distrusted;
         for (name, found) in scan(full)? {
             let path = full.join(&name);
-            let right = |entry: &&Entry| self.is_file(&path, &entry.type_name, &entry.digest);
+            let right = |entry: &&Entry| !distrusted && self.is_file(&path, &entry.type_name, &entry.digest);
             match (found, wanted.get(name.as_path()).filter(|entry| right(entry))) {
                 (Found::EmptyFolder, _) => {}
                 (Found::File { .. }, Some(_)) => drop(wanted.remove(name.as_path())),
@@ -299,42 +349,60 @@ impl PlacedOuts {
             }
         }
         remove_empty_folders(full);
-        wanted.values().try_for_each(|entry| write_entry(store, entry, full, Store::restore))
+        wanted.values().try_for_each(|entry| write_entry(store, entry, full, Place::Stay))
     }
 
-    /// Moves what stands at a path to the trash, unless the store can bring it back.
+    /// Moves what stands at a path to the trash, and removes it there if the store can bring it back. In its place it might
+    /// be something else by the time that it is removed.
     fn put_aside(&self, store: &Store, full: &Path) -> Result<(), Failure> {
-        let Ok(about) = fs::symlink_metadata(full) else { return Ok(()) };
-        if about.is_file() && self.is_stored(store, full) {
-            // This may be the only copy that a power cut would leave.
-            store.commit()?;
-            return at("remove", full, gone_already(fs::remove_file(full)));
+        if fs::symlink_metadata(full).is_err() {
+            return Ok(());
         }
-        if about.is_dir() && self.is_stored_folder(store, full) {
-            store.commit()?;
-            return at("remove", full, gone_already(remove_all(full)));
-        }
+        let trash = self.project.state.join("trash");
+        at("make the folder", &trash, fs::create_dir_all(&trash))?;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let number = REPLACED.fetch_add(1, Ordering::Relaxed);
-        let relative = full.strip_prefix(&self.project.root).unwrap_or(full);
-        let trash = self.project.state.join("trash").join(format!("{seconds}-{}-{number}", std::process::id()));
-        let target = trash.join(relative);
+        let name = format!("{seconds}-{}-{number}", std::process::id());
+        let moved = trash.join(format!("{name}.new"));
+        match move_to(full, &moved) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => at("move to the trash", full, result)?,
+        }
+        if is_kept(store, &moved)? {
+            return at("remove", &moved, remove_all(&moved));
+        }
+        let target = trash.join(name).join(full.strip_prefix(&self.project.root).unwrap_or(full));
         make_parent(&target)?;
-        at("move to the trash", full, gone_already(move_to(full, &target)))
+        at("move to the trash", &moved, fs::rename(&moved, &target))
     }
+}
 
-    fn is_stored(&self, store: &Store, file: &Path) -> bool {
-        self.project.index.digest(file).is_ok_and(|state| store.contains(&state.digest))
+/// Whether the store has every file of what stands at a path, durably.
+fn is_kept(store: &Store, path: &Path) -> Result<bool, Failure> {
+    let about = at("read", path, fs::symlink_metadata(path))?;
+    if !about.is_dir() {
+        return is_kept_file(store, path, &Found::of(&about));
     }
+    for (name, found) in scan(path)? {
+        if !is_kept_file(store, &path.join(name), &found)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
 
-    fn is_stored_folder(&self, store: &Store, folder: &Path) -> bool {
-        let stored = |(name, found): (&PathBuf, &Found)| match found {
-            Found::File { .. } => self.is_stored(store, &folder.join(name)),
-            Found::EmptyFolder => true,
-            Found::Other(_) => false,
-        };
-        scan(folder).is_ok_and(|found| found.iter().all(stored))
+fn is_kept_file(store: &Store, path: &Path, found: &Found) -> Result<bool, Failure> {
+    match found {
+        Found::EmptyFolder => Ok(true),
+        Found::Other(_) => Ok(false),
+        // One that cannot be read is kept.
+        Found::File { .. } => hash_file(path).map_or(Ok(false), |digest| Ok(store.keeps(&digest)?)),
     }
+}
+
+fn is_taken(failure: &Failure) -> bool {
+    matches!(failure, Failure::Error(error)
+        if matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Taken { .. })))
 }
 
 impl Outs for PlacedOuts {
@@ -389,14 +457,6 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What another process has removed meanwhile need not be removed.
-fn gone_already(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
 fn make_parent(path: &Path) -> Result<(), Failure> {
     let parent = path.parent().unwrap_or(path);
     at("make the folder", parent, fs::create_dir_all(parent))
@@ -415,6 +475,8 @@ fn at<T>(operation: &'static str, path: &Path, result: io::Result<T>) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use headwater_cache::disk::{Call, FailingDisk, RealDisk};
+
     use super::*;
 
     #[test]
@@ -428,11 +490,95 @@ mod tests {
             let digest = kept.put_tree(&tree).expect("put");
             let artifact = Artifact { type_name: FOLDER.into(), shape: Shape::Tree, digest, bytes: 7 };
             let target = folder.path().join("out");
-            let failure = write_tree(&kept, &artifact, &target, Store::restore).expect_err("refused");
+            let failure = write_tree(&kept, &artifact, &target, Place::Stay).expect_err("refused");
             let Failure::Error(error) = failure else { panic!("an error") };
             assert!(error.to_string().contains("no path inside it"), "{error}");
             assert!(!folder.path().join("escaped").exists() && scan(&target).expect("a folder").is_empty());
         }
+    }
+
+    /// A project in a folder, with a store that is watched by `watch`, and an out of this content.
+    fn placed(folder: &Path, watch: impl Fn(&Call) + Send + Sync + 'static) -> (PlacedOuts, Store, Artifact) {
+        let project = Arc::new(Project::of(&folder.join("pipeline.toml")).expect("a project"));
+        let watching = FailingDisk::new(Arc::new(RealDisk), move |call| {
+            watch(call);
+            None
+        });
+        let store = Store::open_on(Arc::new(watching), &project.state.join("store")).expect("a store");
+        let digest = store.put(b"content").expect("put");
+        store.commit().expect("committed");
+        let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
+        (PlacedOuts::new(vec!["a/b/out".into()], project), store, artifact)
+    }
+
+    /// What the files in the trash hold.
+    fn trash(outs: &PlacedOuts) -> Vec<String> {
+        let entries = WalkDir::new(outs.project.state.join("trash")).into_iter().filter_map(Result::ok);
+        let files = entries.filter(|entry| entry.file_type().is_file());
+        files.map(|entry| fs::read_to_string(entry.path()).expect("text")).collect()
+    }
+
+    #[test]
+    fn what_is_saved_while_an_out_is_put_in_its_place_goes_to_the_trash() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (out, saves) = (folder.path().join("a/b/out"), AtomicU64::new(0));
+        let saved = out.clone();
+        let save = move |call: &Call| {
+            if call.operation == "rename_new" && saves.fetch_add(1, Ordering::SeqCst) < 2 {
+                fs::write(&saved, "mine").expect("saved");
+            }
+        };
+        let (outs, store, artifact) = placed(folder.path(), save);
+        fs::create_dir_all(folder.path().join("a/b")).expect("folders");
+        fs::write(&out, "before").expect("a file");
+        outs.restore(&store, &[artifact]).map_err(|failure| failure.to_string()).expect("restored");
+        assert_eq!(fs::read_to_string(&out).expect("the out"), "content");
+        let mut kept = trash(&outs);
+        kept.sort();
+        assert_eq!(kept, ["before", "mine", "mine"]);
+    }
+
+    #[test]
+    fn what_the_store_has_is_not_kept_in_the_trash_and_what_it_has_damaged_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (outs, store, artifact) = placed(folder.path(), |_| {});
+        let out = folder.path().join("a/b/out");
+        outs.restore(&store, &[artifact]).map_err(|failure| failure.to_string()).expect("restored");
+        outs.put_aside(&store, &out).map_err(|failure| failure.to_string()).expect("put aside");
+        assert!(!out.exists() && trash(&outs).is_empty());
+        fs::write(&out, "content").expect("a file");
+        let segments = fs::read_dir(outs.project.state.join("store/segments")).expect("a folder");
+        let segment = segments
+            .map(|entry| entry.expect("an entry").path())
+            .find(|path| path.extension().is_some_and(|end| end == "seg"));
+        let segment = segment.expect("a segment");
+        let mut bytes = fs::read(&segment).expect("bytes");
+        let at = bytes.windows(7).position(|part| part == b"content").expect("the blob");
+        bytes[at] ^= 1;
+        fs::write(&segment, bytes).expect("damaged");
+        outs.put_aside(&store, &out).map_err(|failure| failure.to_string()).expect("put aside");
+        assert_eq!(trash(&outs), ["content"]);
+    }
+
+    #[test]
+    fn outs_whose_sync_has_failed_are_put_in_place_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (outs, store, artifact) = placed(folder.path(), |_| {});
+        let restore = |outs: &PlacedOuts| {
+            outs.restore(&store, std::slice::from_ref(&artifact))
+                .map_err(|failure| failure.to_string())
+                .expect("restored");
+            fs::metadata(folder.path().join("a/b/out")).expect("the out").modified().expect("a time")
+        };
+        let first = restore(&outs);
+        assert_eq!(restore(&outs), first);
+        outs.project.unsynced.distrust().expect("noted");
+        let project = Arc::new(Project::of(&folder.path().join("pipeline.toml")).expect("a project"));
+        let next = PlacedOuts::new(outs.paths.clone(), project);
+        assert!(
+            !next.in_place(std::slice::from_ref(&artifact)).map_err(|failure| failure.to_string()).expect("looked at")
+        );
+        assert_ne!(restore(&next), first);
     }
 
     #[test]

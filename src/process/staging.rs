@@ -339,7 +339,7 @@ pub fn mount_artifact(artifact: &Artifact, target: &Path, store: &Arc<Store>) ->
             files("write", target, fs::write(target, bytes)).map_err(Failure::new)
         }
         (type_name, Shape::Blob) => Ok(store.lend(&artifact.digest, target, type_name == "executable")?),
-        (_, Shape::Tree) => outs::write_tree(store, artifact, target, Store::lend),
+        (_, Shape::Tree) => outs::write_tree(store, artifact, target, outs::Place::Lend),
     }
 }
 

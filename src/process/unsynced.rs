@@ -16,10 +16,14 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{Mode, OFlags};
 
 const FILE: &str = "unsynced";
+/// What the file says if a sync has failed.
+const FAILED: &[u8] = b"failed\n";
 
 /// The mark of one run.
 pub struct Unsynced {
     pub path: PathBuf,
+    /// Whether outs that stand in place may not be what is on the drive: a sync of them has failed.
+    pub is_distrusted: bool,
     own: Mutex<Option<Mark>>,
 }
 
@@ -32,7 +36,9 @@ struct Mark {
 impl Unsynced {
     /// With the file in this state folder.
     pub fn new(state: &Path) -> Self {
-        Self { path: state.join(FILE), own: Mutex::default() }
+        let path = state.join(FILE);
+        let is_distrusted = fs::read(&path).is_ok_and(|said| said == FAILED);
+        Self { path, is_distrusted, own: Mutex::default() }
     }
 
     /// Whether any run may have left outs that are not durable.
@@ -50,6 +56,16 @@ impl Unsynced {
             *own = Some(Mark::make(&self.path)?);
         }
         Ok(())
+    }
+
+    /// Notes that a sync of outs has failed: the kernel may have dropped what it did not write, and a sync that succeeds later
+    /// means nothing. The next run puts all outs in place anew.
+    ///
+    /// # Errors
+    /// If that cannot be noted.
+    pub fn distrust(&self) -> io::Result<()> {
+        self.note()?;
+        self.named(fs::write(&self.path, FAILED))
     }
 
     /// Takes the mark away, once this run's outs are durable; before, `sync_all` is to make all outs durable, if another run

@@ -184,6 +184,11 @@ impl Disk for FailingDisk {
         self.inner.rename(from, to)
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.faults.call("rename_new", from)?;
+        self.inner.rename_new(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.faults.call("remove", path)?;
         self.inner.remove(path)

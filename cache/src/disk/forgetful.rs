@@ -553,6 +553,13 @@ impl Disk for ForgetfulDisk {
         Ok(())
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self.look(to, Links::Refuse) {
+            Ok(_) => error(libc::EEXIST),
+            Err(_) => self.rename(from, to),
+        }
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         let place = state.place(path)?;

@@ -77,6 +77,12 @@ pub trait Disk: Debug + Send + Sync {
     /// As `rename(2)`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// [`Disk::rename`] of a file to where nothing is.
+    ///
+    /// # Errors
+    /// As `renameat2(2)` with `RENAME_NOREPLACE`; where the file system does not know that, as `link(2)` and `unlink(2)`.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Removes a name of a file, not of a folder. Durable once the folder is synced.
     ///
     /// # Errors
@@ -406,6 +412,18 @@ pub fn copy_file(from: &Path, to: &Path, executable: bool) -> Result<Digest, Dis
     let mut copy = opened.map_err(failed("create", to))?;
     let write = |chunk: &[u8]| io::Write::write_all(&mut copy, chunk).map_err(failed("write", to));
     Ok(hash_into(&*source, from, u64::MAX, write)?.0)
+}
+
+/// The digest of a file, links not followed.
+///
+/// # Errors
+/// If it is no regular file, or cannot be read.
+pub fn hash_file(path: &Path) -> Result<Digest, DiskError> {
+    match open_regular(&RealDisk, path, Links::Refuse)? {
+        Opened::Regular(file, _) => Ok(hash(&*file, path, u64::MAX)?.0),
+        Opened::Other(_) => Err(failed("open", path)(io::ErrorKind::InvalidInput.into())),
+        Opened::Missing => Err(failed("open", path)(io::ErrorKind::NotFound.into())),
+    }
 }
 
 /// The permissions of any new file of the user's, before the process's mask is applied.

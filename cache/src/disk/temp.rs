@@ -164,6 +164,16 @@ impl Temp {
         Ok(())
     }
 
+    /// Puts the file where nothing is; `false` if something is there. Neither content nor name need be durable.
+    pub(crate) fn place_new(mut self, dest: &Path) -> Result<bool, DiskError> {
+        match self.disk.rename_new(&self.path, dest) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            renamed => renamed.map_err(failed("place", dest))?,
+        }
+        self.placed = true;
+        Ok(true)
+    }
+
     /// Puts the synced file in the place of `dest`, atomically and durably.
     pub(crate) fn replace(self, dest: &Path) -> Result<(), DiskError> {
         let disk = self.disk.clone();

@@ -95,6 +95,12 @@ pub enum StoreError {
         /// What it is.
         kind: &'static str,
     },
+    /// What was to be where nothing is would replace something.
+    #[error("{path} is there, and was not a moment ago: another program makes it", path = path.display())]
+    Taken {
+        /// The path.
+        path: PathBuf,
+    },
     /// The store is of a format that this program does not know.
     #[error(
         "the store {root} has format version {found}, this program reads version {supported}",
@@ -313,6 +319,36 @@ impl Store {
     /// Whether there is a blob of this digest. Its bytes are not looked at.
     pub fn contains(&self, digest: &Digest) -> bool {
         matches!(self.length(digest), Ok(Some(_)))
+    }
+
+    /// Whether the store has the blob, durably: every byte of it is looked at, so that what else has its bytes may go.
+    ///
+    /// # Errors
+    /// If it cannot be read or made durable.
+    pub fn keeps(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let keeps = match self.packed(digest) {
+            Ok(Some(_)) => true,
+            Ok(None) => self.keeps_large(digest)?,
+            Err(error) if error.lost().is_some() => false,
+            Err(error) => return Err(error),
+        };
+        self.commit()?;
+        Ok(keeps)
+    }
+
+    fn keeps_large(&self, digest: &Digest) -> Result<bool, StoreError> {
+        if self.lock_pending().length(digest).is_some() {
+            return Ok(true);
+        }
+        let intact = match self.blobs.length(digest)? {
+            Some(bytes) => self.blobs.is_intact(digest, bytes)?,
+            None => false,
+        };
+        if intact {
+            // Whoever made it may have died before its name was durable.
+            self.lock_pending().named.insert(*digest);
+        }
+        Ok(intact)
     }
 
     /// Whether an artifact can be produced as far as names and lengths tell: every blob is there with its length,

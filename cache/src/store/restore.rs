@@ -26,26 +26,45 @@ impl Store {
     /// # Errors
     /// As [`Store::get`]; `dest` is untouched then.
     pub fn restore(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
+        let (temp, dest) = self.written_beside(digest, dest, executable)?;
+        temp.place(&dest)?;
+        self.lock_pending().restored.insert(dest);
+        Ok(())
+    }
+
+    /// [`Store::restore`] to where nothing is.
+    ///
+    /// # Errors
+    /// As [`Store::restore`]; [`StoreError::Taken`] if something is there by now, which stays.
+    pub fn restore_new(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(), StoreError> {
+        let (temp, dest) = self.written_beside(digest, dest, executable)?;
+        if !temp.place_new(&dest)? {
+            return Err(StoreError::Taken { path: dest });
+        }
+        self.lock_pending().restored.insert(dest);
+        Ok(())
+    }
+
+    /// A blob as a temp in the folder of its place, and that place.
+    fn written_beside(&self, digest: &Digest, dest: &Path, executable: bool) -> Result<(Temp, PathBuf), StoreError> {
         let dest = std::path::absolute(dest).map_err(failed("resolve", dest))?;
         let folder = disk::parent(&dest);
         let create = || {
             self.prepare_folder(folder)?;
             Temp::create(&self.disk, folder, disk::new_mode(executable))
         };
-        self.write_out(digest, create)?.place(&dest)?;
-        self.lock_pending().restored.insert(dest);
-        Ok(())
+        Ok((self.write_out(digest, create)?, dest))
     }
 
     /// Moves a file to `dest` whose bytes the caller knows to be those of a blob, and which nobody changes any more: what
-    /// [`Store::restore`] of that blob would do with a copy. `false` if it cannot be moved there.
+    /// [`Store::restore_new`] of that blob would do with a copy. `false` if it cannot be moved there.
     ///
     /// # Errors
     /// If the folder of `dest` cannot be made.
     pub fn move_restored(&self, file: &Path, dest: &Path) -> Result<bool, StoreError> {
         let dest = std::path::absolute(dest).map_err(failed("resolve", dest))?;
         self.prepare_folder(disk::parent(&dest))?;
-        let moved = self.disk.rename(file, &dest).is_ok();
+        let moved = self.disk.rename_new(file, &dest).is_ok();
         if moved {
             self.lock_pending().restored.insert(dest);
         }
@@ -80,6 +99,15 @@ impl Store {
                 Ok((found, temp))
             }),
         }
+    }
+
+    /// Makes a folder in which something is restored, and those that it lies in, durably.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn make_folder(&self, folder: &Path) -> Result<(), StoreError> {
+        let folder = std::path::absolute(folder).map_err(failed("resolve", folder))?;
+        Ok(self.prepare_folder(&folder)?)
     }
 
     /// Makes a folder outside of the store and, once in a process, clears it of what a killed restore left.

@@ -689,6 +689,46 @@ fn many_restored_files_are_made_durable_with_one_sync_and_few_one_by_one() {
 }
 
 #[test]
+fn a_folder_that_was_made_for_restored_files_survives_any_crash_empty_or_not() {
+    let disk = ForgetfulDisk::new();
+    let store = Store::open_on(Arc::new(disk.clone()), Path::new("/store")).unwrap();
+    store.make_folder(Path::new("/out/a/b")).unwrap();
+    for crashed in disk.crashes(64, 0) {
+        assert!(crashed.look(Path::new("/out/a/b"), Links::Refuse).is_ok());
+    }
+}
+
+#[test]
+fn what_is_restored_to_where_nothing_is_replaces_nothing() {
+    let disk = ForgetfulDisk::new();
+    let store = Store::open_on(Arc::new(disk.clone()), Path::new("/store")).unwrap();
+    let (one, other) = (store.keep(b"one").unwrap(), store.keep(b"other").unwrap());
+    let out = Path::new("/out/file");
+    store.restore_new(&one, out, false).unwrap();
+    let error = store.restore_new(&other, out, false).unwrap_err();
+    assert_eq!(error.to_string(), "/out/file is there, and was not a moment ago: another program makes it");
+    store.restore_new(&one, Path::new("/out/moved"), false).unwrap();
+    assert!(!store.move_restored(Path::new("/out/moved"), out).unwrap());
+    let bytes = |path| disk.look(Path::new(path), Links::Refuse).unwrap().bytes;
+    assert_eq!([bytes("/out/file"), bytes("/out/moved")], [3, 3]);
+    assert_eq!(disk.names(Path::new("/out")).unwrap().len(), 2);
+}
+
+#[test]
+fn only_what_the_store_has_intact_is_kept_by_it() {
+    let bench = Bench::new();
+    for content in [&b"small"[..], &[7; 100_000]] {
+        let digest = bench.store.put(content).unwrap();
+        assert!(bench.store.keeps(&digest).unwrap());
+        assert!(!bench.store.keeps(&Digest::of(b"nothing")).unwrap());
+    }
+    let path = bench.store.blobs.path(&Digest::of(&[7; 100_000]));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&path, [8; 100_000]).unwrap();
+    assert!(!bench.store.keeps(&Digest::of(&[7; 100_000])).unwrap());
+}
+
+#[test]
 fn a_sync_of_restored_files_that_fails_is_an_error_that_names_where() {
     for (files, expected) in [(1, "cannot sync /out/0: "), (40, "cannot sync the file system of /out: ")] {
         let fail = |call: &Call| {
