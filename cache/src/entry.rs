@@ -27,7 +27,7 @@
 //!
 //! Invariants: an entry counts only where it was written, because its offset is in its checksum: bytes that look like
 //! an entry inside another's payload are never taken for one. Damage is stepped over, 8 bytes at a time, until the next
-//! entry that checks. A payload leaves this file checked.
+//! entry that checks; so is what the medium cannot give back, asked twice. A payload leaves this file checked.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -49,6 +49,8 @@ const SUM: usize = 48;
 const ALIGNMENT: u64 = 8;
 /// What the checksum begins with, so that it is the checksum of nothing else.
 const DOMAIN: &[u8] = b"headwater segment entry\0";
+/// What of a medium fails as one.
+const BLOCK: usize = 4096;
 /// How much is read at a time.
 const WINDOW: usize = 1 << 20;
 
@@ -221,6 +223,8 @@ pub(crate) struct Scan {
     pub(crate) skipped: u64,
     /// Where the first of them begin.
     pub(crate) gap: Option<u64>,
+    /// Whether the medium could not give back a part, twice: no entry is found there.
+    pub(crate) unreadable: bool,
     /// What bytes that are in no good entry claim to be. Of what claims to be longer than the file, an entry was never whole.
     pub(crate) claims: Vec<Head>,
 }
@@ -228,7 +232,15 @@ pub(crate) struct Scan {
 /// Looks at the header of a segment.
 pub(crate) fn scan_header(file: &dyn Handle, path: &Path) -> Result<Header, DiskError> {
     let mut found = [0; HEADER];
-    if disk::fill(file, &mut found, 0).map_err(failed("read", path))? < HEADER {
+    let mut read = disk::fill(file, &mut found, 0);
+    if read.as_ref().is_err_and(disk::is_of_the_medium) {
+        read = disk::fill(file, &mut found, 0);
+    }
+    let filled = match read {
+        Err(error) if disk::is_of_the_medium(&error) => return Ok(Header::Damaged),
+        read => read.map_err(failed("read", path))?,
+    };
+    if filled < HEADER {
         return Ok(Header::Missing);
     }
     let version = u32::from_le_bytes(std::array::from_fn(|i| found[8 + i]));
@@ -241,7 +253,7 @@ pub(crate) fn scan_header(file: &dyn Handle, path: &Path) -> Result<Header, Disk
 
 /// Looks for entries from `begin` up to `length`, and checks each of them whole.
 pub(crate) fn scan(file: &dyn Handle, path: &Path, begin: u64, length: u64) -> Result<Scan, DiskError> {
-    let mut window = Window { file, length, start: 0, bytes: Vec::new() };
+    let mut window = Window { file, length, start: 0, bytes: Vec::new(), unreadable: false };
     let mut scan = Scan { end: begin, ..Scan::default() };
     let mut at = begin;
     while at < length {
@@ -262,6 +274,7 @@ pub(crate) fn scan(file: &dyn Handle, path: &Path, begin: u64, length: u64) -> R
             }
         }
     }
+    scan.unreadable = window.unreadable;
     Ok(scan)
 }
 
@@ -281,6 +294,8 @@ struct Window<'f> {
     length: u64,
     start: u64,
     bytes: Vec<u8>,
+    /// Whether there were parts that the medium did not give back; they are zeros here.
+    unreadable: bool,
 }
 
 impl Window<'_> {
@@ -320,8 +335,33 @@ impl Window<'_> {
         self.bytes.try_reserve_exact(size).map_err(|_| io::Error::from(ErrorKind::OutOfMemory))?;
         self.bytes.resize(size, 0);
         self.start = at;
-        let filled = disk::fill(self.file, &mut self.bytes, at)?;
+        let filled = match disk::fill(self.file, &mut self.bytes, at) {
+            Err(error) if disk::is_of_the_medium(&error) => self.fill_around(at)?,
+            filled => filled?,
+        };
         self.bytes.truncate(filled);
         Ok(filled >= count)
+    }
+
+    /// Reads all that the medium gives back, once more, and gives up where it does not.
+    fn fill_around(&mut self, at: u64) -> io::Result<usize> {
+        let (mut filled, size) = (0, self.bytes.len());
+        while filled < size {
+            let offset = at + filled as u64;
+            // To the end of a block of the medium.
+            let length = (BLOCK - (offset % BLOCK as u64) as usize).min(size - filled);
+            let block = &mut self.bytes[filled..filled + length];
+            match disk::fill(self.file, block, offset) {
+                Ok(count) if count < length => return Ok(filled + count),
+                Ok(_) => {}
+                Err(error) if disk::is_of_the_medium(&error) => {
+                    block.fill(0);
+                    self.unreadable = true;
+                }
+                Err(error) => return Err(error),
+            }
+            filled += length;
+        }
+        Ok(filled)
     }
 }

@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,8 @@ pub struct Call {
     pub operation: &'static str,
     /// On what; for a link and a rename, where from.
     pub path: PathBuf,
+    /// What part of the file is asked for or written, if any is.
+    pub part: Range<u64>,
 }
 
 /// How a call fails.
@@ -116,8 +119,12 @@ enum Verdict {
 impl Faults {
     /// Counts a call and says whether it may go on.
     fn call(&self, operation: &'static str, path: &Path) -> io::Result<Verdict> {
+        self.call_on(operation, path, 0..0)
+    }
+
+    fn call_on(&self, operation: &'static str, path: &Path, part: Range<u64>) -> io::Result<Verdict> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst);
-        let call = Call { number, operation, path: path.to_owned() };
+        let call = Call { number, operation, path: path.to_owned(), part };
         if self.killed.load(Ordering::SeqCst) {
             return Err(dead());
         }
@@ -215,12 +222,12 @@ impl Handle for FailingHandle {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.faults.call("read_at", &self.path)?;
+        self.faults.call_on("read_at", &self.path, offset..offset + buffer.len() as u64)?;
         self.inner.read_at(buffer, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        match self.faults.call("write_at", &self.path)? {
+        match self.faults.call_on("write_at", &self.path, offset..offset + bytes.len() as u64)? {
             Verdict::Go => self.inner.write_at(bytes, offset),
             Verdict::Half => self.inner.write_at(&bytes[..bytes.len().div_ceil(2)], offset),
         }
@@ -273,7 +280,7 @@ mod tests {
         assert!(inner.names(Path::new("/")).unwrap().is_empty());
         assert_eq!(write(&disk, b"x").unwrap(), 1);
         assert_eq!(disk.calls(), 3);
-        let first = Call { number: 0, operation: "open", path: "/file".into() };
+        let first = Call { number: 0, operation: "open", path: "/file".into(), part: 0..0 };
         assert_eq!(disk.first_failure(), Some(first));
     }
 

@@ -252,8 +252,13 @@ pub struct DiskError {
 impl DiskError {
     /// Whether the medium, not the way to it, is what failed: the bytes cannot be had any more.
     pub(crate) fn is_of_the_medium(&self) -> bool {
-        matches!(self.source.raw_os_error(), Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG))
+        is_of_the_medium(&self.source)
     }
+}
+
+/// [`DiskError::is_of_the_medium`].
+pub(crate) fn is_of_the_medium(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG))
 }
 
 /// Names operation and path of an `io::Error`.

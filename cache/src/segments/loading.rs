@@ -63,6 +63,7 @@ impl Segments {
             self.meet();
         }
         segment.claims.extend(scan.claims);
+        segment.unreadable |= scan.unreadable;
         let tail = length.saturating_sub(segment.end);
         segment.tail = if tail > 0 && self.is_abandoned(segment) { tail } else { 0 };
         Ok(())

@@ -32,6 +32,8 @@ pub(super) struct Segment {
     pub(super) gap: Option<u64>,
     /// What claims to be an entry in what was skipped, and behind the last good entry.
     pub(super) claims: Vec<Head>,
+    /// Whether the medium did not give back a part: nothing is cut off or appended then, as it may be another time.
+    pub(super) unreadable: bool,
     /// Bytes after the last good entry that nobody is about to make an entry of.
     pub(super) tail: u64,
 }
@@ -50,6 +52,7 @@ impl Segment {
             skipped: 0,
             gap: None,
             claims: Vec::new(),
+            unreadable: false,
             tail: 0,
         }
     }
@@ -95,6 +98,7 @@ impl Segment {
         self.skipped = 0;
         self.gap = None;
         self.claims.clear();
+        self.unreadable = false;
         self.end_after(None);
         self.end = 0;
     }

@@ -2,7 +2,7 @@
 
 use super::loading::contents_path;
 use super::*;
-use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk, RealDisk};
+use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk, Links, RealDisk};
 use crate::entry::MAX_PAYLOAD;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -79,6 +79,41 @@ fn sorted(payloads: &[&[u8]]) -> Vec<Vec<u8>> {
     let mut payloads: Vec<_> = payloads.iter().map(|payload| payload.to_vec()).collect();
     payloads.sort();
     payloads
+}
+
+#[test]
+fn a_block_that_the_medium_cannot_give_back_costs_the_entries_in_it_alone() {
+    let (disk, segments) = in_memory();
+    let contents: Vec<Vec<u8>> = (0..40u8).map(|number| vec![number; 1000]).collect();
+    put(&segments, &contents.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+    drop(segments);
+    let path = only_segment(&disk);
+    let size = disk.look(&path, Links::Refuse).unwrap().bytes;
+    for bad in (0..size).step_by(4096) {
+        let (disk, path) = (disk.copy(), path.clone());
+        let fails = move |call: &Call| {
+            let hit = call.path == path && call.part.start < bad + 4096 && bad < call.part.end;
+            hit.then_some(Fault::Error(libc::EIO))
+        };
+        let segments = open_on(Arc::new(FailingDisk::new(Arc::new(disk.clone()), fails)));
+        let whole = found(&segments).len();
+        assert!((34..=38).contains(&whole), "{whole} are found beside a bad block at {bad}");
+        assert_eq!(segments.damage().len(), 1);
+        // What is there is not cut off: it may be read another time.
+        put(&segments, &[b"later"]).unwrap();
+        segments.verify(true).unwrap();
+        assert_eq!(found(&segments).len(), whole + 1);
+        drop(segments);
+        disk.remove(&contents_path(&only_segment(&disk))).unwrap();
+        assert_eq!(found(&open_on(Arc::new(disk))).len(), 41);
+    }
+}
+
+/// The first segment that was made.
+fn only_segment(disk: &ForgetfulDisk) -> PathBuf {
+    let names = disk::names(disk, Path::new("/s")).unwrap();
+    let paths = names.into_iter().filter(|name| is_segment(name)).map(|name| Path::new("/s").join(name));
+    paths.max_by_key(|path| disk.look(path, Links::Refuse).unwrap().bytes).unwrap()
 }
 
 #[test]

@@ -164,7 +164,8 @@ impl Segments {
         let Some(file) = self.hold(segment)? else {
             return Ok(None);
         };
-        if segment.claims.iter().any(|head| head.kind == Kind::Uses && head.offset >= segment.end) {
+        let claims_uses = |head: &Head| head.kind == Kind::Uses && head.offset >= segment.end;
+        if segment.unreadable || segment.claims.iter().any(claims_uses) {
             return Ok(None);
         }
         if segment.end == 0 {
@@ -286,9 +287,9 @@ impl Segments {
     }
 }
 
-/// Cuts off what is behind the last good entry of a segment that is held.
+/// Cuts off what is behind the last good entry of a segment that is held, if all of that could be read.
 pub(super) fn cut(file: &dyn Handle, segment: &mut Segment) -> Result<(), DiskError> {
-    if segment.tail > 0 {
+    if segment.tail > 0 && !segment.unreadable {
         disk::set_len(file, &segment.path, segment.end)?;
         segment.skipped += segment.tail;
         segment.forget_tail();
