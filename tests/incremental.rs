@@ -2,7 +2,10 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use support::Project;
 
@@ -572,4 +575,47 @@ fn status_says_how_long_a_run_is_expected_to_take() {
     assert!(told.lines().last().expect("a line").starts_with("expected: "), "{told}");
     assert!(!told.contains("on record"), "{told}");
     assert!(project.ok(&["status", "--format", "json"]).contains(r#""expected_seconds":"#));
+}
+
+/// Writes to a file through a mapping, a word at each line that it reads; a page is written to for the first time before
+/// the program is run.
+const MAPPED: &str = "
+import mmap, sys
+with open('data.csv', 'r+b') as file:
+    mapped = mmap.mmap(file.fileno(), 0)
+    for word in (b'first ', b'second'):
+        mapped[2:2 + len(word)] = word
+        print('written', flush=True)
+        sys.stdin.readline()
+";
+
+#[test]
+fn what_is_written_through_a_mapping_after_a_file_was_read_is_seen() {
+    let project = Project::with("[stages.s]\nrun = \"cat data.csv > out\"\ndeps = [\"data.csv\"]\nouts = [\"out\"]\n");
+    project.write("data.csv", "a,......\n");
+    let kind = Command::new("stat").args(["-f", "-c", "%T"]).arg(project.root()).output().expect("stat");
+    if kind.stdout.starts_with(b"tmpfs") {
+        eprintln!("SKIPPED: where files lie in memory alone this cannot be seen");
+        return;
+    }
+    let mut writer = Command::new("python3")
+        .args(["-c", MAPPED])
+        .current_dir(project.root())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut told = BufReader::new(writer.stdout.take().expect("its output")).lines();
+    let mut go_on = writer.stdin.take().expect("its input");
+    told.next().expect("a line").expect("written");
+    // Older than the coarsest clock among file systems ticks, so that its times are trusted.
+    std::thread::sleep(Duration::from_millis(2100));
+    project.ok(&["run"]);
+    assert_eq!(project.read("out"), "a,first \n");
+    writeln!(go_on).expect("it goes on");
+    told.next().expect("a line").expect("written");
+    project.ok(&["run"]);
+    assert_eq!(project.read("out"), "a,second\n");
+    drop(go_on);
+    writer.wait().expect("it ends");
 }

@@ -5,6 +5,8 @@
 //! A file is known by its fingerprint: device, inode, size, modification time and status-change time to the
 //! nanosecond, and mode. What may be trusted, and when, is said in `fingerprint.rs`; how it is kept, in `lines.rs`.
 //!
+//! What is written through a mapping is told by a file's times only after a sync: `settling.rs` sees to that.
+//!
 //! Invariants: a digest is returned only if the file had one fingerprint, on one open file, before and after it
 //! was read; nothing but a regular file is opened; what is damaged, unreadable or unknown in the index is not there;
 //! nothing of the index is read before it is asked for.
@@ -16,6 +18,7 @@ use crate::digest::Digest;
 use crate::disk::{self, Disk, DiskError, Links, Meta, Opened, RealDisk, failed};
 use crate::fingerprint::{FileState, Fingerprint, Hashed, Moment};
 use crate::lines::{Key, Lines};
+use crate::settling::Settling;
 use crate::store::{Store, StoreError};
 
 /// Where Linux says which boot this is.
@@ -68,6 +71,7 @@ pub struct FileIndex {
     pub(crate) disk: Arc<dyn Disk>,
     path: PathBuf,
     known: OnceLock<RwLock<Lines>>,
+    settling: Settling,
 }
 
 impl FileIndex {
@@ -79,7 +83,7 @@ impl FileIndex {
     /// [`FileIndex::open`] on another disk than that of the operating system.
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> FileIndex {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        FileIndex { disk, path, known: OnceLock::new() }
+        FileIndex { disk, path, known: OnceLock::new(), settling: Settling::default() }
     }
 
     /// What the file at `path` contains, links followed. It is read only if the index cannot tell.
@@ -159,39 +163,43 @@ impl FileIndex {
     /// Reads a file that was just looked at until it holds still, and remembers what it is.
     fn read(&self, path: &Path, key: Key, store: Option<&Store>) -> Result<FileState, FileError> {
         for _ in 0..=RETRIES {
-            if let Some(hashed) = hash(&*self.disk, path, store)? {
-                self.remember(key, hashed);
+            if let Some((hashed, settled)) = self.hash(path, store)? {
+                if settled {
+                    self.remember(key, hashed);
+                }
                 return Ok(hashed.state());
             }
             self.look_at(path)?;
         }
         Err(FileError::ChangedWhileRead { path: path.to_owned() })
     }
+
+    /// Reads and hashes a file, and puts a small one into `store`; `None` if it changed meanwhile. And whether it tells of
+    /// changes from then on, by its times.
+    fn hash(&self, path: &Path, store: Option<&Store>) -> Result<Option<(Hashed, bool)>, FileError> {
+        // Before the file is opened: a change after this moment must look too young.
+        let hashed_at = Moment::now();
+        let (file, found) = match disk::open_seen(&*self.disk, path, Links::Follow)? {
+            Opened::Regular(file, found) => (file, found),
+            Opened::Other(kind) => return Err(FileError::NotRegular { path: path.to_owned(), kind }),
+            Opened::Missing => return Err(FileError::Missing { path: path.to_owned() }),
+        };
+        let settled = self.settling.settle(&*file, &found);
+        let fingerprint = Fingerprint::of(&found);
+        let (digest, bytes) = match store.filter(|store| store.is_small(fingerprint.size)) {
+            Some(store) => disk::with_bytes(&*file, path, fingerprint.size as usize, |bytes| put(store, path, bytes))??,
+            // One byte more than there should be: a file that grows for ever is not followed.
+            None => disk::hash(&*file, path, fingerprint.size.saturating_add(1))?,
+        };
+        let after = disk::look_at(&*file, path)?;
+        let unchanged = Fingerprint::of(&after) == fingerprint && bytes == fingerprint.size;
+        Ok(unchanged.then_some((Hashed { fingerprint, hashed_at, digest }, settled)))
+    }
 }
 
 /// What was hashed, if a file that looks like this certainly still has that content.
 fn trusted(hashed: &Hashed, found: &Meta) -> Option<FileState> {
     hashed.is_trusted(&Fingerprint::of(found), Moment::now()).then(|| hashed.state())
-}
-
-/// Reads and hashes a file, and puts a small one into `store`; `None` if it changed meanwhile.
-fn hash(disk: &dyn Disk, path: &Path, store: Option<&Store>) -> Result<Option<Hashed>, FileError> {
-    // Before the file is opened: a change after this moment must look too young.
-    let hashed_at = Moment::now();
-    let (file, found) = match disk::open_seen(disk, path, Links::Follow)? {
-        Opened::Regular(file, found) => (file, found),
-        Opened::Other(kind) => return Err(FileError::NotRegular { path: path.to_owned(), kind }),
-        Opened::Missing => return Err(FileError::Missing { path: path.to_owned() }),
-    };
-    let fingerprint = Fingerprint::of(&found);
-    let (digest, bytes) = match store.filter(|store| store.is_small(fingerprint.size)) {
-        Some(store) => disk::with_bytes(&*file, path, fingerprint.size as usize, |bytes| put(store, path, bytes))??,
-        // One byte more than there should be: a file that grows for ever is not followed.
-        None => disk::hash(&*file, path, fingerprint.size.saturating_add(1))?,
-    };
-    let after = disk::look_at(&*file, path)?;
-    let unchanged = Fingerprint::of(&after) == fingerprint && bytes == fingerprint.size;
-    Ok(unchanged.then_some(Hashed { fingerprint, hashed_at, digest }))
 }
 
 fn put(store: &Store, path: &Path, bytes: &[u8]) -> Result<(Digest, u64), FileError> {

@@ -122,6 +122,7 @@ mod lines;
 mod open;
 mod pending;
 mod segments;
+mod settling;
 mod snapshot;
 mod store;
 mod threads;
