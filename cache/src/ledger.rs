@@ -145,7 +145,7 @@ impl Ledger {
     /// only then [`Ledger::get`] finds them.
     ///
     /// # Errors
-    /// If anything of it cannot be written and synced; those records are found then that were written before a write that
+    /// If anything of it cannot be written and synced, or a blob that a record names could not be; those records are found then that were written before a write that
     /// failed, as soon as they are durable.
     pub fn append(&self, records: &[(Digest, Record)]) -> Result<(), LedgerError> {
         let shared: Vec<_> = records.iter().map(|(key, record)| (*key, Arc::new(record.clone()))).collect();
@@ -157,6 +157,8 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::append`].
     pub fn append_shared(&self, records: &[(Digest, Arc<Record>)]) -> Result<(), LedgerError> {
+        let mut outputs = records.iter().flat_map(|(_, record)| &record.outputs);
+        outputs.try_for_each(|(_, artifact)| self.store.check_not_lost(artifact))?;
         let encoded: Vec<Vec<u8>> =
             records.iter().map(|(key, record)| encode(key, record)).collect::<Result<_, _>>()?;
         let entry = |((key, _), payload): (&(Digest, Arc<Record>), _)| NewEntry::new(Kind::Record, *key, payload);
@@ -206,8 +208,8 @@ fn decode(payload: &[u8]) -> Result<(Digest, Record), CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{FailingDisk, RealDisk};
-    use crate::tree::Shape;
+    use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk, RealDisk};
+    use crate::tree::{Entry, Shape, Tree};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::fs;
@@ -276,6 +278,41 @@ mod tests {
         // What is damaged may be counted until it is read.
         assert!(ledger.len() >= held && ledger.len() <= names.len());
         held
+    }
+
+    #[test]
+    fn no_record_is_written_of_a_blob_that_somebody_elses_commit_could_not_sync() {
+        let armed = Arc::new(AtomicBool::new(false));
+        let once = armed.clone();
+        let fail = move |call: &Call| {
+            let of_blob = call.operation == "sync" && call.path.extension().is_some_and(|end| end == "tmp");
+            (of_blob && once.swap(false, Ordering::SeqCst)).then_some(Fault::Error(libc::EIO))
+        };
+        let disk = FailingDisk::new(Arc::new(ForgetfulDisk::new()), fail);
+        let store = Arc::new(Store::open_on(Arc::new(disk), Path::new("/store")).unwrap().with_small(8));
+        let ledger = Ledger::of(&store);
+        let content = vec![7; 100];
+        let blob = store.put(&content).unwrap();
+        let entries = vec![Entry {
+            name: "part".to_owned(),
+            type_name: "file".to_owned(),
+            shape: Shape::Blob,
+            digest: blob,
+            bytes: 100,
+        }];
+        let tree = Tree { header: String::new(), entries };
+        let digest = store.put_tree(&tree).unwrap();
+        let output = Artifact { type_name: "frame".to_owned(), shape: Shape::Tree, digest, bytes: 100 };
+        let record = Record { outputs: vec![("out".to_owned(), output)], manifest: "m".to_owned(), seconds: 1.0 };
+        armed.store(true, Ordering::SeqCst);
+        assert!(store.commit().is_err());
+        let records = [(Digest::of(b"m"), record)];
+        let error = ledger.append(&records).unwrap_err();
+        assert_eq!(error.to_string(), format!("blob {digest} is not in the store"));
+        assert_eq!(ledger.get(&records[0].0), None);
+        store.put(&content).and_then(|_| store.put_tree(&tree)).unwrap();
+        ledger.append(&records).unwrap();
+        assert!(ledger.get(&records[0].0).is_some());
     }
 
     #[test]

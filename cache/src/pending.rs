@@ -35,6 +35,8 @@ pub(crate) struct Pending {
     pub(crate) large: BTreeMap<Digest, Arc<Large>>,
     /// Blobs that are in their place, whose name is not known to be durable.
     pub(crate) named: BTreeSet<Digest>,
+    /// Whether any blob could not be synced.
+    pub(crate) has_lost: bool,
     /// Files outside of the store.
     pub(crate) restored: BTreeSet<PathBuf>,
 }

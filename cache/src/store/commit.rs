@@ -13,6 +13,7 @@ use crate::entry::Kind;
 use crate::pending::{Large, Pending};
 use crate::segments::NewEntry;
 use crate::threads::waiting;
+use crate::tree::Artifact;
 
 /// Fewer bytes than this are not worth the threads.
 const SYNCED_BY_ONE: u64 = 4 << 20;
@@ -30,6 +31,13 @@ impl Store {
     /// [`Store::commit`], and then appends records, with the same sync as the small blobs.
     pub(crate) fn commit_with(&self, records: &[NewEntry]) -> Result<(), StoreError> {
         self.commit_alone(&self.committing.lock().unwrap_or_else(PoisonError::into_inner), records)
+    }
+
+    /// An error if blobs of this artifact were lost because they could not be synced: perhaps in a commit of somebody else's,
+    /// who was told of it.
+    pub(crate) fn check_not_lost(&self, artifact: &Artifact) -> Result<(), StoreError> {
+        let lost = self.lock_pending().has_lost && !self.holds(artifact);
+        if lost { Err(StoreError::Missing { digest: artifact.digest }) } else { Ok(()) }
     }
 
     /// Commits while no other thread does.
@@ -77,7 +85,9 @@ impl Store {
         let sync = |(digest, large): &(&Digest, &Arc<Large>)| {
             large.temp.sync().inspect_err(|_| {
                 // The kernel may have dropped its pages: it is of no use any more.
-                self.lock_pending().large.remove(*digest);
+                let mut pending = self.lock_pending();
+                pending.large.remove(*digest);
+                pending.has_lost = true;
             })
         };
         match large.iter().map(|(_, large)| large.bytes).sum::<u64>() > SYNCED_BY_ONE {
