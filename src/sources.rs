@@ -55,18 +55,19 @@ impl KeptSources<'_> {
     fn keep(&self, path: &Path, state: &SourceState) -> Result<bool, StoreError> {
         let full = self.project.root.join(path);
         let Some(tree) = &state.tree else { return self.keep_file(&full, &state.artifact.digest) };
-        let missing: Vec<&Entry> = tree.entries.iter().filter(|entry| !self.store.contains(&entry.digest)).collect();
+        let missing: Vec<&Entry> =
+            tree.entries.iter().filter(|entry| !self.store.contains_for_good(&entry.digest)).collect();
         let keep = |entry: &&Entry| self.keep_file(&full.join(&entry.name), &entry.digest);
         if !all(&missing, &keep)? {
             return Ok(false);
         }
-        Ok(self.store.contains(&state.artifact.digest) || self.store.put_tree(tree)? == state.artifact.digest)
+        Ok(self.store.contains_for_good(&state.artifact.digest) || self.store.put_tree(tree)? == state.artifact.digest)
     }
 
     /// A file that is not any more what it was, or is no more, has another digest, and the bytes that were copied have
     /// that.
     fn keep_file(&self, path: &Path, digest: &Digest) -> Result<bool, StoreError> {
-        if self.store.contains(digest) {
+        if self.store.contains_for_good(digest) {
             return Ok(true);
         }
         match self.store.put_file(path) {

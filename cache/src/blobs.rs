@@ -214,7 +214,7 @@ impl Blobs {
     }
 
     /// What lies in the place of a blob.
-    fn look(&self, digest: &Digest) -> Result<Option<Meta>, StoreError> {
+    pub(crate) fn look(&self, digest: &Digest) -> Result<Option<Meta>, StoreError> {
         Ok(disk::look(&*self.disk, &self.path(digest), Links::Refuse)?)
     }
 

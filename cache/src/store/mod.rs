@@ -23,6 +23,7 @@ use crate::codec::CodecError;
 use crate::digest::{self, Digest};
 use crate::disk::{self, Access, Disk, DiskError, FileKind, Handle, Links, Meta, Opened, RealDisk, Temp, failed};
 use crate::entry::Kind;
+use crate::fingerprint::{Fingerprint, Moment, SETTLED_SECONDS};
 use crate::open::Seen;
 use crate::pending::{Large, Pending};
 use crate::segments::{Found, SegmentError, Segments};
@@ -319,6 +320,19 @@ impl Store {
     /// Whether there is a blob of this digest. Its bytes are not looked at.
     pub fn contains(&self, digest: &Digest) -> bool {
         matches!(self.length(digest), Ok(Some(_)))
+    }
+
+    /// [`Store::contains`], and after the next [`Store::commit`] it is durable, whoever has put it.
+    pub fn contains_for_good(&self, digest: &Digest) -> bool {
+        if self.lock_pending().length(digest).is_some() || self.segments.length(Kind::Blob, digest).is_some() {
+            return true;
+        }
+        let Ok(Some(found)) = self.blobs.look(digest) else { return false };
+        // Whoever made it may have died before its name was durable, if that is not long ago.
+        if Fingerprint::of(&found).changed.plus(SETTLED_SECONDS) > Moment::now() {
+            self.lock_pending().named.insert(*digest);
+        }
+        found.is_file()
     }
 
     /// Whether the store has the blob, durably: every byte of it is looked at, so that what else has its bytes may go.

@@ -715,6 +715,25 @@ fn what_is_restored_to_where_nothing_is_replaces_nothing() {
 }
 
 #[test]
+fn a_blob_whose_maker_died_before_its_name_was_durable_is_made_durable_by_who_needs_it() {
+    let disk = ForgetfulDisk::at(Moment::now().seconds);
+    let content = [7; 100_000];
+    let (store, digest) = (Store::open_on(Arc::new(disk.clone()), Path::new("/store")).unwrap(), Digest::of(&content));
+    let kill = |call: &Call| {
+        let named = call.operation == "sync" && call.path.starts_with("/store/blobs");
+        named.then_some(Fault::Killed)
+    };
+    let dying = FailingDisk::new(Arc::new(disk.clone()), kill);
+    assert!(Store::open_on(Arc::new(dying), Path::new("/store")).unwrap().keep(&content).is_err());
+    assert!(store.contains_for_good(&digest));
+    store.commit().unwrap();
+    for crashed in disk.crashes(64, 0) {
+        let store = Store::open_on(Arc::new(crashed), Path::new("/store")).unwrap();
+        assert_eq!(store.get(&digest).unwrap(), content);
+    }
+}
+
+#[test]
 fn only_what_the_store_has_intact_is_kept_by_it() {
     let bench = Bench::new();
     for content in [&b"small"[..], &[7; 100_000]] {
