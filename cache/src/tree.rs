@@ -62,6 +62,23 @@ pub struct Entry {
     pub bytes: u64,
 }
 
+/// An [`Entry`] as it lies in the bytes of a tree: a text of its own would take memory on the word of its length.
+#[derive(Deserialize)]
+struct EntryIn<'b> {
+    name: &'b str,
+    type_name: &'b str,
+    shape: Shape,
+    digest: Digest,
+    bytes: u64,
+}
+
+impl EntryIn<'_> {
+    fn taken(self) -> Entry {
+        let (name, type_name) = (self.name.to_owned(), self.type_name.to_owned());
+        Entry { name, type_name, shape: self.shape, digest: self.digest, bytes: self.bytes }
+    }
+}
+
 /// Named artifacts in an order, under a header that belongs to the writer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Tree {
@@ -128,8 +145,9 @@ impl Tree {
     /// If they are of another kind or version, malformed, longer than the tree, over a limit, or if names are
     /// empty or repeated.
     pub fn decode(bytes: &[u8]) -> Result<Tree, TreeError> {
-        let (header, entries) = codec::decode::<MAX_TREE_BYTES, _>(MAGIC, VERSION, bytes)?;
-        let tree = Tree { header, entries };
+        let (header, entries): (&str, Vec<EntryIn>) =
+            codec::decode_after::<MAX_TREE_BYTES, _>(MAGIC, VERSION, bytes, 0)?;
+        let tree = Tree { header: header.to_owned(), entries: entries.into_iter().map(EntryIn::taken).collect() };
         tree.check()?;
         Ok(tree)
     }

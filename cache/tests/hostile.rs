@@ -219,3 +219,16 @@ fn a_short_tree_that_claims_a_long_text_asks_for_no_memory() {
     // Other tests run meanwhile, and take a few windows of 1 MiB.
     assert!(MEMORY.peak_usage().saturating_sub(before) < LIMIT / 2);
 }
+
+#[test]
+fn a_long_tree_that_claims_a_longer_text_asks_for_no_memory() {
+    let long = |length: u32| [&[0xfc][..], &length.to_le_bytes()].concat();
+    let name = vec![b'n'; 5 << 20];
+    // No header; two entries, and of the second a name of 250,000,000 bytes, it says.
+    let first = [long(5 << 20), name, b"\x01f\x00".to_vec(), vec![7; 32], vec![0]].concat();
+    let forged = [&b"HWTR\x01\0\0\0\x00\x02"[..], &first, &long(250_000_000), b"name"].concat();
+    MEMORY.reset_peak_usage();
+    let before = MEMORY.current_usage();
+    assert!(Tree::decode(&forged).is_err());
+    assert!(MEMORY.peak_usage().saturating_sub(before) < LIMIT / 2);
+}
