@@ -33,6 +33,8 @@ pub(crate) use layout::QUARANTINE;
 
 /// Trees within trees, at most.
 const MAX_DEPTH: usize = 64;
+/// Trees are kept in memory until they have more entries than this together.
+const MAX_KNOWN_ENTRIES: usize = 1 << 20;
 /// Blobs of more bytes than this are files of their own.
 const SMALL: u64 = 64 << 10;
 
@@ -154,7 +156,7 @@ pub struct Store {
     /// Held by the one commit that is under way.
     committing: Mutex<()>,
     /// Trees that were read and verified; they cannot change.
-    trees: RwLock<HashMap<Digest, Arc<Tree>>>,
+    trees: RwLock<Trees>,
     /// Folders outside of the store where leftovers of restores were looked for.
     swept: Mutex<HashSet<PathBuf>>,
     /// The files that were verified to be handed out.
@@ -302,19 +304,20 @@ impl Store {
         }
     }
 
-    /// A tree, verified; read once in the life of the store value.
+    /// A tree, verified; it is not read again as long as there is room for it.
     ///
     /// # Errors
     /// As [`Store::get`]; and [`StoreError::NotATree`] if the bytes are intact but no tree.
     pub fn get_tree(&self, digest: &Digest) -> Result<Arc<Tree>, StoreError> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tree) = trees.get(digest) {
+        if let Some(tree) = trees.known.get(digest) {
             return Ok(tree.clone());
         }
         drop(trees);
         let tree = Arc::new(self.read_tree(digest)?);
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(trees.entry(*digest).or_insert(tree).clone())
+        trees.keep(*digest, &tree);
+        Ok(tree)
     }
 
     /// Whether there is a blob of this digest. Its bytes are not looked at.
@@ -593,6 +596,28 @@ impl Store {
 
     fn lock_pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Trees in memory.
+#[derive(Debug, Default)]
+struct Trees {
+    known: HashMap<Digest, Arc<Tree>>,
+    /// Entries of all of them.
+    entries: usize,
+}
+
+impl Trees {
+    /// Keeps a tree, and forgets all others if they have too many entries.
+    fn keep(&mut self, digest: Digest, tree: &Arc<Tree>) {
+        if self.known.contains_key(&digest) {
+            return;
+        }
+        if self.entries + tree.entries.len() > MAX_KNOWN_ENTRIES {
+            *self = Trees::default();
+        }
+        self.entries += tree.entries.len();
+        self.known.insert(digest, tree.clone());
     }
 }
 

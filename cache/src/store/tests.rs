@@ -734,6 +734,19 @@ fn a_blob_whose_maker_died_before_its_name_was_durable_is_made_durable_by_who_ne
 }
 
 #[test]
+fn trees_are_forgotten_before_they_are_too_many() {
+    let mut trees = Trees::default();
+    let tree = |names: usize| Arc::new(Tree { header: String::new(), entries: vec![entry("a", b""); names] });
+    for number in 0..5u8 {
+        trees.keep(Digest::of(&[number]), &tree(MAX_KNOWN_ENTRIES / 3));
+        trees.keep(Digest::of(&[number]), &tree(MAX_KNOWN_ENTRIES / 3));
+    }
+    assert_eq!((trees.known.len(), trees.entries), (2, MAX_KNOWN_ENTRIES / 3 * 2));
+    trees.keep(Digest::of(b"large"), &tree(MAX_KNOWN_ENTRIES + 1));
+    assert_eq!(trees.known.len(), 1);
+}
+
+#[test]
 fn only_what_the_store_has_intact_is_kept_by_it() {
     let bench = Bench::new();
     for content in [&b"small"[..], &[7; 100_000]] {
