@@ -11,6 +11,7 @@
 //! what it planned, and no more.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::digest::Digest;
 use crate::disk::{Disk, RealDisk};
 use crate::entry::{HEADER, Head, Kind};
 use crate::ledger::{Ledger, LedgerError, Record};
+use crate::segments::SegmentError;
 use crate::store::{Store, StoreError};
 use crate::uses::Uses;
 
@@ -50,6 +52,16 @@ pub enum CollectError {
     /// The ledger cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+impl CollectError {
+    /// Whether there was no room to write.
+    fn is_full(&self) -> bool {
+        let Self::Store(StoreError::Disk(error) | StoreError::Segment(SegmentError::Disk(error))) = self else {
+            return false;
+        };
+        matches!(error.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    }
 }
 
 /// What a collection is to leave.
@@ -185,20 +197,33 @@ impl Collector {
         Ok(plan)
     }
 
-    /// Removes what the plan says.
+    /// Removes what the plan says. Files only leave their places as long as the store is held: to remove large ones takes a
+    /// while, for which no run need wait.
     ///
     /// # Errors
     /// If something cannot be removed or written; the rest of the plan is not done then, and a later collection does it.
     pub fn carry_out(self, plan: &Plan) -> Result<(), CollectError> {
-        // On a full disk this makes the room that the rest needs. A set goes after the list that names it.
+        let graves = self.store.graves();
+        let carried_out = self.rearrange(plan).or_else(|error| {
+            // What has left its place is room for what is to be written, on a full disk.
+            graves.empty()?;
+            if error.is_full() { self.rearrange(plan) } else { Err(error) }
+        });
+        drop(self);
+        graves.empty()?;
+        carried_out
+    }
+
+    fn rearrange(&self, plan: &Plan) -> Result<(), CollectError> {
+        // A set goes after the list that names it.
         let (sets, others): (Vec<Digest>, Vec<Digest>) =
             plan.large.iter().partition(|digest| plan.sets.contains(*digest));
-        self.store.remove_blobs(&others)?;
-        self.store.remove_files(&plan.quarantined)?;
+        self.store.bury_blobs(&others)?;
+        self.store.bury(&plan.quarantined)?;
         for ((name, uses), _) in plan.uses.iter().zip(&plan.users).filter(|(_, user)| user.dropped > 0) {
             self.store.write_uses(*name, uses)?;
         }
-        self.store.remove_blobs(&sets)?;
+        self.store.bury_blobs(&sets)?;
         let is_live = |head: &Head| plan.live.contains(&(head.kind, head.name));
         self.store.segments().rewrite(&plan.rewrite, &is_live).map_err(StoreError::from)?;
         Ok(())
@@ -343,11 +368,12 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Access, FailingDisk, Fault, ForgetfulDisk, Links};
+    use crate::disk::{Access, Call, FailingDisk, Fault, ForgetfulDisk, Links};
     use crate::tree::{Artifact, Shape};
     use crate::tree::{Entry, Tree};
     use crate::uses::UsedSet;
     use crate::verify::Look;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const ROOT: &str = "/store";
 
@@ -832,6 +858,25 @@ mod tests {
         let max_bytes = Some(source.len() as u64 + content("third", "ab").len() as u64);
         let plan = collector(&disk).plan(keep(1, max_bytes)).unwrap();
         assert_eq!(plan.dropped.len(), 3);
+    }
+
+    #[test]
+    fn what_goes_is_removed_when_the_store_can_be_opened_again() {
+        let disk = used();
+        let (other, opened) = (disk.clone(), Arc::new(AtomicBool::new(false)));
+        let told = opened.clone();
+        let watching = FailingDisk::new(Arc::new(disk.clone()), move |call: &Call| {
+            if call.operation == "remove" && call.path.starts_with("/store/removed") {
+                told.store(true, Ordering::SeqCst);
+                drop(open(&other));
+            }
+            None
+        });
+        let collector = Collector::open_on(Arc::new(watching), Path::new(ROOT)).unwrap();
+        let plan = collector.plan(keep(1, None)).unwrap();
+        collector.carry_out(&plan).unwrap();
+        assert!(opened.load(Ordering::SeqCst));
+        assert!(disk.names(Path::new("/store/removed")).unwrap().is_empty());
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! | `tmp/.headwater-<32 digits>.tmp` | bytes on their way; mode 0600, locked by the kernel as long as their process writes |
 //! | `quarantine/<digest>-<32 digits>` | what lay in the place of that blob and was not it; so does what lay in the place of a segment or a lock |
 //! | `quarantine/lock` | locked by the kernel while something is moved here; its existence means nothing |
+//! | `removed/` | files that a collection has taken out of their places and not removed yet; nobody needs them |
 //! | `uses.lock` | empty; locked by the kernel while a project's list of what it uses is read and written anew; its existence means nothing |
 //! | `locks/ab12` | empty; locked by the kernel while a process computes a key that begins with these digits; made when first needed, stays for good, and its existence means nothing |
 //!

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a folder of another format is not touched.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +21,33 @@ const FORMAT_NAME: &str = "headwater-store ";
 const MAX_FORMAT_BYTES: u64 = 64;
 /// The folder of a store where what was damaged, or in the place of something else, is kept for a person to look at.
 pub(crate) const QUARANTINE: &str = "quarantine";
+/// The folder of a store of what is to be removed.
+pub(super) const GRAVES: &str = "removed";
+
+/// A folder of files that are to be removed, which no process needs. Whoever removes some removes all.
+pub(crate) struct Graves {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) folder: PathBuf,
+}
+
+impl Graves {
+    /// Moves files here; one that is gone need not be.
+    pub(super) fn take(&self, paths: &[PathBuf]) -> Result<(), DiskError> {
+        if !paths.is_empty() {
+            disk::create_dir(&*self.disk, &self.folder, 0o700)?;
+        }
+        paths.iter().try_for_each(|path| match self.disk.rename(path, &self.folder.join(disk::random_name())) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            renamed => renamed.map_err(failed("remove", path)),
+        })
+    }
+
+    /// Removes all that is here, also what a killed process has left.
+    pub(crate) fn empty(&self) -> Result<(), StoreError> {
+        let names = disk::names(&*self.disk, &self.folder)?;
+        Ok(names.iter().try_for_each(|name| disk::remove(&*self.disk, &self.folder.join(name)))?)
+    }
+}
 
 /// Makes the folders and the format file of a store, unless they are there; returns its absolute path.
 pub(super) fn prepare(disk: &Arc<dyn Disk>, root: &Path) -> Result<PathBuf, StoreError> {

@@ -30,6 +30,7 @@ use crate::segments::{Found, SegmentError, Segments};
 use crate::tree::{Artifact, MAX_TREE_BYTES, Shape, Tree, TreeError};
 
 pub(crate) use layout::QUARANTINE;
+use layout::{GRAVES, Graves};
 
 /// Trees within trees, at most.
 const MAX_DEPTH: usize = 64;
@@ -441,15 +442,20 @@ impl Store {
         digests.into_iter().filter_map(|digest| length(digest).transpose()).collect()
     }
 
-    /// Removes blobs that are files of their own. Nobody else may have the store open.
-    pub(crate) fn remove_blobs(&self, digests: &[Digest]) -> Result<(), StoreError> {
+    /// Buries blobs that are files of their own. Nobody else may have the store open.
+    pub(crate) fn bury_blobs(&self, digests: &[Digest]) -> Result<(), StoreError> {
         let paths: Vec<PathBuf> = digests.iter().map(|digest| self.blobs.path(digest)).collect();
-        self.remove_files(&paths)
+        self.bury(&paths)
     }
 
-    /// Removes files of the store.
-    pub(crate) fn remove_files(&self, paths: &[PathBuf]) -> Result<(), StoreError> {
-        paths.iter().try_for_each(|path| disk::remove(&*self.disk, path)).map_err(StoreError::from)
+    /// Moves files of the store to where they are to be removed: see [`Store::graves`].
+    pub(crate) fn bury(&self, paths: &[PathBuf]) -> Result<(), StoreError> {
+        Ok(self.graves().take(paths)?)
+    }
+
+    /// What is not of the store any more and still takes room.
+    pub(crate) fn graves(&self) -> Graves {
+        Graves { disk: self.disk.clone(), folder: self.root.join(GRAVES) }
     }
 
     /// The damaged files that were set aside.
