@@ -225,15 +225,25 @@ impl Workspace {
     /// # Errors
     /// If it names nothing, or several artifacts.
     pub fn artifact(&self, reference: &str) -> Result<Found, CommandError> {
-        if is_digest(reference) && !self.pipeline.file.stages.iter().any(|stage| stage.name.name == reference) {
+        let Some(id) = self.node_named(reference)? else {
             return self.by_prefix(reference);
-        }
-        let (node, output) = split_output(reference);
-        let id = self.pipeline.one_node(&node)?;
+        };
+        let (_, output) = split_output(reference);
         let name = &self.pipeline.graph.node(id).name;
         let outputs = self.outputs(&[id])?.remove(0);
         let (port, artifact) = choose_output(name, &outputs, output.as_deref())?;
         Ok(Found { artifact, reference: format!("{name}.{port}"), node: Some(id) })
+    }
+
+    /// The node of a `REF`; none if that is a digest's prefix.
+    ///
+    /// # Errors
+    /// If it names no node, or several.
+    pub fn node_named(&self, reference: &str) -> Result<Option<NodeId>, CommandError> {
+        if is_digest(reference) && !self.pipeline.file.stages.iter().any(|stage| stage.name.name == reference) {
+            return Ok(None);
+        }
+        self.pipeline.one_node(&split_output(reference).0).map(Some)
     }
 
     /// A source that a run has kept, by the beginning of its digest.

@@ -370,6 +370,24 @@ fn what_a_command_reads_is_found_by_running_it_traced() {
 }
 
 #[test]
+fn what_a_command_reads_of_another_stage_is_no_unused_dep() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let project = project("cat table.csv > out", "");
+    let mounts = r#"deps = [{ from = "kept", as = "table.csv" }, { from = "kept", as = "idle.csv" }]"#;
+    project.edit("pipeline.toml", r#"deps = ["in.txt"]"#, mounts);
+    let done = project.call(&["deps", "make"]);
+    assert_eq!(
+        done.err.lines().filter(|line| line.contains("did not read")).collect::<Vec<_>>().len(),
+        1,
+        "{}",
+        done.err
+    );
+    assert!(done.err.contains("declares, and did not read: idle.csv"), "{}", done.err);
+}
+
+#[test]
 fn a_command_whose_deps_and_outs_lie_behind_links_can_be_traced() {
     if !cfg!(target_arch = "x86_64") {
         return;

@@ -462,6 +462,22 @@ fn explain_names_a_value_that_is_again_what_it_once_was() {
 }
 
 #[test]
+fn explain_says_what_a_cached_stage_was_in_a_run_with_another_param() {
+    let query = "[stages.q]\nuses = \"sql\"\ninput = \"r\"\nquery = \"select x + ${n} as z from input\"\n";
+    let read = "[stages.r]\nuses = \"read\"\npath = \"d.csv\"\n";
+    let project = Project::with(&format!("[params]\nn = 7\n{read}{query}"));
+    project.write("d.csv", "x\n1\n2\n");
+    project.run(&[]).succeeded();
+    project.run(&["--set", "n=9"]).succeeded();
+    let told = project.ok(&["explain", "q"]);
+    let first = "q is cached, and was another when it last finished: param n 9 -> 7 (pipeline.toml:2)";
+    assert_eq!(first_line(&told), first);
+    project.run(&[]).succeeded();
+    let told = project.ok(&["explain", "q"]);
+    assert!(first_line(&told).ends_with("param n 9 -> 7 (pipeline.toml:2)"), "{told}");
+}
+
+#[test]
 fn explain_shows_where_two_long_commands_differ() {
     let pipeline = |word: &str| {
         let long = "true; ".repeat(40);

@@ -19,7 +19,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::commands::Globals;
 use crate::error::CommandError;
-use crate::process::command::Command;
+use crate::process::command::{Command, Dep};
 use crate::process::missing::{deps, line, shown};
 use crate::process::staging::{Staging, mount_artifact};
 use crate::project::{Project, STATE};
@@ -73,7 +73,7 @@ impl Deps {
         if traced.ending != Ending::Code(0) {
             tell("warning: the command failed; what it would have read after that is not known");
         }
-        show(name, command, &used(&traced, &scratch.project, project), globals)
+        show(name, command, &used(&traced, command, &scratch.project, project), globals)
     }
 }
 
@@ -137,7 +137,7 @@ fn copy_links(command: &Command, from: &Path, path: &Path, to: &Path) -> io::Res
 }
 
 /// The paths within the project that were used and are there.
-fn used(traced: &Traced, scratch: &Path, project: &Project) -> BTreeSet<PathBuf> {
+fn used(traced: &Traced, command: &Command, scratch: &Path, project: &Project) -> BTreeSet<PathBuf> {
     let mut used = BTreeSet::new();
     for (path, uses) in &traced.uses {
         let Some(path) = within(path, scratch, &project.root) else { continue };
@@ -146,7 +146,8 @@ fn used(traced: &Traced, scratch: &Path, project: &Project) -> BTreeSet<PathBuf>
         let counts = match about {
             Ok(about) if about.is_dir() => uses.iter().any(|what| what.may_list()),
             Ok(_) => true,
-            Err(_) => false,
+            // Given to the command by another stage, it stands nowhere in the project.
+            Err(_) => mounted(command).any(|mount| path.starts_with(mount)),
         };
         if counts && !passed_over && !path.as_os_str().is_empty() && path != project.file {
             used.insert(path);
@@ -155,6 +156,11 @@ fn used(traced: &Traced, scratch: &Path, project: &Project) -> BTreeSet<PathBuf>
     let folders = used.clone();
     used.retain(|path| !path.ancestors().skip(1).any(|folder| folders.contains(folder)));
     used
+}
+
+/// Where a command finds outputs of other stages.
+fn mounted(command: &Command) -> impl Iterator<Item = &Path> {
+    command.deps.iter().map(|(dep, _)| dep).filter(|dep| matches!(dep, Dep::Mount { .. })).map(Dep::path)
 }
 
 /// A path that a command named, as one of the project; `..` is taken at its word.

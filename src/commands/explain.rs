@@ -59,7 +59,7 @@ fn explain(workspace: &Workspace, id: NodeId) -> Result<Vec<Step>, CommandError>
     let previews: Previews = workspace.previews(&options)?.into_iter().collect();
     let mut steps = Steps { workspace, steps: Vec::new(), seen: BTreeSet::new(), root: None };
     match previews.get(&id).map(|previewed| &previewed.preview) {
-        Some(Preview::Cached) => steps.past(id),
+        Some(Preview::Cached) => steps.present(id, &previews),
         Some(Preview::Restore) => steps.say(0, id, "is cached; an out is not in place and will be restored"),
         _ => steps.future(0, id, &previews),
     }
@@ -151,6 +151,18 @@ impl<'a> Steps<'a> {
         if let (Some(now), Some(then)) = (self.manifest(now), self.manifest(then)) {
             self.say(depth, id, "is cached, and was another when it last finished");
             self.causes(depth + 1, id, &now.changes_since(&then), last, previews);
+        }
+    }
+
+    /// Why a cached node is what it is: what it is not any more that it was when it last finished, or else what it had become
+    /// by then.
+    fn present(&mut self, id: NodeId, previews: &Previews) {
+        let last = self.workspace.last.get(&self.workspace.pipeline.graph.node(id).name);
+        if previews.get(&id).and_then(|previewed| previewed.key) != last.and_then(NodeLine::key) {
+            self.again(0, id, last, previews);
+        }
+        if self.steps.is_empty() {
+            self.past(id);
         }
     }
 

@@ -54,8 +54,10 @@ impl Lineage {
     /// If there is no such artifact, or it is not what the pipeline would make now.
     pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
         let workspace = Workspace::open(&globals.pipeline, &[])?;
-        let found = workspace.artifact(&self.reference)?;
-        let Some(id) = found.node else {
+        // What is not up to date is an error here, and not shown as what it was.
+        let named = workspace.node_named(&self.reference)?.map(|id| Ok(Some(id)));
+        let node = named.unwrap_or_else(|| workspace.artifact(&self.reference).map(|found| found.node))?;
+        let Some(id) = node else {
             let text = format!("no stage of the pipeline makes `{}` any more", self.reference);
             return Err(CommandError::usage(text));
         };
@@ -70,6 +72,7 @@ impl Lineage {
             made.insert(node, outputs);
             order.push(node);
         }
+        let found = workspace.artifact(&self.reference)?;
         // Previews come in the graph's order; here each stands before what it reads.
         order.reverse();
         let ancestry = Ancestry { workspace: &workspace, made };

@@ -432,6 +432,18 @@ fn refused_by_the_tables() {
             "query: 'delay' should participate in the GROUP BY clause or an aggregate function",
         ),
         (
+            "select carrier, avg(delay) as m from f",
+            "query: `carrier` stands beside an aggregate of all rows; write `group by`, or take an aggregate of it too",
+        ),
+        (
+            "select count(*) as n, f.month + 1 as m from f",
+            "query: `f.month` stands beside an aggregate of all rows; write `group by`, or take an aggregate of it too",
+        ),
+        (
+            "select *, max(delay) as m from f",
+            "query: `*` stands beside an aggregate of all rows; write `group by`, or take an aggregate of it too",
+        ),
+        (
             "select carrier from f union select carrier, name from a",
             "query: UNION requires equal number of columns in each table (use 'UNION BY NAME' to combine mismatched tables)",
         ),

@@ -14,8 +14,8 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 use sqlparser::ast::{
     BinaryOperator, Cte, Distinct, Expr, Function, FunctionArguments, GroupByExpr, Join, JoinConstraint, JoinOperator,
-    ObjectName, OrderBy, OrderByExpr, OrderByKind, Query, Select, SetExpr, Statement, TableAlias, TableFactor,
-    TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut, WindowType,
+    ObjectName, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableAlias,
+    TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut, WindowType,
 };
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::{Parser, ParserOptions};
@@ -65,6 +65,36 @@ const NEEDS_WINDOW_ORDER: [&str; 11] = [
     "percent_rank",
     "rank",
     "row_number",
+];
+
+/// Each makes one value of many rows.
+const AGGREGATES: [&str; 26] = [
+    "array_agg",
+    "avg",
+    "corr",
+    "count",
+    "covar",
+    "covar_pop",
+    "covar_samp",
+    "first",
+    "group_concat",
+    "last",
+    "listagg",
+    "max",
+    "median",
+    "min",
+    "quantile_cont",
+    "quantile_disc",
+    "stddev",
+    "stddev_samp",
+    "stdev",
+    "stdev_samp",
+    "string_agg",
+    "sum",
+    "total",
+    "var",
+    "var_samp",
+    "variance",
 ];
 
 /// Names a set operation while it is selected from; a user's alias cannot hold a colon by accident.
@@ -338,6 +368,9 @@ impl Visitor for Rules {
         {
             return no("columns are numbered from 1");
         }
+        if matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty()) {
+            aggregate_rules(select)?;
+        }
         let mut names = BTreeSet::new();
         select.from.iter().try_for_each(|table| from_rules(table, &mut names))
     }
@@ -359,6 +392,58 @@ impl Visitor for Rules {
             _ => YES,
         }
     }
+}
+
+/// Of all rows together an aggregate gives one value, and a column many: polars-sql would give each row the same value.
+fn aggregate_rules(select: &Select) -> Verdict {
+    let mut columns = Columns::default();
+    let _ = select.projection.visit(&mut columns);
+    let all = select
+        .projection
+        .iter()
+        .find(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+    match columns.beside.or_else(|| all.map(ToString::to_string)) {
+        Some(column) if columns.has_aggregate => no(format!(
+            "`{column}` stands beside an aggregate of all rows; write `group by`, or take an aggregate of it too"
+        )),
+        _ => YES,
+    }
+}
+
+/// The columns of a selection outside of aggregates.
+#[derive(Default)]
+struct Columns {
+    within: usize,
+    has_aggregate: bool,
+    beside: Option<String>,
+}
+
+impl Visitor for Columns {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            _ if is_aggregate(expr) => {
+                self.within += 1;
+                self.has_aggregate = true;
+            }
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) if self.within == 0 => {
+                self.beside.get_or_insert_with(|| expr.to_string());
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.within -= usize::from(is_aggregate(expr));
+        ControlFlow::Continue(())
+    }
+}
+
+fn is_aggregate(expr: &Expr) -> bool {
+    let Expr::Function(function) = expr else { return false };
+    function.over.is_none() && AGGREGATES.contains(&function.name.to_string().to_lowercase().as_str())
 }
 
 struct Subquery;
