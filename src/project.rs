@@ -16,7 +16,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use headwater_cache::{Artifact, Digest, Entry, FileError, FileIndex, FolderError, FolderFile, Shape, Store, Tree};
 use headwater_engine::{SourceError, Sources, run::SourceState};
@@ -40,6 +40,8 @@ pub struct Project {
     pub index: FileIndex,
     pub workshop: Workshop,
     pub unsynced: Unsynced,
+    /// What outs have replaced in this run and is nowhere else: where it stood, and where it lies now, in the project.
+    pub replaced: Mutex<Vec<(PathBuf, PathBuf)>>,
 }
 
 impl Project {
@@ -57,7 +59,7 @@ impl Project {
         let index = FileIndex::open(&state.join("files"));
         let file = pipeline.file_name().map(PathBuf::from).unwrap_or_default();
         let (workshop, unsynced) = (Workshop::new(), Unsynced::new(&state));
-        Ok(Self { root, file, state, index, workshop, unsynced })
+        Ok(Self { root, file, state, index, workshop, unsynced, replaced: Mutex::default() })
     }
 
     /// Where the store is: the environment, then the pipeline file, then the state folder decide.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use headwater_engine::graph::Source;
@@ -16,9 +17,12 @@ use crate::error::CommandError;
 use crate::journal::{EndLine, Journal, Line, NodeLine, OutputLine};
 use crate::process::staging::printable;
 use crate::process::workshop::Hermetic;
+use crate::project::STATE;
 use crate::reason::sentence;
 use crate::workspace::Workspace;
 
+/// So much of what outs have replaced is told, a line each.
+const REPLACED_SHOWN: usize = 10;
 /// Said once a run.
 const UNVERIFIED: &str = "warning: this system cannot hold commands to what they declare (Landlock, seccomp): a file that a command \
                           reads undeclared is not in its key, and what commands make is marked as such";
@@ -238,12 +242,24 @@ impl<'a> Reporter<'a> {
         self.bar.set_message(names.join(" "));
     }
 
+    /// Tells where that is which outs have replaced: it may be somebody's work.
+    fn tell_replaced(&self) {
+        let replaced = self.workspace.pipeline.project.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        for (path, now) in replaced.iter().take(REPLACED_SHOWN) {
+            tell(&format!("warning: the out `{}` replaced what is now {}", path.display(), now.display()));
+        }
+        if let Some(more) = replaced.len().checked_sub(REPLACED_SHOWN).filter(|more| *more > 0) {
+            tell(&format!("warning: and {more} more are in {STATE}/trash"));
+        }
+    }
+
     /// Tells the end of the run.
     ///
     /// # Errors
     /// If output or journal could not be written.
     pub fn end(mut self, summary: &Summary) -> Result<(), CommandError> {
         self.bar.finish_and_clear();
+        self.tell_replaced();
         let seconds = self.workspace.elapsed();
         self.journal.write(&Line::End(EndLine::new(summary, seconds)), true).map_err(CommandError::failed)?;
         match self.globals.format {

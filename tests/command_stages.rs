@@ -136,10 +136,12 @@ fn an_edited_out_is_restored_without_running_and_the_edit_is_in_the_trash() {
 }
 
 #[test]
-fn a_file_that_stands_where_the_first_run_puts_an_out_goes_to_the_trash() {
+fn a_file_that_stands_where_the_first_run_puts_an_out_goes_to_the_trash_and_is_told() {
     let project = copy();
     project.write("out.txt", "mine");
-    run(&project);
+    let told = run(&project).done.err;
+    let warning = "warning: the out `out.txt` replaced what is now .headwater/trash/";
+    assert!(told.lines().any(|line| line.starts_with(warning) && line.ends_with("/out.txt")), "{told}");
     assert_eq!((project.read("out.txt").as_str(), trash(&project)), ("one", vec!["mine".into()]));
 }
 

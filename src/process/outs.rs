@@ -15,8 +15,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError, Tree, hash_file};
@@ -371,9 +371,14 @@ impl PlacedOuts {
         if is_kept(store, &moved)? {
             return at("remove", &moved, remove_all(&moved));
         }
-        let target = trash.join(name).join(full.strip_prefix(&self.project.root).unwrap_or(full));
+        let root = &self.project.root;
+        let relative = full.strip_prefix(root).unwrap_or(full).to_owned();
+        let target = trash.join(name).join(&relative);
         make_parent(&target)?;
-        at("move to the trash", &moved, fs::rename(&moved, &target))
+        at("move to the trash", &moved, fs::rename(&moved, &target))?;
+        let target = target.strip_prefix(root).unwrap_or(&target).to_owned();
+        self.project.replaced.lock().unwrap_or_else(PoisonError::into_inner).push((relative, target));
+        Ok(())
     }
 }
 
