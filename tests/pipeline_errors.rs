@@ -4716,6 +4716,38 @@ error: the axis `names` has two different values with the label `[a, b]`
 }
 
 #[test]
+fn resources_that_are_misnamed() {
+    check(
+        r#"[resources]
+mem = 4
+
+[stages.a]
+run = "true"
+outs = ["a.txt"]
+resources = { cpu = 1 }
+"#,
+        r#"
+error: `cpu` would be a tag that means nothing
+ --> pipeline.toml:7:15
+  |
+7 | resources = { cpu = 1 }
+  |               ^^^
+  |
+  = help: did you mean `cpus`?
+
+error: `mem` would be a tag that means nothing
+ --> pipeline.toml:2:1
+  |
+2 | mem = 4
+  | ^^^
+  |
+  = help: did you mean `memory`?
+
+"#,
+    );
+}
+
+#[test]
 fn amounts_that_are_none() {
     check(
         r#"[resources]

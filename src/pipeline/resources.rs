@@ -10,6 +10,18 @@ use crate::error::Diagnostic;
 use crate::pipeline::value::{Datum, Key, Value};
 use crate::size;
 
+/// What people write for what has a name here.
+const MISNAMED: [(&str, &str); 8] = [
+    ("core", "cpus"),
+    ("cores", "cpus"),
+    ("cpu", "cpus"),
+    ("gpu", "gpus"),
+    ("mem", "memory"),
+    ("ram", "memory"),
+    ("thread", "cpus"),
+    ("threads", "cpus"),
+];
+
 /// A stage that is tried again more often than this will not succeed.
 const MOST_RETRIES: u32 = 100;
 
@@ -27,7 +39,7 @@ pub fn request(value: &Value) -> Result<Request, Vec<Diagnostic>> {
             }
             "memory" => bytes(key, value).map(|bytes| request.memory = bytes),
             "gpus" => count(key, value, 0).map(|count| request.gpus = count),
-            _ => count(key, value, 0).map(|count| request.tags.extend([(key.name.clone(), count)])),
+            _ => tag(key, value, 0).map(|count| request.tags.extend([(key.name.clone(), count)])),
         };
         errors.extend(read.err());
     }
@@ -47,7 +59,7 @@ pub fn capacities(entries: &[(Key, Value)]) -> Result<Capacities, Vec<Diagnostic
                 .hint("remove it; by default all cores are used")),
             "memory" => bytes(key, value).map(|bytes| capacities.memory = Some(bytes)),
             "gpus" => count(key, value, 0).map(|count| capacities.gpus = count),
-            _ => count(key, value, 1).map(|count| capacities.tags.extend([(key.name.clone(), count)])),
+            _ => tag(key, value, 1).map(|count| capacities.tags.extend([(key.name.clone(), count)])),
         };
         errors.extend(read.err());
     }
@@ -92,6 +104,17 @@ fn count(key: &Key, value: &Value, least: u32) -> Result<u32, Diagnostic> {
         let text = format!("`{}` is {}, expected a whole number of at least {least}", key.name, told(value));
         Diagnostic::new(text).at(value.span.clone(), "")
     })
+}
+
+/// A tag of the project's own, which is not called as if it were more.
+fn tag(key: &Key, value: &Value, least: u32) -> Result<u32, Diagnostic> {
+    match MISNAMED.iter().find(|(wrong, _)| *wrong == key.name) {
+        Some((wrong, right)) => {
+            let text = format!("`{wrong}` would be a tag that means nothing");
+            Err(Diagnostic::new(text).at(key.span.clone(), "").hint(format!("did you mean `{right}`?")))
+        }
+        None => count(key, value, least),
+    }
 }
 
 fn bytes(key: &Key, value: &Value) -> Result<u64, Diagnostic> {
