@@ -36,6 +36,9 @@ static REPLACED: AtomicU64 = AtomicU64::new(0);
 /// How often what another program saves in the place of an out is put aside.
 const TAKEN_AGAIN: usize = 8;
 
+/// What is put aside is called this in the trash until it is known whether it stays.
+const LOOKED_AT: &str = ".headwater-looked-at";
+
 const FOLDER: &str = "directory";
 
 /// Why an out cannot be kept.
@@ -358,22 +361,22 @@ impl PlacedOuts {
         if fs::symlink_metadata(full).is_err() {
             return Ok(());
         }
-        let trash = self.project.state.join("trash");
-        at("make the folder", &trash, fs::create_dir_all(&trash))?;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let number = REPLACED.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{seconds}-{}-{number}", std::process::id());
-        let moved = trash.join(format!("{name}.new"));
+        // A folder that is new, whatever the age of what gets in: what is old in the trash is removed some day.
+        let trash = self.project.state.join("trash").join(format!("{seconds}-{}-{number}", std::process::id()));
+        at("make the folder", &trash, fs::create_dir_all(&trash))?;
+        let moved = trash.join(LOOKED_AT);
         match move_to(full, &moved) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => at("move to the trash", full, result)?,
         }
-        if is_kept(store, &moved)? {
-            return at("remove", &moved, remove_all(&moved));
+        if fs::symlink_metadata(&moved).is_err() || is_kept(store, &moved)? {
+            return at("remove", &trash, remove_all(&trash));
         }
         let root = &self.project.root;
         let relative = full.strip_prefix(root).unwrap_or(full).to_owned();
-        let target = trash.join(name).join(&relative);
+        let target = trash.join(&relative);
         make_parent(&target)?;
         at("move to the trash", &moved, fs::rename(&moved, &target))?;
         let target = target.strip_prefix(root).unwrap_or(&target).to_owned();
