@@ -292,25 +292,23 @@ impl PlacedOuts {
     }
 
     fn restore_one(&self, store: &Store, path: &Path, artifact: &Artifact) -> Result<(), Failure> {
-        let made = self.project.workshop.made.take(path, artifact);
+        let mut made = self.project.workshop.made.take(path, artifact);
         if self.one_in_place(path, artifact) {
             return Ok(());
         }
         let full = self.project.root.join(path);
         store.make_folder(full.parent().unwrap_or(&full))?;
-        let mut restored = match artifact.shape {
+        let mut restore = || match artifact.shape {
             Shape::Tree => self.restore_folder(store, &full, artifact),
-            Shape::Blob => self.restore_file(store, &full, artifact, made),
+            Shape::Blob => self.restore_file(store, &full, artifact, made.take()),
         };
-        // What was saved there since that was put aside is put aside, too.
+        let mut restored = restore();
+        // What was saved there since the last time is put aside, too.
         for _ in 0..TAKEN_AGAIN {
             if !restored.as_ref().is_err_and(is_taken) {
                 break;
             }
-            restored = match artifact.shape {
-                Shape::Tree => self.restore_folder(store, &full, artifact),
-                Shape::Blob => self.restore_file(store, &full, artifact, None),
-            };
+            restored = restore();
         }
         restored
     }
