@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::digest::Digest;
-use crate::disk::{self, Access, Disk, DiskError, Handle, Links, Lock, RealDisk, failed};
-use crate::store::QUARANTINE;
+use crate::disk::{self, Disk, DiskError, Handle, Lock, RealDisk, failed};
+use crate::store::open_lock;
 
 const FOLDER: &str = "locks";
 
@@ -166,30 +166,14 @@ impl Shared {
 
     /// Nothing is synced: a lock file that is gone after a crash is made again, and nobody has claims then.
     fn open(&self, path: &Path) -> Result<Box<dyn Handle>, DiskError> {
-        let open = || disk::open(&*self.disk, path, Access::Edit(0o600));
+        let open = || open_lock(&*self.disk, disk::parent(&self.folder), path);
         match open() {
             Err(error) if error.source.kind() == ErrorKind::NotFound => {
                 disk::create_dir(&*self.disk, &self.folder, 0o700)?;
                 open()
             }
-            // What cannot be set aside cannot be opened either, and that is the error.
-            Err(_) if self.set_strange_aside(path).unwrap_or(false) => open(),
             opened => opened,
         }
-    }
-
-    /// Moves what has the name of a lock file and is none to quarantine; gives whether there was such a thing. Nobody has
-    /// claims by it.
-    fn set_strange_aside(&self, path: &Path) -> Result<bool, DiskError> {
-        let found = disk::look(&*self.disk, path, Links::Refuse)?;
-        if found.is_none_or(|found| found.is_file()) {
-            return Ok(false);
-        }
-        let quarantine = disk::parent(&self.folder).join(QUARANTINE);
-        disk::create_dir(&*self.disk, &quarantine, 0o700)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        disk::set_aside(&*self.disk, path, &quarantine, &name)?;
-        Ok(true)
     }
 }
 

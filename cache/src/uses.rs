@@ -214,6 +214,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_in_the_place_of_the_lock_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        std::os::unix::fs::symlink("elsewhere", folder.path().join("uses.lock")).unwrap();
+        store.use_now("me", &set(&["a"])).unwrap();
+        assert!(folder.path().join("uses.lock").is_file());
+        std::fs::remove_file(folder.path().join("uses.lock")).unwrap();
+        std::fs::create_dir(folder.path().join("uses.lock")).unwrap();
+        store.use_now("me", &set(&["b"])).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path().join("quarantine")).unwrap().count(), 2);
+    }
+
+    #[test]
     fn runs_of_one_user_that_end_together_lose_no_set() {
         let folder = tempfile::tempdir().unwrap();
         let names: Vec<String> = (0..24).map(|number| number.to_string()).collect();

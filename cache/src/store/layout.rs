@@ -73,9 +73,34 @@ pub(super) fn hold(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Handle>, Disk
 /// Takes the lock of those who read a list of uses and write the next one.
 pub(super) fn hold_uses(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Handle>, DiskError> {
     let path = root.join(USES_LOCK);
-    let file = disk::open(disk, &path, Access::Edit(0o600))?;
+    let file = open_lock(disk, root, &path)?;
     disk::lock(&*file, &path, Lock::Exclusive)?;
     Ok(file)
+}
+
+/// Opens a file that is there to be locked, or makes it. What is no file in its place is moved to quarantine: nobody has
+/// locked anything by it.
+pub(crate) fn open_lock(disk: &dyn Disk, root: &Path, path: &Path) -> Result<Box<dyn Handle>, DiskError> {
+    let open = || disk::open(disk, path, Access::Edit(0o600));
+    match open() {
+        Err(error) if error.source.kind() == ErrorKind::NotFound => Err(error),
+        // What cannot be set aside cannot be opened either, and that is the error.
+        Err(_) if set_strange_aside(disk, root, path).unwrap_or(false) => open(),
+        opened => opened,
+    }
+}
+
+/// Whether there was something that is no file, and is in quarantine now.
+fn set_strange_aside(disk: &dyn Disk, root: &Path, path: &Path) -> Result<bool, DiskError> {
+    let found = disk::look(disk, path, Links::Refuse)?;
+    if found.is_none_or(|found| found.is_file()) {
+        return Ok(false);
+    }
+    let quarantine = root.join(QUARANTINE);
+    disk::create_dir(disk, &quarantine, 0o700)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    disk::set_aside(disk, path, &quarantine, &name)?;
+    Ok(true)
 }
 
 /// Takes the lock alone; `None` if anybody has the store open.

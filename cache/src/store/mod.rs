@@ -29,8 +29,8 @@ use crate::pending::{Large, Pending};
 use crate::segments::{Found, SegmentError, Segments};
 use crate::tree::{Artifact, MAX_TREE_BYTES, Shape, Tree, TreeError};
 
-pub(crate) use layout::QUARANTINE;
 use layout::{GRAVES, Graves};
+pub(crate) use layout::{QUARANTINE, open_lock};
 
 /// Trees within trees, at most.
 const MAX_DEPTH: usize = 64;
