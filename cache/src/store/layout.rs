@@ -118,8 +118,9 @@ fn check_format(disk: &dyn Disk, root: &Path) -> Result<bool, StoreError> {
         Opened::Missing => return Ok(false),
         Opened::Other(_) => return Err(StoreError::NotAStore { path }),
     };
-    let bytes = disk::read(&*file, &path, MAX_FORMAT_BYTES)?;
-    match parse_format(&bytes) {
+    // One byte more than there may be: what lies behind must not be passed over.
+    let bytes = disk::read(&*file, &path, MAX_FORMAT_BYTES + 1)?;
+    match parse_format(&bytes).filter(|_| bytes.len() as u64 <= MAX_FORMAT_BYTES) {
         Some(FORMAT) => Ok(true),
         Some(found) => Err(StoreError::Format { root: root.to_owned(), found, supported: FORMAT }),
         None => Err(StoreError::NotAStore { path }),

@@ -734,6 +734,18 @@ fn a_blob_whose_maker_died_before_its_name_was_durable_is_made_durable_by_who_ne
 }
 
 #[test]
+fn a_format_file_that_goes_on_behind_what_is_read_of_it_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("format");
+    let good = format!("headwater-store {}2\n", "0".repeat(64 - "headwater-store 2\n".len()));
+    fs::write(&path, &good).unwrap();
+    Store::open(folder.path()).unwrap();
+    fs::write(&path, format!("{good}0000")).unwrap();
+    let error = Store::open(folder.path()).unwrap_err();
+    assert_eq!(error.to_string(), format!("{} is not the format file of a store", path.display()));
+}
+
+#[test]
 fn trees_are_forgotten_before_they_are_too_many() {
     let mut trees = Trees::default();
     let tree = |names: usize| Arc::new(Tree { header: String::new(), entries: vec![entry("a", b""); names] });
