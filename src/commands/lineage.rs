@@ -55,8 +55,10 @@ impl Lineage {
     pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
         let workspace = Workspace::open(&globals.pipeline, &[])?;
         // What is not up to date is an error here, and not shown as what it was.
-        let named = workspace.node_named(&self.reference)?.map(|id| Ok(Some(id)));
-        let node = named.unwrap_or_else(|| workspace.artifact(&self.reference).map(|found| found.node))?;
+        let node = match workspace.node_named(&self.reference)? {
+            None => workspace.artifact(&self.reference)?.node,
+            named => named,
+        };
         let Some(id) = node else {
             let text = format!("no stage of the pipeline makes `{}` any more", self.reference);
             return Err(CommandError::usage(text));

@@ -7,8 +7,9 @@
 //! is put aside. Its content is looked at, never taken for right.
 //!
 //! Invariants: no byte of the user is lost: what an out replaces in the project is moved to the trash, and goes from there
-//! only if the store has the same bytes, durably; an out is put where nothing is, never over what was saved meanwhile. Nothing is written outside of an out's own path, whatever the names in a tree. Of several
-//! processes one at a time changes the outs of a node.
+//! only if the store has the same bytes, durably; an out is put where nothing is, never over what was saved meanwhile.
+//! Nothing is written outside of an out's own path, whatever the names in a tree. Of several processes one at a time changes
+//! the outs of a node.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
