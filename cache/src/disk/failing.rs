@@ -258,6 +258,15 @@ impl Handle for FailingHandle {
         self.inner.lock(lock)
     }
 
+    fn share(&self, from: &dyn Handle) -> io::Result<()> {
+        self.faults.call("share", &self.path)?;
+        self.inner.share(from)
+    }
+
+    fn file(&self) -> Option<&File> {
+        self.inner.file()
+    }
+
     fn into_file(self: Box<Self>) -> Option<File> {
         self.inner.into_file()
     }

@@ -12,6 +12,8 @@
 //!   earlier operations on the same names with it: a folder is not written backwards.
 //! - A file without a durable name is gone, synced or not; so is all that is in a folder without one.
 //!
+//! A file that shares the bytes of another has them as if they had been written to it.
+//!
 //! Not simulated: symbolic links, permissions, and a drive that lies about a sync.
 //!
 //! Invariants: the same calls give the same disk, times included; a crash state is a disk of its own, with nothing
@@ -50,6 +52,8 @@ struct State {
     pending: Vec<Naming>,
     ticks: i64,
     handles: u64,
+    /// Whether files can share their bytes.
+    shares: bool,
 }
 
 /// A file or folder.
@@ -138,7 +142,15 @@ impl ForgetfulDisk {
             pending: Vec::new(),
             ticks: seconds,
             handles: 0,
+            shares: false,
         })
+    }
+
+    /// The same disk, on which files can share their bytes.
+    #[must_use]
+    pub fn sharing(self) -> ForgetfulDisk {
+        self.state().shares = true;
+        self
     }
 
     /// Another disk with the same content, the same things synced, and no locks.
@@ -699,6 +711,15 @@ impl Handle for ForgetfulHandle {
         Ok(true)
     }
 
+    fn share(&self, from: &dyn Handle) -> io::Result<()> {
+        if !self.disk.state().shares {
+            return error(libc::EOPNOTSUPP);
+        }
+        let mut bytes = vec![0; from.look()?.bytes as usize];
+        let read = from.read_at(&mut bytes, 0)?;
+        self.write_at(&bytes[..read], 0).map(drop)
+    }
+
     fn lock(&self, lock: Lock) -> io::Result<()> {
         let mut state = self.disk.state();
         while !self.is_free(state.node(self.node), lock) {
@@ -777,6 +798,27 @@ mod tests {
         expected.push(Some(b"12\0\0".to_vec()));
         expected.sort();
         assert_eq!(states, expected);
+    }
+
+    #[test]
+    fn shared_bytes_are_durable_when_the_file_that_shares_them_is_synced() {
+        let disk = ForgetfulDisk::new().sharing();
+        let from = create(&disk, "/from", b"12");
+        disk.sync_all();
+        let to = create(&disk, "/to", b"");
+        sync(&disk, "/");
+        to.share(&*from).unwrap();
+        let states = seen(&disk, |disk| content(disk, "/to").unwrap());
+        assert_eq!(states, [&b""[..], b"\0\0", b"1", b"1\0", b"12"].map(<[u8]>::to_vec));
+        to.sync().unwrap();
+        assert_eq!(seen(&disk, |disk| content(disk, "/to").unwrap()), [b"12".to_vec()]);
+    }
+
+    #[test]
+    fn bytes_are_shared_only_on_a_disk_that_can() {
+        let disk = ForgetfulDisk::new();
+        let (from, to) = (create(&disk, "/from", b"1"), create(&disk, "/to", b""));
+        assert_eq!(to.share(&*from).unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     }
 
     #[test]

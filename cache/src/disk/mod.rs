@@ -24,6 +24,7 @@ use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::digest::Digest;
 
@@ -141,7 +142,14 @@ pub trait Handle: Debug + Send + Sync {
     /// As `syncfs(2)`.
     fn sync_file_system(&self) -> io::Result<bool>;
 
-    /// The operating system's own file, to be asked what other disks cannot do; one that is none of its has none.
+    /// Lets this file, which is empty, share the bytes of another instead of copying them; whoever writes to either then
+    /// gets bytes of its own. A failure may leave some of the bytes, and nothing that is wrong.
+    ///
+    /// # Errors
+    /// As `FICLONE` of `ioctl(2)`: many file systems cannot.
+    fn share(&self, from: &dyn Handle) -> io::Result<()>;
+
+    /// The operating system's own file, which another of its own can share bytes with; a disk that is none of its has none.
     fn file(&self) -> Option<&File> {
         None
     }
@@ -399,24 +407,24 @@ pub(crate) fn look_at(file: &dyn Handle, path: &Path) -> Result<Meta, DiskError>
     repeated(|| file.look()).map_err(failed("stat", path))
 }
 
-/// Copies the file `from`, links followed, to a new file `to`, and returns the digest of what was copied. The copy has
-/// the permissions of any new file of the user's; of the original's, only whether it can be executed may be wanted.
+/// Copies the file `from`, links followed, to a new file `to` in a folder that nobody else uses, and returns the digest of what
+/// was copied. The copy has the permissions of any new file of the user's; of the original's, only whether it can be executed
+/// may be wanted.
 ///
 /// # Errors
-/// If `from` is no regular file or cannot be read, or `to` cannot be written.
+/// If `from` is no regular file or cannot be read, or `to` cannot be written; nothing is at `to` then.
 pub fn copy_file(from: &Path, to: &Path, executable: bool) -> Result<Digest, DiskError> {
-    use std::os::unix::fs::OpenOptionsExt;
     let no_file = |kind: io::ErrorKind| Err(failed("open", from)(kind.into()));
     let source = match open_regular(&RealDisk, from, Links::Follow)? {
         Opened::Regular(file, _) => file,
         Opened::Other(_) => return no_file(io::ErrorKind::InvalidInput),
         Opened::Missing => return no_file(io::ErrorKind::NotFound),
     };
-    let mode = new_mode(executable);
-    let opened = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(to);
-    let mut copy = opened.map_err(failed("create", to))?;
-    let write = |chunk: &[u8]| io::Write::write_all(&mut copy, chunk).map_err(failed("write", to));
-    Ok(hash_into(&*source, from, u64::MAX, write)?.0)
+    let real: Arc<dyn Disk> = Arc::new(RealDisk);
+    let mut copy = Temp::create_at(&real, to, new_mode(executable))?;
+    let (digest, _) = hash_into(&*source, from, u64::MAX, |chunk| copy.write(chunk))?;
+    copy.stay();
+    Ok(digest)
 }
 
 /// The digest of a file, links not followed.
@@ -521,15 +529,6 @@ pub(crate) fn set_len(file: &dyn Handle, path: &Path, length: u64) -> Result<(),
 /// Waits for a lock. A signal is no reason to go on without it.
 pub(crate) fn lock(file: &dyn Handle, path: &Path, lock: Lock) -> Result<(), DiskError> {
     repeated(|| file.lock(lock)).map_err(failed("lock", path))
-}
-
-/// Lets an empty file share the bytes of another instead of copying them; whoever writes to either gets bytes of its own.
-/// `false` where the file system cannot, or not between these two.
-pub(crate) fn share(to: &dyn Handle, from: &dyn Handle) -> bool {
-    match (to.file(), from.file()) {
-        (Some(to), Some(from)) => rustix::fs::ioctl_ficlone(to, from).is_ok(),
-        _ => false,
-    }
 }
 
 /// Takes the exclusive lock; `false` if anybody else has it.

@@ -123,6 +123,11 @@ impl Handle for File {
         }
     }
 
+    fn share(&self, from: &dyn Handle) -> io::Result<()> {
+        let from = from.file().ok_or(Errno::XDEV)?;
+        Ok(rustix::fs::ioctl_ficlone(self, from)?)
+    }
+
     fn file(&self) -> Option<&File> {
         Some(self)
     }

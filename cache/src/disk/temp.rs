@@ -121,9 +121,9 @@ impl Temp {
     }
 
     /// Shares the bytes of a file, if that is possible; the temp must be empty. Returns digest and length of what it has
-    /// then, read back from the temp itself.
+    /// then, read back from the temp itself. Whatever keeps them from being shared, a copy works or tells why not.
     pub(crate) fn share(&mut self, from: &dyn Handle) -> Result<Option<(Digest, u64)>, DiskError> {
-        if !super::share(&*self.file, from) {
+        if self.file.share(from).is_err() {
             return Ok(None);
         }
         let file = super::open(&*self.disk, &self.path, Access::Read(Links::Refuse))?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use headwater_cache::disk::{Disk, FailingDisk, Fault, ForgetfulDisk};
 
-use crate::scenario::{self, Promises, Seen};
+use crate::scenario::{self, KINDS, Kind, Promises, Seen};
 use crate::seeded::{Random, torture};
 
 /// How many lives after a kill are killed again, at random calls, for each call at which the first life was.
@@ -18,22 +18,32 @@ pub fn killed(disk: &ForgetfulDisk, number: u64, promises: &mut Promises) -> u64
     failing.first_failure().map_or(failing.calls(), |call| call.number)
 }
 
+/// How many calls the scenario makes.
+pub fn calls(kind: Kind) -> u64 {
+    killed(&scenario::new_disk(kind), u64::MAX, &mut Promises::default())
+}
+
+/// Every call of the scenario on every kind of disk.
+pub fn every_call() -> impl Iterator<Item = (Kind, u64)> {
+    KINDS.into_iter().flat_map(|kind| (0..calls(kind)).map(move |number| (kind, number)))
+}
+
+/// Lives that end before a call, and the whole one.
+pub fn lives() -> impl Iterator<Item = (Kind, u64)> {
+    KINDS.into_iter().flat_map(|kind| (0..=calls(kind)).map(move |number| (kind, number)))
+}
+
 #[test]
 fn a_kill_before_any_call_and_before_any_call_of_the_recovery_loses_nothing() {
-    let begin = Instant::now();
-    let (mut first, mut second, mut number, mut seen) = (0, 0, 0, Seen::default());
-    loop {
-        let disk = scenario::new_disk();
-        let mut promises = Promises::default();
-        let lived = killed(&disk, number, &mut promises) < number;
-        let place = format!("killed before call {number}");
+    let (begin, mut first, mut second, mut seen) = (Instant::now(), 0, 0, Seen::default());
+    for (kind, number) in lives() {
+        let (disk, mut promises) = (scenario::new_disk(kind), Promises::default());
+        killed(&disk, number, &mut promises);
+        let place = format!("{kind:?}: killed before call {number}");
         second += kill_recovery(&disk, &promises, &mut seen, &place);
         scenario::retry(&disk.copy(), &promises, &place);
         scenario::check(&disk, &promises, &place);
-        if lived {
-            break;
-        }
-        (first, number) = (first + 1, number + 1);
+        first += 1;
     }
     println!("{first} kills, {second} kills of the recovery in {:.1?}", begin.elapsed());
 }
@@ -57,14 +67,13 @@ fn kill_recovery(disk: &ForgetfulDisk, promises: &Promises, seen: &mut Seen, pla
 #[test]
 fn a_second_life_that_is_killed_too_loses_nothing() {
     let (begin, mut random, mut kills, mut seen) = (Instant::now(), Random(1), 0, Seen::default());
-    let calls = killed(&scenario::new_disk(), u64::MAX, &mut Promises::default());
-    for number in 0..calls {
+    for (kind, number) in lives() {
         for _ in 0..SECOND_LIVES * torture() {
-            let (disk, mut promises) = (scenario::new_disk(), Promises::default());
+            let (disk, mut promises) = (scenario::new_disk(kind), Promises::default());
             killed(&disk, number, &mut promises);
-            let second = random.below(calls);
+            let second = random.below(calls(kind));
             killed(&disk, second, &mut promises);
-            let place = format!("killed before call {number}, then before call {second}");
+            let place = format!("{kind:?}: killed before call {number}, then before call {second}");
             if seen.is_new(&disk, &promises) {
                 scenario::retry(&disk.copy(), &promises, &place);
                 scenario::check(&disk, &promises, &place);

@@ -35,9 +35,22 @@ pub struct Promises {
     pub repeat: bool,
 }
 
+/// Disks on which files cannot share their bytes, and disks on which they can.
+pub const KINDS: [Kind; 2] = [Kind::Copying, Kind::Sharing];
+
+/// What a disk does when a large file is to be copied.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    Copying,
+    Sharing,
+}
+
 /// A disk with a user's files and no store.
-pub fn new_disk() -> ForgetfulDisk {
-    let disk = ForgetfulDisk::new();
+pub fn new_disk(kind: Kind) -> ForgetfulDisk {
+    let disk = match kind {
+        Kind::Copying => ForgetfulDisk::new(),
+        Kind::Sharing => ForgetfulDisk::new().sharing(),
+    };
     disk.create_dir(Path::new("/w"), 0o755).unwrap();
     write(&disk, INPUT, &INPUT_BYTES);
     disk.sync_all();
@@ -56,7 +69,9 @@ pub fn read(disk: &dyn Disk, path: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-static INPUT_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| (0..600).map(|i| (i % 7) as u8).collect());
+/// Enough for a file of its own in the store.
+const INPUT_LENGTH: u64 = 900;
+static INPUT_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| (0..INPUT_LENGTH).map(|i| (i % 7) as u8).collect());
 static SMALL: LazyLock<[Vec<u8>; 4]> = LazyLock::new(|| [Vec::new(), b"five!".to_vec(), vec![1; 700], vec![2; 1500]]);
 static TREE: LazyLock<Tree> = LazyLock::new(|| {
     let entry = |name: &str, content: &[u8]| Entry {
@@ -181,7 +196,7 @@ impl Promises {
     fn index(&mut self, disk: &Arc<dyn Disk>) {
         let index = FileIndex::open_on(disk.clone(), Path::new(INDEX));
         if let Some(state) = self.step(index.digest(Path::new(INPUT))) {
-            assert_eq!((state.digest, state.bytes), (Digest::of(&INPUT_BYTES), 600));
+            assert_eq!((state.digest, state.bytes), (Digest::of(&INPUT_BYTES), INPUT_LENGTH));
         }
         self.step(index.save());
     }
@@ -224,7 +239,7 @@ fn first_half(disk: &Arc<dyn Disk>, promises: &mut Promises) {
     SMALL.iter().for_each(|content| promises.put(&store, content));
     promises.append(&store, &ledger, "blobs");
     if let Some((digest, bytes)) = promises.steady(|| store.put_file(Path::new(INPUT))) {
-        assert_eq!((digest, bytes), (Digest::of(&INPUT_BYTES), 600));
+        assert_eq!((digest, bytes), (Digest::of(&INPUT_BYTES), INPUT_LENGTH));
         promises.pending.insert(digest);
     }
     if let Some(digest) = promises.steady(|| store.put_tree(&TREE)) {
