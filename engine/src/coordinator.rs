@@ -29,7 +29,7 @@ use crate::compose::Trees;
 use crate::crew::{Crew, Work as Job};
 use crate::event::{Event, Outcome, Preview};
 use crate::graph::NodeId;
-use crate::known::{Flight, Found, Hit, Inputs, Known, Prepared, Uncommitted};
+use crate::known::{Failed, Flight, Found, Hit, Inputs, Known, Prepared, Uncommitted};
 use crate::manifest::Key;
 use crate::misses::Misses;
 use crate::pace::Paces;
@@ -92,6 +92,7 @@ pub(crate) struct Run<'s, 'e> {
     pub(crate) unrecorded: BTreeMap<Key, (u64, Arc<Record>)>,
     /// In the order in which they will be answered.
     pub(crate) uncommitted: VecDeque<Uncommitted>,
+    pub(crate) untold: Vec<Failed>,
     pub(crate) committer: Committer,
     /// How many items there were.
     pub(crate) items: u64,
@@ -147,6 +148,7 @@ impl<'s, 'e> Run<'s, 'e> {
             computed: BTreeSet::new(),
             unrecorded: BTreeMap::new(),
             uncommitted: VecDeque::new(),
+            untold: Vec::new(),
             committer,
             items: 0,
             queue: Queue::new(session.claims.clone(), sender.clone()),
@@ -173,6 +175,7 @@ impl<'s, 'e> Run<'s, 'e> {
                 self.cancel();
             }
             if self.plan.is_done() && self.uncommitted.is_empty() {
+                self.tell_all();
                 return;
             }
             self.committer.hand_over();

@@ -2,8 +2,8 @@
 //!
 //! A node that has its outputs is done at once for the nodes that read it. It is *settled*, and its end told, only when
 //! the outputs and their record are durable. What follows from outputs that are not durable yet waits with its own end,
-//! so a node is told as done with outputs after all that it reads. If a commit fails, every node that is not settled
-//! fails, and the run ends.
+//! and so does a failure: a node is told as done or failed after all that it reads. If a commit fails, every node that is
+//! not settled fails, and the run ends.
 //!
 //! Invariants: each end that counts is told once; a failure is tried again only if it is one of the stage's function.
 
@@ -16,7 +16,7 @@ use crate::committer::Item;
 use crate::coordinator::{Message, Run};
 use crate::event::{Event, Finish, Outcome, Preview, Reason};
 use crate::graph::NodeId;
-use crate::known::{Uncommitted, Unsettled};
+use crate::known::{Failed, Uncommitted, Unsettled};
 use crate::manifest::Key;
 use crate::stage::Failure;
 use crate::worker::{Ending, Work};
@@ -140,6 +140,14 @@ impl Run<'_, '_> {
             }
         }
         self.stopping |= result.is_err();
+        let (told, untold) = std::mem::take(&mut self.untold).into_iter().partition(|failed| self.may_tell(failed));
+        self.untold = untold;
+        Vec::into_iter(told).for_each(|failed| self.tell(failed));
+    }
+
+    /// Tells the failures that wait for what will not come: that was opened again, and the run has ended.
+    pub(crate) fn tell_all(&mut self) {
+        std::mem::take(&mut self.untold).into_iter().for_each(|failed| self.tell(failed));
     }
 
     /// Fails a node that had its outputs: the disk did not take them.
@@ -147,8 +155,16 @@ impl Run<'_, '_> {
         // The run ends; of these, what reads the node is skipped as well.
         self.put_waiting_back();
         let skipped = self.plan.revoke(node);
-        let text = format!("its outputs could not be made durable: {error}");
-        self.report_failure(node, text, skipped);
+        let error = format!("its outputs could not be made durable: {error}");
+        self.tell(Failed { node, error, skipped });
+    }
+
+    fn reads_unsettled(&self, node: usize) -> bool {
+        self.plan.producers(node).iter().any(|id| self.known[*id].unsettled.is_some())
+    }
+
+    fn may_tell(&self, failed: &Failed) -> bool {
+        !self.reads_unsettled(failed.node)
     }
 
     /// Ends a node with outputs. The end is told when its item is durable, if it has one, and all that it reads is
@@ -159,7 +175,7 @@ impl Run<'_, '_> {
         // Once it has run, a second look that finds the record does not undo that.
         let outcome = if self.known[node].ran { Outcome::Ran } else { Outcome::Cached };
         self.plan.finish(node, outcome);
-        let early = self.plan.producers(node).iter().any(|id| self.known[*id].unsettled.is_some());
+        let early = self.reads_unsettled(node);
         // Items are answered in order, so this one is after theirs.
         match item.or_else(|| early.then(|| self.commit(node, None))) {
             Some(number) => self.known[node].unsettled = Some(Unsettled { number, outcome, restored }),
@@ -179,7 +195,11 @@ impl Run<'_, '_> {
             return self.preview(node, Preview::Failed(error));
         }
         let skipped = self.plan.finish(node, Outcome::Failed);
-        self.report_failure(node, error, skipped);
+        let failed = Failed { node, error, skipped };
+        match self.may_tell(&failed) {
+            true => self.tell(failed),
+            false => self.untold.push(failed),
+        }
         self.stopping |= !self.options.keep_going;
     }
 
@@ -206,7 +226,7 @@ impl Run<'_, '_> {
         }
     }
 
-    fn report_failure(&mut self, node: usize, error: String, skipped: Vec<usize>) {
+    fn tell(&mut self, Failed { node, error, skipped }: Failed) {
         let cause = failed_text(&self.session.graph.node(NodeId(node)).name);
         self.report(node, Outcome::Failed, false, Some(error));
         for below in skipped {

@@ -47,6 +47,14 @@ pub(crate) struct Unsettled {
     pub restored: bool,
 }
 
+/// A failure, to be told when all is settled that the node reads.
+pub(crate) struct Failed {
+    pub node: usize,
+    pub error: String,
+    /// What is not tried because of it.
+    pub skipped: Vec<usize>,
+}
+
 /// What a node reads now, and the manifest that makes.
 pub(crate) struct Inputs {
     pub bound: Vec<Bound>,

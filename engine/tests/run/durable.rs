@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use headwater_cache::disk::{Call, FailingDisk, Fault, ForgetfulDisk};
 use headwater_cache::{Ledger, Store};
-use headwater_engine::{Event, NodeId, Options, Outcome};
+use headwater_engine::{Event, Failure, NodeId, Options, Outcome};
 
 use crate::bench::{Bench, Draft, Told, Work, options, stage, table};
 
@@ -121,6 +121,27 @@ fn a_run_that_executes_nothing_syncs_no_ledger() {
     syncs.store(0, Ordering::SeqCst);
     assert_eq!(bench.run(&drafts).counts(), [0, 2, 0, 0, 0]);
     assert_eq!(syncs.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_failure_is_told_after_the_ends_of_what_it_reads() {
+    let failed = Arc::new(AtomicBool::new(false));
+    let (late, fail) = (failed.clone(), failed.clone());
+    let decide = move |call: &Call| {
+        // What fails is back before what it reads is durable.
+        while syncs_ledger(call) && !late.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    };
+    let mut bench = Bench::on(&FailingDisk::new(Arc::new(ForgetfulDisk::new()), decide));
+    let bad = stage("bad").after("good").work(move |_| {
+        fail.store(true, Ordering::SeqCst);
+        Err(Failure::new("no luck"))
+    });
+    let told = bench.run(&[stage("good"), bad, stage("below").after("bad")]);
+    let events = ["started good", "started bad", "ran good", "failed bad", "skipped below"];
+    assert_eq!(told.events, events);
 }
 
 /// Layers of nodes, each of which reads two of the layer above; equal keys are among them.
