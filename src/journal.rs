@@ -83,6 +83,9 @@ pub struct EndLine {
     pub cancelled: usize,
     pub seconds: f64,
     pub saved: f64,
+    /// Whether it was told to end.
+    #[serde(default)]
+    pub interrupted: bool,
 }
 
 impl OutputLine {
@@ -112,9 +115,15 @@ impl NodeLine {
 
 impl EndLine {
     /// A summary with the run's wall time.
-    pub fn new(summary: &Summary, seconds: f64) -> Self {
+    pub fn new(summary: &Summary, seconds: f64, interrupted: bool) -> Self {
         let Summary { ran, cached, failed, skipped, cancelled, saved } = *summary;
-        Self { ran, cached, failed, skipped, cancelled, seconds, saved }
+        Self { ran, cached, failed, skipped, cancelled, seconds, saved, interrupted }
+    }
+
+    /// The summary again.
+    pub fn summary(&self) -> Summary {
+        let Self { ran, cached, failed, skipped, cancelled, saved, .. } = *self;
+        Summary { ran, cached, failed, skipped, cancelled, saved }
     }
 }
 

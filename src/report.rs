@@ -257,11 +257,12 @@ impl<'a> Reporter<'a> {
     ///
     /// # Errors
     /// If output or journal could not be written.
-    pub fn end(mut self, summary: &Summary) -> Result<(), CommandError> {
+    pub fn end(mut self, summary: &Summary, interrupted: bool) -> Result<(), CommandError> {
         self.bar.finish_and_clear();
         self.tell_replaced();
         let seconds = self.workspace.elapsed();
-        self.journal.write(&Line::End(EndLine::new(summary, seconds)), true).map_err(CommandError::failed)?;
+        let end = Line::End(EndLine::new(summary, seconds, interrupted));
+        self.journal.write(&end, true).map_err(CommandError::failed)?;
         match self.globals.format {
             Format::Json => print_json(&RunFinished {
                 event: "run_finished",

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use headwater_cache::{Artifact, Claims, Digest, Ledger, Shape, Store, UsedSet};
-use headwater_engine::{Event, Key, NodeId, Options, Preview, RunError, Session, Summary, TooMuch};
+use headwater_engine::{Event, Key, NodeId, Options, Preview, Session, Summary};
 
 use crate::clock::WallClock;
 use crate::error::CommandError;
@@ -17,7 +17,6 @@ use crate::pipeline::interpolate::shell_argument;
 use crate::process::command::Answers;
 use crate::process::work::WorkFolders;
 use crate::report::tell;
-use crate::size::human;
 use crate::sources::{Kept, KeptSources};
 use crate::unchanged::{CachedRun, Source, Watched};
 
@@ -92,7 +91,7 @@ impl Workspace {
             last_keys: &last_keys,
             clock: &WallClock(self.begun),
         };
-        let summary = session.run(options, emit).map_err(run_error)?;
+        let summary = session.run(options, emit).map_err(CommandError::failed)?;
         if !options.preview {
             // No command may have run, which does this first.
             WorkFolders::sweep(&self.pipeline.project.work());
@@ -344,26 +343,6 @@ pub fn split_output(reference: &str) -> (String, Option<String>) {
     match reference[after..].split_once('.') {
         Some((head, output)) => (format!("{}{head}", &reference[..after]), Some(output.to_owned())),
         None => (reference.to_owned(), None),
-    }
-}
-
-/// What asks for more than there is asks wrongly.
-fn run_error(error: RunError) -> CommandError {
-    match error {
-        RunError::TooMuch(nodes) => {
-            let told = nodes.iter().map(too_much).collect::<Vec<_>>().join("\n       ");
-            let hint = "say what there is: [resources] in the pipeline file, or --resource NAME=AMOUNT";
-            CommandError::Usage(told, vec![hint.into()])
-        }
-        other => CommandError::failed(other),
-    }
-}
-
-fn too_much(TooMuch { node, excess }: &TooMuch) -> String {
-    let (requested, capacity) = (excess.requested, excess.capacity);
-    match excess.resource.as_str() {
-        "memory" => format!("`{node}` asks for {} of memory, and there is {}", human(requested), human(capacity)),
-        name => format!("`{node}` asks for {requested} of `{name}`, and there is {capacity}"),
     }
 }
 

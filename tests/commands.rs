@@ -188,6 +188,28 @@ fn log_lists_runs_newest_first() {
 }
 
 #[test]
+fn log_says_that_nothing_has_run_or_that_there_is_no_project() {
+    let project = Project::with("[stages.a]\nrun = 'echo a > a'\nouts = ['a']\n");
+    let done = project.call(&["log"]);
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "", "nothing has run yet\n"));
+    let done = Project::empty().call(&["log"]);
+    assert!(done.err.starts_with("error: pipeline.toml cannot be read: No such file or directory"), "{}", done.err);
+    assert_eq!(done.code, 2);
+}
+
+#[test]
+fn a_file_to_be_written_at_the_end_has_a_folder_before_anything_runs() {
+    let project = Project::with("[stages.a]\nrun = 'echo a > a'\nouts = ['a']\n");
+    for option in ["--trace", "--junit"] {
+        let done = project.call(&["run", option, "no such/file"]);
+        let text = "error: no such/file cannot be written: no such is no folder\n  help: make it: mkdir -p 'no such'\n";
+        assert_eq!((done.code, done.err.as_str()), (2, text));
+    }
+    assert!(!project.path("a").exists());
+    assert_eq!(project.call(&["log"]).err, "nothing has run yet\n");
+}
+
+#[test]
 fn init_makes_a_pipeline_that_runs() {
     for arguments in [&["init", "new"][..], &["init", "--example", "penguins", "new"][..]] {
         let project = Project::empty();
@@ -261,7 +283,7 @@ fn what_ran_before_a_kill_is_known() {
     child.kill().expect("a kill");
     child.wait().expect("it ends");
     let log = project.ok(&["log"]);
-    assert!(log.contains("did not end"), "{log}");
+    assert!(log.contains("has not ended"), "{log}");
     assert!(project.ok(&["show", "a"]).contains("a.a  file"));
     assert_eq!(project.run(&["a"]).succeeded().with("cached"), ["a"]);
 }

@@ -88,6 +88,8 @@ fn one_interrupt_lets_commands_clean_up_and_starts_nothing_more() {
             outcome("long", "cancelled");
             assert!(out.contains(r#""event":"run_finished""#) && out.contains(r#""failed":0"#), "{out}");
             assert!(!project.path(".headwater/failed").exists());
+            let log = project.ok(&["log"]);
+            assert!(log.contains("  interrupted, ran 1, cached 0, cancelled 3 in "), "{log}");
             goes_on(&project);
         }
     }

@@ -4868,13 +4868,28 @@ outs = ["b.txt"]
 resources = { gpus = 1, license = 2 }
 "#;
     let project = Project::with(pipeline);
-    let done = project.call(&["run"]);
-    assert_eq!(done.code, 2);
-    assert_eq!(
-        done.err,
-        "error: `a` asks for 2.0 GB of memory, and there is 1.0 GB\n       `b` asks for 1 of `gpus`, and there is 0\n  \
-         help: say what there is: [resources] in the pipeline file, or --resource NAME=AMOUNT\n"
-    );
+    let text = r#"error: `a` asks for 2.0 GB of memory, and there is 1.0 GB
+ --> pipeline.toml:7:13
+  |
+7 | resources = { cpus = 4096, memory = "2G" }
+  |             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: say what there is: [resources] in the pipeline file, or run --resource NAME=AMOUNT
+
+error: `b` asks for 1 of `gpus`, and there is 0
+  --> pipeline.toml:12:13
+   |
+12 | resources = { gpus = 1, license = 2 }
+   |             ^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: say what there is: [resources] in the pipeline file, or run --resource NAME=AMOUNT
+
+"#;
+    for arguments in [&["run"][..], &["run", "--dry-run"], &["status"]] {
+        let done = project.call(arguments);
+        assert_eq!((done.code, done.err.as_str()), (2, text));
+    }
+    assert_eq!(project.call(&["log"]).err, "nothing has run yet\n");
     let done = project.call(&["run", "--resource", "gpus"]);
     assert_eq!(
         (done.code, done.err.as_str()),

@@ -57,6 +57,6 @@ pub use clock::Clock;
 pub use event::{Event, Finish, Outcome, Preview, Reason};
 pub use graph::{Graph, Node, NodeId, Wire, WireFrom, WiringError};
 pub use manifest::{Change, Key, Manifest};
-pub use room::{Capacities, Request};
-pub use run::{Options, RunError, Session, SourceError, Sources, Summary, TooMuch};
+pub use room::{Capacities, Excess, Request};
+pub use run::{Options, RunError, Session, SourceError, Sources, Summary, TooMuch, too_much};
 pub use stage::{Bound, Failure, InputPort, InputPorts, Job, OutputPort, Outs, Presence, Selection, Stage};

@@ -70,12 +70,27 @@ pub enum RunError {
 
 /// A node that asks for more than there is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{node}` asks for {requested} {resource}, and there are {capacity}", requested = excess.requested,
+#[error("`{name}` asks for {requested} {resource}, and there are {capacity}", requested = excess.requested,
     resource = excess.resource, capacity = excess.capacity)]
 pub struct TooMuch {
-    /// Its name.
-    pub node: String,
+    pub node: NodeId,
+    pub name: String,
     pub excess: Excess,
+}
+
+/// The nodes for which a run with these options would be refused.
+pub fn too_much(graph: &Graph, options: &Options) -> Vec<TooMuch> {
+    room(graph, &graph.closure(&options.targets), options).err().unwrap_or_default()
+}
+
+/// What the wanted nodes take up, all of it free.
+fn room(graph: &Graph, wanted: &[bool], options: &Options) -> Result<Room, Vec<TooMuch>> {
+    let nothing = Default::default();
+    let requests = graph.ids().map(|id| if wanted[id.0] { &graph.node(id).request } else { &nothing });
+    let cpus = u32::try_from(options.jobs.max(1)).unwrap_or(u32::MAX);
+    let named = |(node, excess)| TooMuch { node: NodeId(node), name: graph.node(NodeId(node)).name.clone(), excess };
+    let room = Room::new(requests, cpus, &options.capacities);
+    room.map_err(|nodes| nodes.into_iter().map(named).collect())
 }
 
 fn lines(nodes: &[TooMuch]) -> String {
@@ -144,7 +159,9 @@ impl Session<'_> {
     /// If no threads can be had, or a node asks for more than there is. All else that befalls a node is an event.
     pub fn run(&self, options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary, RunError> {
         let wanted = self.graph.closure(&options.targets);
-        let room = self.room(&wanted, options)?;
+        // A run that starts nothing takes up nothing.
+        let taking: &[bool] = if options.preview { &vec![false; wanted.len()] } else { &wanted };
+        let room = room(self.graph, taking, options).map_err(RunError::TooMuch)?;
         let looked = self.look_at_sources(&wanted, &options.cancel);
         emit(Event::Planned { nodes: wanted.iter().filter(|wanted| **wanted).count() });
         let recent = self.load_records(&wanted);
@@ -170,17 +187,6 @@ impl Session<'_> {
     /// How many nodes have outs that may have to be put back.
     fn placing(&self, wanted: &[bool]) -> usize {
         self.graph.ids().filter(|id| wanted[id.0] && self.graph.node(*id).stage.outs.is_some()).count()
-    }
-
-    /// What nodes take up. A run that starts nothing takes up nothing.
-    fn room(&self, wanted: &[bool], options: &Options) -> Result<Room, RunError> {
-        let nothing = Default::default();
-        let counts = |id: &NodeId| wanted[id.0] && !options.preview;
-        let requests = self.graph.ids().map(|id| if counts(&id) { &self.graph.node(id).request } else { &nothing });
-        let cpus = u32::try_from(options.jobs.max(1)).unwrap_or(u32::MAX);
-        let named = |(node, excess)| TooMuch { node: self.graph.node(NodeId(node)).name.clone(), excess };
-        Room::new(requests, cpus, &options.capacities)
-            .map_err(|nodes| RunError::TooMuch(nodes.into_iter().map(named).collect()))
     }
 
     fn look_at_sources(&self, wanted: &[bool], cancel: &Cancel) -> BTreeMap<SourceId, Look> {

@@ -12,7 +12,7 @@ use crate::journal::{EndLine, History, PastRun};
 use crate::pipeline::Pipeline;
 use crate::process::staging::{printable, states};
 use crate::project::Project;
-use crate::report::{duration, print_json};
+use crate::report::{final_line, print_json, tell};
 
 /// List past runs, newest first
 #[derive(Debug, Args)]
@@ -43,8 +43,14 @@ impl Log {
     /// If output cannot be written.
     pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
         let project = Project::of(&globals.pipeline).map_err(CommandError::failed)?;
+        let history = History::of(&project.state);
+        if history.newest().is_none() {
+            // In a folder that is not the project's, nothing would look like a project without a history.
+            Pipeline::load(&globals.pipeline, &[])?;
+            tell("nothing has run yet");
+        }
         let mut out = std::io::stdout().lock();
-        for run in History::of(&project.state).runs().take(self.number) {
+        for run in history.runs().take(self.number) {
             if globals.json() {
                 let head = &run.head;
                 let (event, end) = ("run", run.end.as_ref());
@@ -59,10 +65,11 @@ impl Log {
 
 fn human(run: &PastRun) -> String {
     let what = match &run.end {
-        None => "did not end".to_owned(),
+        // It was killed, or goes on.
+        None => "has not ended".to_owned(),
         Some(end) => {
-            let failed = if end.failed > 0 { format!(", failed {}", end.failed) } else { String::new() };
-            format!("ran {}, cached {}{failed} in {}", end.ran, end.cached, duration(end.seconds))
+            let interrupted = if end.interrupted { "interrupted, " } else { "" };
+            format!("{interrupted}{}", final_line(&end.summary(), end.seconds))
         }
     };
     format!("{}  {}  {what}  {}", run.head.run, utc(run.head.started), run.head.arguments.join(" "))

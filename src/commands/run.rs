@@ -14,6 +14,7 @@ use crate::error::CommandError;
 use crate::interrupt;
 use crate::journal::{EndLine, History, Journal, Line, SameLine};
 use crate::junit::Junit;
+use crate::pipeline::interpolate::shell_argument;
 use crate::pipeline::{Pipeline, resources};
 use crate::project::Project;
 use crate::report::{Reporter, final_line, tell};
@@ -66,6 +67,7 @@ impl Run {
                 return tell_unchanged(&unchanged, globals, begun);
             }
         }
+        self.check_places()?;
         let workspace = Workspace::open(&globals.pipeline, &self.settings)?;
         let options = self.options(&workspace)?;
         if self.dry_run {
@@ -105,7 +107,7 @@ impl Run {
         let settled = if options.cancel.is_raised() { Ok(()) } else { workspace.settle_outs(&listener.finished) };
         let Listener { reporter, trace, junit, finished, outputs, outs, restored, .. } = listener;
         workspace.remember_use(&finished)?;
-        reporter.end(&summary)?;
+        reporter.end(&summary, options.cancel.is_raised())?;
         if let Some((trace, path)) = trace.zip(self.trace.as_ref()) {
             trace.write(path)?;
         }
@@ -143,13 +145,28 @@ impl Run {
         targets.extend(&forced);
         let capacities = resources::overlaid(&pipeline.file.resources, &self.resources).map_err(CommandError::usage)?;
         let (jobs, keep_going, preview) = (self.jobs(), self.keep_going, self.dry_run);
-        Ok(Options { targets, forced, jobs, keep_going, preview, capacities, ..Options::default() })
+        let options = Options { targets, forced, jobs, keep_going, preview, capacities, ..Options::default() };
+        pipeline.check_resources(&options)?;
+        Ok(options)
     }
 
     /// Whether only what has changed could make this run do something.
     fn asks_for_what_is_new(&self) -> bool {
         let asked = [&self.settings, &self.force, &self.resources];
         asked.iter().all(|words| words.is_empty()) && !self.dry_run && !self.verify && !self.is_told_elsewhere()
+    }
+
+    /// What is told in files is written when the run has ended: that there is a place for it is known before.
+    fn check_places(&self) -> Result<(), CommandError> {
+        for file in [&self.trace, &self.junit].into_iter().flatten() {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                let text = format!("{} cannot be written: {} is no folder", file.display(), folder.display());
+                let hint = format!("make it: mkdir -p {}", shell_argument(&folder.to_string_lossy()));
+                return Err(CommandError::Usage(text, vec![hint]));
+            }
+        }
+        Ok(())
     }
 
     /// Whether each node is told in a file.
@@ -236,7 +253,8 @@ fn tell_unchanged(unchanged: &Unchanged, globals: &Globals, begun: Instant) -> R
     let summary = Summary { cached, saved, ..Summary::default() };
     let mut journal = Journal::begin(&project.state, &unchanged.pipeline, arguments()).map_err(CommandError::failed)?;
     let seconds = begun.elapsed().as_secs_f64();
-    let lines = [Line::Same(SameLine { run: unchanged.run.clone() }), Line::End(EndLine::new(&summary, seconds))];
+    let end = EndLine::new(&summary, seconds, false);
+    let lines = [Line::Same(SameLine { run: unchanged.run.clone() }), Line::End(end)];
     lines.iter().try_for_each(|line| journal.write(line, true)).map_err(CommandError::failed)?;
     if !globals.quiet {
         tell(&final_line(&summary, seconds));

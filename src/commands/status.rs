@@ -8,6 +8,7 @@ use crate::commands::Globals;
 use crate::commands::run::default_jobs;
 use crate::error::CommandError;
 use crate::forecast::Forecast;
+use crate::pipeline::resources;
 use crate::reason::sentence;
 use crate::report::{print_json, say};
 use crate::workspace::{Previewed, Workspace};
@@ -39,7 +40,9 @@ impl Status {
     pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
         let workspace = Workspace::open(&globals.pipeline, &self.settings)?;
         let targets = workspace.pipeline.targets(&self.targets)?;
-        let options = Options { targets, jobs: default_jobs(), preview: true, ..Options::default() };
+        let capacities = resources::overlaid(&workspace.pipeline.file.resources, &[]).map_err(CommandError::usage)?;
+        let options = Options { targets, jobs: default_jobs(), preview: true, capacities, ..Options::default() };
+        workspace.pipeline.check_resources(&options)?;
         preview(&workspace, &options, globals)
     }
 }

@@ -45,6 +45,8 @@ pub struct StageDeclaration {
     pub wires: Vec<WireDeclaration>,
     /// What it takes up while it runs.
     pub request: Request,
+    /// Where that stands, if it is declared.
+    pub request_span: Option<Span>,
     /// How often it is tried again when it fails.
     pub retries: u32,
     /// The keys that are the kind's own business.
@@ -196,7 +198,7 @@ fn read_stage(name: Key, value: Value, errors: &mut Vec<Diagnostic>) -> Option<S
     let span = value.span.clone();
     let entries = table(Some(&value), &format!("stages.{}", name.name), errors);
     value.as_table()?;
-    let (mut request, mut retries) = (Request::default(), 0);
+    let (mut request, mut request_span, mut retries) = (Request::default(), None, 0);
     let (mut config, mut wires, mut works, mut over) = (Vec::new(), Vec::new(), Vec::new(), None);
     for (key, value) in entries {
         match key.name.as_str() {
@@ -212,7 +214,7 @@ fn read_stage(name: Key, value: Value, errors: &mut Vec<Diagnostic>) -> Option<S
             "inputs" => wires.extend(read_wires(&value, errors)),
             "gather" => wires.extend(read_wire(None, &value, true, errors)),
             "resources" => match resources::request(&value) {
-                Ok(read) => request = read,
+                Ok(read) => (request, request_span) = (read, Some(value.span)),
                 Err(wrong) => errors.extend(wrong),
             },
             "retries" => match resources::retries(&value) {
@@ -228,7 +230,7 @@ fn read_stage(name: Key, value: Value, errors: &mut Vec<Diagnostic>) -> Option<S
     }
     let config = Value { datum: Datum::Table(config), span };
     match (works.pop(), works.pop()) {
-        (Some(work), None) => Some(StageDeclaration { name, work, wires, request, retries, config }),
+        (Some(work), None) => Some(StageDeclaration { name, work, wires, request, request_span, retries, config }),
         (None, _) => {
             let text = format!("stage `{}` has neither `uses` nor `run`", name.name);
             errors.push(Diagnostic::new(text).at(name.span, "").hint("`uses` names a kind, `run` a command"));

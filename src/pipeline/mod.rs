@@ -32,10 +32,11 @@ pub mod value;
 pub mod variants;
 pub mod wiring;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headwater_engine::{Graph, NodeId, WireFrom};
+use headwater_engine::{Graph, NodeId, Options, TooMuch, WireFrom, too_much};
 
 use crate::error::{CommandError, Diagnostic, line_of, nearest};
 use crate::pipeline::edges::within_project;
@@ -187,6 +188,29 @@ impl Pipeline {
         targets.sort_unstable();
         targets.dedup();
         Ok(targets)
+    }
+
+    /// Whether there is what the targets take up.
+    ///
+    /// # Errors
+    /// Every stage that asks for more.
+    pub fn check_resources(&self, options: &Options) -> Result<(), CommandError> {
+        let mut stages = BTreeSet::new();
+        let excesses = too_much(&self.graph, options).into_iter();
+        let firsts = excesses.filter(|one| stages.insert(self.graph.node(one.node).stage_name.as_str()));
+        let diagnostics: Vec<Diagnostic> = firsts
+            .filter_map(|TooMuch { node, excess, .. }| {
+                let stage = &self.file.stages[self.file.position(&self.graph.node(node).stage_name)?];
+                Some(resources::excessive(stage, &excess))
+            })
+            .collect();
+        match diagnostics.is_empty() {
+            true => Ok(()),
+            false => {
+                let (path, source_text) = (self.path.clone(), self.source.clone());
+                Err(CommandError::Pipeline { path, source_text, diagnostics })
+            }
+        }
     }
 
     /// The one node that a word names.

@@ -4,11 +4,12 @@
 
 use std::num::NonZeroU32;
 
-use headwater_engine::{Capacities, Request};
+use headwater_engine::{Capacities, Excess, Request};
 
 use crate::error::Diagnostic;
+use crate::pipeline::file::StageDeclaration;
 use crate::pipeline::value::{Datum, Key, Value};
-use crate::size;
+use crate::size::{self, human};
 
 /// What people write for what has a name here.
 const MISNAMED: [(&str, &str); 8] = [
@@ -86,6 +87,19 @@ pub fn memory_of_machine() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// What is wrong with a stage that asks for more than there is.
+pub fn excessive(stage: &StageDeclaration, excess: &Excess) -> Diagnostic {
+    let (requested, capacity) = (excess.requested, excess.capacity);
+    let (asked, there) = match excess.resource.as_str() {
+        "memory" => (format!("{} of memory", human(requested)), human(capacity)),
+        name => (format!("{requested} of `{name}`"), capacity.to_string()),
+    };
+    let text = format!("`{}` asks for {asked}, and there is {there}", stage.name.name);
+    let place = stage.request_span.as_ref().unwrap_or(&stage.name.span).clone();
+    let hint = "say what there is: [resources] in the pipeline file, or run --resource NAME=AMOUNT";
+    Diagnostic::new(text).at(place, "").hint(hint)
 }
 
 fn entries<'a>(value: &'a Value, hint: &str) -> Result<&'a [(Key, Value)], Vec<Diagnostic>> {
