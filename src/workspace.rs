@@ -263,19 +263,16 @@ impl Workspace {
 
     fn by_prefix(&self, prefix: &str) -> Result<Found, CommandError> {
         let lower = prefix.to_ascii_lowercase();
-        let outputs = self.last.iter().flat_map(|(name, line)| line.outputs.iter().map(move |output| (name, output)));
-        let mut found: Vec<(String, &OutputLine)> = outputs
-            .filter(|(_, output)| output.digest.starts_with(&lower))
-            .map(|(name, output)| (format!("{name}.{}", output.port), output))
-            .collect();
-        found.dedup_by(|a, b| a.1.digest == b.1.digest);
-        match found.as_slice() {
+        let history = History::of(&self.pipeline.project.state);
+        let nodes = std::iter::once(self.last.clone()).chain(history.telling_runs().map(|run| run.nodes));
+        let found = nodes.map(|nodes| beginning_with(&lower, nodes)).find(|found| !found.is_empty());
+        match found.unwrap_or_default().as_slice() {
             [(reference, output)] => {
                 let node = self.pipeline.graph.find(&split_output(reference).0);
                 Ok(Found { artifact: artifact_of(output)?, reference: reference.clone(), node })
             }
             [] => {
-                let text = format!("no stage is named `{prefix}`, and no artifact of the last runs has such a digest");
+                let text = format!("no stage is named `{prefix}`, and nothing that runs have made has such a digest");
                 Err(CommandError::usage(text))
             }
             several => {
@@ -287,9 +284,20 @@ impl Workspace {
     }
 }
 
+/// The outputs whose digests begin so, each digest once, with the names that they had.
+fn beginning_with(hex: &str, nodes: BTreeMap<String, NodeLine>) -> Vec<(String, OutputLine)> {
+    let named = |(name, line): (String, NodeLine)| {
+        line.outputs.into_iter().map(move |output| (format!("{name}.{}", output.port), output))
+    };
+    let mut seen = BTreeSet::new();
+    let is_new =
+        |(_, output): &(String, OutputLine)| output.digest.starts_with(hex) && seen.insert(output.digest.clone());
+    nodes.into_iter().flat_map(named).filter(is_new).collect()
+}
+
 /// Whether a word may be the beginning of a digest.
 pub fn is_digest(word: &str) -> bool {
-    word.chars().all(|c| c.is_ascii_hexdigit()) && word.len() >= 6
+    word.chars().all(|c| c.is_ascii_hexdigit()) && word.len() >= 4
 }
 
 /// What would become of a node.

@@ -738,7 +738,7 @@ fn an_old_source_that_was_kept_is_had_back_by_the_digest_that_explain_shows() {
     let done = project.call(&["get", &old("sub/two"), "-o", "old-two"]);
     assert!(done.code != 0 && done.err.contains("old-two is there already"), "{}", done.err);
     let done = project.call(&["get", "abcdef012345", "-o", "none"]);
-    assert!(done.err.contains("no artifact of the last runs has such a digest"), "{}", done.err);
+    assert!(done.err.contains("nothing that runs have made has such a digest"), "{}", done.err);
 }
 
 #[test]

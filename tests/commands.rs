@@ -145,7 +145,10 @@ fn compare_shows_mean_and_spread_over_the_repeats() {
     assert_eq!(rows[0]["metrics"]["accuracy"]["n"], 5);
     let done = project.call(&["compare", "--by", "speed"]);
     assert_eq!(done.code, 2);
-    assert!(done.err.contains("unknown variant `speed`"), "{}", done.err);
+    let known = "roc_auc, f1, accuracy, r2, rmse, mae, mse, log_loss, precision, recall, inertia";
+    assert_eq!(done.err, format!("error: unknown value `speed`\n  help: the values are: {known}\n"));
+    let done = project.call(&["compare", "--by", "auc"]);
+    assert!(done.err.contains("\n  help: did you mean `roc_auc`?\n"), "{}", done.err);
 }
 
 #[test]
@@ -185,6 +188,20 @@ fn log_lists_runs_newest_first() {
     let runs: Vec<Json> = project.ok(&["log", "--format", "json"]).lines().map(json).collect();
     let told: Vec<_> = runs.iter().map(|run| (run["run"].as_str(), run["end"]["ran"].as_u64())).collect();
     assert_eq!(told, [(Some("000002"), Some(0)), (Some("000001"), Some(1))]);
+}
+
+#[test]
+fn a_number_of_the_command_line_that_is_none_is_told_in_plain_words() {
+    let project = Project::with("[stages.a]\nrun = 'echo a > a'\nouts = ['a']\n");
+    let errors = [
+        (["run", "-j", "0"], "invalid value '0' for '--jobs <N>': expected a whole number of at least 1"),
+        (["log", "-n", "x"], "invalid value 'x' for '--number <NUMBER>': expected a whole number"),
+    ];
+    for (arguments, text) in errors {
+        let done = project.call(&arguments);
+        let all = format!("error: {text}\n\nFor more information, try '--help'.\n");
+        assert_eq!((done.code, done.err), (2, all));
+    }
 }
 
 #[test]

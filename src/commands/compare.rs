@@ -7,16 +7,19 @@ use std::sync::Arc;
 use clap::Args;
 use headwater_engine::NodeId;
 use headwater_stages::Kind;
+use headwater_stages::evaluate::Metric;
 use headwater_stages::evaluate::compare::{Compare as CompareKind, CompareConfig};
 use headwater_stages::io::{Content, Inputs, Outputs};
 use headwater_stages::kind::artifact;
 use serde::Deserialize;
+use serde::de::value::StrDeserializer;
 use serde_json::Value as Json;
 
 use crate::catalog;
 use crate::commands::Globals;
 use crate::commands::show::table;
-use crate::error::CommandError;
+use crate::error::{CommandError, Diagnostic};
+use crate::pipeline::blame::ConfigError;
 use crate::report::print_json;
 use crate::workspace::{Workspace, artifact_of};
 
@@ -41,6 +44,7 @@ impl Compare {
         let workspace = Workspace::open(&globals.pipeline, &[])?;
         let stage = self.stage(&workspace)?;
         let inputs = metrics_of(&workspace, &stage)?;
+        self.by.as_deref().map_or(Ok(()), check_metric)?;
         let settings = serde_json::json!({ "by": self.by, "repeats": self.repeats });
         let config = CompareConfig::deserialize(settings).map_err(|error| CommandError::usage(error.to_string()))?;
         let mut outputs = Outputs::default();
@@ -81,6 +85,14 @@ impl Compare {
             }
         }
     }
+}
+
+fn check_metric(name: &str) -> Result<(), CommandError> {
+    let name = StrDeserializer::<ConfigError>::new(name);
+    Metric::deserialize(name).map(drop).map_err(|error| {
+        let Diagnostic { message, hints, .. } = error.into_diagnostic(0..0, "");
+        CommandError::Usage(message, hints)
+    })
 }
 
 fn metrics_of(workspace: &Workspace, stage: &str) -> Result<Inputs, CommandError> {

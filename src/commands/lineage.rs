@@ -75,6 +75,11 @@ impl Lineage {
             order.push(node);
         }
         let found = workspace.artifact(&self.reference)?;
+        if !made[&id].iter().any(|now| now.digest == found.artifact.digest) {
+            let text = format!("`{}` is `{}` of an earlier run; now it is another", self.reference, found.reference);
+            let hint = "the runs and what they were told: headwater log".into();
+            return Err(CommandError::Usage(text, vec![hint]));
+        }
         // Previews come in the graph's order; here each stands before what it reads.
         order.reverse();
         let ancestry = Ancestry { workspace: &workspace, made };

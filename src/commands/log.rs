@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, IsTerminal, Write};
 use clap::Args;
 use serde::Serialize;
 
-use crate::commands::Globals;
+use crate::commands::{Globals, number};
 use crate::error::CommandError;
 use crate::journal::{EndLine, History, PastRun};
 use crate::pipeline::Pipeline;
@@ -18,7 +18,7 @@ use crate::report::{final_line, print_json, tell};
 #[derive(Debug, Args)]
 pub struct Log {
     /// How many
-    #[arg(short, long, default_value_t = 20)]
+    #[arg(short, long, default_value_t = 20, value_parser = number)]
     number: usize,
 }
 

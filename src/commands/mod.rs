@@ -38,6 +38,14 @@ struct Cli {
     command: Command,
 }
 
+/// A number of the command line; a parser's own words for one that is none are those of a programmer.
+///
+/// # Errors
+/// If it is none.
+pub fn number(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected a whole number".to_owned())
+}
+
 /// Flags that every command takes.
 #[derive(Debug, Args)]
 pub struct Globals {

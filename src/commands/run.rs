@@ -31,7 +31,7 @@ pub struct Run {
     #[arg(long = "set", value_name = "NAME=VALUE")]
     settings: Vec<String>,
     /// How many nodes run at once [default: the number of cores]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = jobs)]
     jobs: Option<NonZeroUsize>,
     /// After a failure, go on with what does not need it
     #[arg(long)]
@@ -177,6 +177,10 @@ impl Run {
     fn jobs(&self) -> usize {
         self.jobs.map_or_else(default_jobs, Into::into)
     }
+}
+
+fn jobs(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "expected a whole number of at least 1".to_owned())
 }
 
 /// As many nodes run at once as there are cores, if nothing else is said.

@@ -12,8 +12,8 @@ use headwater_stages::transform::Transform;
 use serde_json::Value as Json;
 
 use crate::catalog;
-use crate::commands::Globals;
 use crate::commands::compare::leaderboard;
+use crate::commands::{Globals, number};
 use crate::error::CommandError;
 use crate::process::staging::printable;
 use crate::report::print_json;
@@ -25,7 +25,7 @@ pub struct Show {
     /// stage[axis=value,…].output, or the beginning of a digest
     reference: String,
     /// How many rows of a frame
-    #[arg(short, long, default_value_t = 10)]
+    #[arg(short, long, default_value_t = 10, value_parser = number)]
     rows: usize,
 }
 

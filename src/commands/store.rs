@@ -9,7 +9,7 @@ use headwater_cache::{CollectError, Collector, Dropped, Findings, Keep, Look, Pl
 use headwater_engine::Manifest;
 use serde::Serialize;
 
-use crate::commands::Globals;
+use crate::commands::{Globals, number};
 use crate::error::CommandError;
 use crate::pipeline::Pipeline;
 use crate::process::work::remove_all;
@@ -50,7 +50,7 @@ struct Verify {
 #[derive(Debug, Args)]
 struct Gc {
     /// Keep what so many of each project's last different runs used
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = number)]
     keep_last: usize,
     /// Beyond that keep as much as fits, what is dearest to compute again for its bytes first: 500M, 20G …
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
