@@ -209,3 +209,44 @@ fn commands_run_in_a_session_from_outside_of_the_pid_namespace() {
     let done = finish(whole.output().expect("it starts"));
     assert!(done.code == 0 && done.out.contains(r#""hermetic":"enforced""#), "{}{}", done.out, done.err);
 }
+
+/// What a failed command is told of what it did not get, with this in its stage.
+fn told_of_what_is_withheld(run: &str, more: &str) -> Vec<String> {
+    let project = Project::with(&format!("[stages.make]\nrun = '''{run}'''\nouts = [\"out\"]\n{more}"));
+    let done = finish(project.command(&["run"]).env("API_KEY", "1").output().expect("it starts"));
+    assert_eq!(done.code, 1);
+    let hints = done.err.lines().filter(|line| line.contains("add: ") || line.contains("add it: "));
+    hints.map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn a_variable_that_a_failed_command_asks_for_and_does_not_get_is_named() {
+    let hint = |env: &str| {
+        format!(
+            "`API_KEY` is set here, and commands get only what they declare: add it: env = [{env}\"API_KEY\"], or to \
+             `secrets`"
+        )
+    };
+    assert_eq!(told_of_what_is_withheld("test -n \"$API_KEY\"", ""), [hint("")]);
+    assert_eq!(
+        told_of_what_is_withheld("echo \"KeyError: 'API_KEY'\"; exit 1", "env = [\"OTHER\"]\n"),
+        [hint("\"OTHER\", ")]
+    );
+    for declared in ["env", "secrets"] {
+        let declared = format!("{declared} = [\"API_KEY\"]\n");
+        assert_eq!(told_of_what_is_withheld("test -z \"$API_KEY\"", &declared), [""; 0]);
+    }
+    assert_eq!(told_of_what_is_withheld("echo other; exit 1", ""), [""; 0]);
+}
+
+#[test]
+fn a_failed_command_that_complains_of_the_network_is_told_that_it_has_none() {
+    let hint = "it has no network, as it does not declare it: add: network = true";
+    let fetch = "python3 -c 'import socket; socket.socket()'";
+    let resolve = "echo 'curl: (6) Could not resolve host: example.org'; exit 6";
+    assert_eq!(told_of_what_is_withheld(fetch, ""), [hint]);
+    assert_eq!(told_of_what_is_withheld(resolve, ""), [hint]);
+    for without in ["network = true\n", "hermetic = false\n"] {
+        assert_eq!(told_of_what_is_withheld(resolve, without), [""; 0]);
+    }
+}

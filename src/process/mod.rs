@@ -9,6 +9,7 @@
 //! | [`outs`] | files that a command makes: into the store, and back into the project |
 //! | [`made`] | files that a command has made, on their way into the project |
 //! | [`missing`] | what a failed command missed, and the line to write for it |
+//! | [`withheld`] | what else it did without: variables and the network |
 //! | [`tools`] | the versions of programs |
 //! | [`versions`] | what programs have told of their versions, kept as long as it stands |
 //! | [`witnesses`] | the files that a program used when it told its version |
@@ -33,6 +34,7 @@ pub mod staging;
 pub mod tools;
 pub mod unsynced;
 pub mod versions;
+pub mod withheld;
 pub mod witnesses;
 pub mod work;
 pub mod workshop;

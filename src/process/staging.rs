@@ -35,6 +35,7 @@ use crate::pipeline::interpolate::shell_argument;
 use crate::process::command::{Command, CommandLine};
 use crate::process::missing::Places;
 use crate::process::outs::{self, OutError};
+use crate::process::withheld;
 use crate::process::work::WorkFolder;
 use crate::process::workshop::{Hermetic, TRACE, Workshop};
 use crate::project::{Project, file_type};
@@ -105,7 +106,8 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
         if failed && job.is_last && begun.elapsed() < QUICK { look_again(command, job, project) } else { None };
     let text = read_tail(&log_path).unwrap_or_default();
     let places = Places { project: &project.root, staging: &staging.project };
-    let hints = places.hints(command, job.node, &text, missed.as_deref());
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let hints = places.hints(command, job.node, &text, missed.as_deref()) + &withheld::hints(command, &text, set);
     let (line, tail) = (command.line.text(), tail(&text) + &hints);
     let step_in = staging.keep(command, job.node, project);
     Err(Failure::new(CommandFailure::Command { what, line, tail, step_in }))

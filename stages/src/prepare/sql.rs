@@ -3,8 +3,9 @@
 //! Rows come in a defined order: joins keep the left order (a right join the right one); if anything in the query groups,
 //! drops duplicates or combines sets, the result is sorted by all its columns in turn, ascending, nulls last; under
 //! `order by` the remaining columns break ties in the same way, wherever it stands. In a window equal keys keep
-//! the order of rows, and null is the smallest value. Whole numbers are counted and reckoned with as i64. This file does not know where tables come from, and polars-sql does not know
-//! about orders: `sql_text` holds the rules of the text, `sql_columns` what is read, `sql_order` the order of the plan.
+//! the order of rows, and null is the smallest value. Whole numbers are counted and reckoned with as i64. This file does not
+//! know where tables come from, and polars-sql does not know about orders: `sql_text` holds the rules of the text,
+//! `sql_columns` what is read, `sql_order` the order of the plan.
 //!
 //! Invariant: the result follows from the query's tree and the selected columns alone, at any number of threads.
 
@@ -33,6 +34,10 @@ pub enum Sql {}
 
 /// Makes a frame by a query over frames; each input is a table of its port's name, a single one is `input`. Output
 /// `frame`.
+///
+/// The dialect is that of PostgreSQL as far as polars has it; what it has not is an error. Rows have a defined order:
+/// that of the left table of a join, and after grouping, `distinct` and unions that of all columns in turn, which breaks
+/// ties under `order by` too. `rank()` and `dense_rank()` are null where what they order by is. No rows are an error.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
