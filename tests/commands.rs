@@ -205,6 +205,23 @@ fn a_number_of_the_command_line_that_is_none_is_told_in_plain_words() {
 }
 
 #[test]
+fn bash_completes_commands_and_their_options() {
+    let project = Project::empty();
+    project.write("headwater.bash", project.ok(&["completions", "bash"]));
+    let complete = |words: &str| {
+        let word = words.split(' ').next_back().expect("a word");
+        let script = format!(
+            "source headwater.bash; COMP_WORDS=({words}); COMP_CWORD={}; _headwater headwater '{word}' x; echo ${{COMPREPLY[@]}}",
+            words.matches(' ').count()
+        );
+        let done = std::process::Command::new("bash").args(["-c", &script]).current_dir(project.root()).output();
+        String::from_utf8(done.expect("bash starts").stdout).expect("text").trim().to_owned()
+    };
+    assert_eq!(complete("headwater st"), "status store");
+    assert_eq!(complete("headwater run --ke"), "--keep-going");
+}
+
+#[test]
 fn log_says_that_nothing_has_run_or_that_there_is_no_project() {
     let project = Project::with("[stages.a]\nrun = 'echo a > a'\nouts = ['a']\n");
     let done = project.call(&["log"]);

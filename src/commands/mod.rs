@@ -1,6 +1,7 @@
 //! The command line: a verb a file. This one parses and dispatches.
 
 pub mod compare;
+pub mod completions;
 pub mod deps;
 pub mod diff;
 pub mod explain;
@@ -98,6 +99,7 @@ enum Command {
     Logs(log::Logs),
     Schema(schema::PrintSchema),
     Store(store::StoreCommand),
+    Completions(completions::Completions),
 }
 
 impl Globals {
@@ -163,5 +165,6 @@ fn dispatch(cli: &Cli) -> Result<(), CommandError> {
         Command::Logs(command) => command.execute(globals),
         Command::Schema(command) => command.execute(globals),
         Command::Store(command) => command.execute(globals),
+        Command::Completions(command) => command.execute(),
     }
 }
