@@ -87,12 +87,8 @@ impl Blobs {
         let Opened::Regular(file, found) = disk::open_regular(&*self.disk, &path, Links::Refuse)? else {
             return Ok(false);
         };
-        let hash = || disk::hash(&*file, &path, found.bytes);
-        match hash().or_else(|error| if error.is_of_the_medium() { hash() } else { Err(error) }) {
-            Ok((hashed, _)) => Ok(hashed == *digest),
-            Err(error) if error.is_of_the_medium() => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        let hashed = disk::asked_twice(|| disk::hash(&*file, &path, found.bytes))?;
+        Ok(hashed.is_some_and(|(hashed, _)| hashed == *digest))
     }
 
     /// Gives a temp whose content is durable its place, unless the blob is there already. The name is durable after

@@ -231,18 +231,12 @@ pub(crate) struct Scan {
 
 /// Looks at the header of a segment.
 pub(crate) fn scan_header(file: &dyn Handle, path: &Path) -> Result<Header, DiskError> {
-    let mut found = [0; HEADER];
-    let mut read = disk::fill(file, &mut found, 0);
-    if read.as_ref().is_err_and(disk::is_of_the_medium) {
-        read = disk::fill(file, &mut found, 0);
-    }
-    let filled = match read {
-        Err(error) if disk::is_of_the_medium(&error) => return Ok(Header::Damaged),
-        read => read.map_err(failed("read", path))?,
+    let Some(found) = disk::asked_twice(|| disk::read(file, path, HEADER as u64))? else {
+        return Ok(Header::Damaged);
     };
-    if filled < HEADER {
+    let Ok(found) = <[u8; HEADER]>::try_from(found) else {
         return Ok(Header::Missing);
-    }
+    };
     let version = u32::from_le_bytes(std::array::from_fn(|i| found[8 + i]));
     Ok(match () {
         () if found != header_of(version) => Header::Damaged,

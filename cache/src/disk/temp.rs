@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use super::{Access, Disk, DiskError, Handle, Links, Lock, Opened, failed, names, open_regular, parent, repeated};
+use super::operations::repeated;
+use super::{Access, Disk, DiskError, Handle, Links, Lock, Opened, failed, names, open_regular, parent};
 use crate::digest::{self, Digest};
 
 const TEMP_PREFIX: &str = ".headwater-";
