@@ -39,7 +39,8 @@ pub struct Call {
 pub enum Fault {
     /// With this error number, and nothing is touched.
     Error(i32),
-    /// A write takes half of its bytes, and the next call fails with this error number. Any other call just fails.
+    /// A write takes half of its bytes, and the next call fails with this error number. A file shares half of the bytes of
+    /// another, and the call fails. Any other call just fails.
     Short(i32),
     /// The process is dead: this call and all later ones fail and touch nothing.
     Killed,
@@ -112,7 +113,7 @@ impl fmt::Debug for FailingDisk {
 /// What a call may do.
 enum Verdict {
     Go,
-    /// Write half, now.
+    /// Write or share half, now.
     Half,
 }
 
@@ -141,7 +142,7 @@ impl Faults {
 
     fn fail(&self, fault: Fault, operation: &'static str) -> io::Result<Verdict> {
         match fault {
-            Fault::Short(errno) if operation == "write_at" => {
+            Fault::Short(errno) if ["write_at", "share"].contains(&operation) => {
                 *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(errno);
                 Ok(Verdict::Half)
             }
@@ -259,8 +260,13 @@ impl Handle for FailingHandle {
     }
 
     fn share(&self, from: &dyn Handle) -> io::Result<()> {
-        self.faults.call("share", &self.path)?;
-        self.inner.share(from)
+        match self.faults.call("share", &self.path)? {
+            Verdict::Go => self.inner.share(from),
+            Verdict::Half => {
+                let shared = self.inner.share(from).and_then(|()| self.inner.set_len(self.inner.look()?.bytes / 2));
+                shared.and(self.faults.call("share", &self.path).map(drop))
+            }
+        }
     }
 
     fn file(&self) -> Option<&File> {

@@ -2,8 +2,9 @@
 //!
 //! Does not know digests' places, trees, records, or which folder is whose.
 //!
-//! What the rest of the crate does with them is in `operations`, `hashing` and `temp`. Three disks implement it: [`RealDisk`] asks the kernel; [`FailingDisk`] wraps another and makes chosen calls fail;
-//! [`ForgetfulDisk`] lives in memory and knows every state that a power cut could leave behind.
+//! Three disks implement it: [`RealDisk`] asks the kernel; [`FailingDisk`] wraps another and makes chosen calls fail;
+//! [`ForgetfulDisk`] lives in memory and knows every state that a power cut could leave behind. What the rest of the
+//! crate does with a disk is in `operations`, `hashing` and `temp`.
 //!
 //! Invariants: everything that the crate reads from or writes to a disk goes through the trait, one system call a
 //! method, so that stopping before each call stops everywhere; a failure is an error that names operation and path; a

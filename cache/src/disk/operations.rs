@@ -171,33 +171,39 @@ pub(crate) fn look_at(file: &dyn Handle, path: &Path) -> Result<Meta, DiskError>
 
 /// Copies the file `from`, links followed, to a new file `to` in a folder that nobody else uses, and returns the digest of what
 /// was copied. The copy has the permissions of any new file of the user's; of the original's, only whether it can be executed
-/// may be wanted.
+/// may be wanted. Of a file that grows meanwhile, the digest is not that of what it was.
 ///
 /// # Errors
 /// If `from` is no regular file or cannot be read, or `to` cannot be written; nothing is at `to` then.
 pub fn copy_file(from: &Path, to: &Path, executable: bool) -> Result<Digest, DiskError> {
-    let no_file = |kind: io::ErrorKind| Err(failed("open", from)(kind.into()));
-    let source = match open_regular(&RealDisk, from, Links::Follow)? {
-        Opened::Regular(file, _) => file,
-        Opened::Other(_) => return no_file(io::ErrorKind::InvalidInput),
-        Opened::Missing => return no_file(io::ErrorKind::NotFound),
-    };
+    let (source, limit) = open_whole(&RealDisk, from, Links::Follow)?;
     let real: Arc<dyn Disk> = Arc::new(RealDisk);
     let mut copy = Temp::create_at(&real, to, new_mode(executable))?;
-    let (digest, _) = hash_into(&*source, from, u64::MAX, |chunk| copy.write(chunk))?;
+    let (digest, _) = hash_into(&*source, from, limit, |chunk| copy.write(chunk))?;
     copy.stay();
     Ok(digest)
 }
 
-/// The digest of a file, links not followed.
+/// The digest of a file, links not followed; of one that grows meanwhile, not that of what it was.
 ///
 /// # Errors
 /// If it is no regular file, or cannot be read.
 pub fn hash_file(path: &Path) -> Result<Digest, DiskError> {
-    match open_regular(&RealDisk, path, Links::Refuse)? {
-        Opened::Regular(file, _) => Ok(hash(&*file, path, u64::MAX)?.0),
-        Opened::Other(_) => Err(failed("open", path)(io::ErrorKind::InvalidInput.into())),
-        Opened::Missing => Err(failed("open", path)(io::ErrorKind::NotFound.into())),
+    hash_file_on(&RealDisk, path)
+}
+
+fn hash_file_on(disk: &dyn Disk, path: &Path) -> Result<Digest, DiskError> {
+    let (file, limit) = open_whole(disk, path, Links::Refuse)?;
+    Ok(hash(&*file, path, limit)?.0)
+}
+
+/// A regular file, and its length and one byte more: who reads so much notices that there is more.
+fn open_whole(disk: &dyn Disk, path: &Path, links: Links) -> Result<(Box<dyn Handle>, u64), DiskError> {
+    let no_file = |kind: ErrorKind| Err(failed("open", path)(kind.into()));
+    match open_regular(disk, path, links)? {
+        Opened::Regular(file, found) => Ok((file, found.bytes.saturating_add(1))),
+        Opened::Other(_) => no_file(ErrorKind::InvalidInput),
+        Opened::Missing => no_file(ErrorKind::NotFound),
     }
 }
 
@@ -309,6 +315,7 @@ pub(crate) fn try_lock(file: &dyn Handle, path: &Path) -> Result<bool, DiskError
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::disk::{FailingDisk, ForgetfulDisk};
     use std::fs;
     use std::fs::File;
     use std::os::unix::fs::MetadataExt;
@@ -352,6 +359,17 @@ pub(crate) mod tests {
             create_dirs(&RealDisk, &file, 0o700).unwrap_err().to_string(),
             format!("cannot create directory {}: File exists (os error 17)", file.display())
         );
+    }
+
+    /// A file of no known length is read far behind its end, by all threads.
+    #[test]
+    fn a_file_is_hashed_in_as_many_calls_as_its_length_asks_for() {
+        let disk = FailingDisk::counting(Arc::new(ForgetfulDisk::new()));
+        let path = Path::new("/small");
+        disk.open(path, Access::Edit(0o600)).unwrap().write_at(b"content", 0).unwrap();
+        let before = disk.calls();
+        assert_eq!(hash_file_on(&disk, path).unwrap(), Digest::of(b"content"));
+        assert!(disk.calls() - before <= 5, "{}", disk.calls() - before);
     }
 
     #[test]

@@ -125,6 +125,8 @@ impl Temp {
     /// then, read back from the temp itself. Whatever keeps them from being shared, a copy works or tells why not.
     pub(crate) fn share(&mut self, from: &dyn Handle) -> Result<Option<(Digest, u64)>, DiskError> {
         if self.file.share(from).is_err() {
+            // Some of the bytes may be there: more than a copy of a file that has become shorter would write over.
+            super::set_len(&*self.file, &self.path, 0)?;
             return Ok(None);
         }
         let file = super::open(&*self.disk, &self.path, Access::Read(Links::Refuse))?;

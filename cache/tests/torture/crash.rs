@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use headwater_cache::disk::ForgetfulDisk;
 
-use crate::kill::{calls, killed, lives};
+use crate::kill::{Life, killed, lives};
 use crate::scenario::{self, Promises, Seen};
 use crate::seeded::{Random, torture};
 
@@ -34,7 +34,7 @@ impl Looks {
 #[test]
 fn what_is_promised_survives_every_crash_and_no_record_outlives_its_blobs() {
     let (begin, mut looks, mut sampled) = (Instant::now(), Looks::default(), 0);
-    for (kind, number) in lives() {
+    for Life { kind, number, .. } in lives() {
         let (disk, mut promises) = (scenario::new_disk(kind), Promises::default());
         killed(&disk, number, &mut promises);
         let bound = STATES * torture();
@@ -50,11 +50,11 @@ fn what_is_promised_survives_every_crash_and_no_record_outlives_its_blobs() {
 #[test]
 fn what_is_promised_survives_a_crash_of_the_life_after_a_crash() {
     let (begin, mut looks, mut random) = (Instant::now(), Looks::default(), Random(2));
-    for (kind, number) in lives() {
+    for Life { kind, number, calls } in lives() {
         let (disk, mut promises) = (scenario::new_disk(kind), Promises::default());
         killed(&disk, number, &mut promises);
         for crashed in disk.crashes(SECOND_LIVES * torture(), random.below(u64::MAX)) {
-            live_again(&crashed, &promises, number, random.below(calls(kind) + 1), &mut looks);
+            live_again(&crashed, &promises, number, random.below(calls + 1), &mut looks);
         }
     }
     let (states, different, time) = (looks.states, looks.seen.count(), begin.elapsed());
@@ -64,12 +64,12 @@ fn what_is_promised_survives_a_crash_of_the_life_after_a_crash() {
 #[test]
 fn what_is_promised_after_a_kill_survives_a_crash() {
     let (begin, mut looks, mut random) = (Instant::now(), Looks::default(), Random(3));
-    for (kind, number) in lives() {
+    for Life { kind, number, calls } in lives() {
         let (disk, mut promises) = (scenario::new_disk(kind), Promises::default());
         killed(&disk, number, &mut promises);
         // What the dead process did not sync is still pending when the next one begins.
-        live_again(&disk.copy(), &promises, number, calls(kind), &mut looks);
-        live_again(&disk, &promises, number, random.below(calls(kind) + 1), &mut looks);
+        live_again(&disk.copy(), &promises, number, calls, &mut looks);
+        live_again(&disk, &promises, number, random.below(calls + 1), &mut looks);
     }
     let (states, different, time) = (looks.states, looks.seen.count(), begin.elapsed());
     println!("{states} crash states after a kill and a second life, {different} different, in {time:.1?}");
@@ -88,7 +88,7 @@ fn live_again(disk: &ForgetfulDisk, promises: &Promises, first: u64, second: u64
 #[test]
 fn after_any_crash_everything_can_be_done_again() {
     let (begin, mut states) = (Instant::now(), 0);
-    for (kind, number) in lives() {
+    for Life { kind, number, .. } in lives() {
         let (disk, mut promises) = (scenario::new_disk(kind), Promises::default());
         killed(&disk, number, &mut promises);
         for (index, crashed) in disk.crashes(3 * torture(), number).enumerate() {

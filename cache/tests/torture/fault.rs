@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use headwater_cache::disk::{Disk, FailingDisk, Fault};
 
-use crate::kill::every_call;
+use crate::kill::{Life, lives};
 use crate::scenario::{self, Kind, Promises, Seen};
 
 const EIO: i32 = 5;
@@ -42,7 +42,7 @@ fn suffer(
 #[test]
 fn a_failed_call_is_an_error_that_loses_nothing_and_passes() {
     let (begin, mut injected, mut seen) = (Instant::now(), 0, Seen::default());
-    for (kind, number) in every_call() {
+    for Life { kind, number, .. } in lives().filter(|life| life.number < life.calls) {
         let errors = ERRNOS.map(Fault::Error);
         for fault in errors.into_iter().chain([Fault::Short(ENOSPC), Fault::Short(EIO)]) {
             let place = format!("{kind:?}: call {number} {fault:?}");
@@ -59,7 +59,7 @@ fn a_failed_call_is_an_error_that_loses_nothing_and_passes() {
 #[test]
 fn a_disk_that_stays_full_or_broken_or_read_only_loses_nothing_and_can_be_mended() {
     let (begin, mut disks, mut seen) = (Instant::now(), 0, Seen::default());
-    for (kind, number) in every_call() {
+    for Life { kind, number, .. } in lives().filter(|life| life.number < life.calls) {
         for errno in [EIO, ENOSPC, EROFS] {
             let failing = |inner| FailingDisk::failing_from(inner, number, Fault::Error(errno));
             suffer(kind, failing, false, &mut seen, &format!("{kind:?}: from call {number} on {errno}"));
@@ -71,7 +71,7 @@ fn a_disk_that_stays_full_or_broken_or_read_only_loses_nothing_and_can_be_mended
 
 #[test]
 fn an_interrupted_call_is_repeated_unless_it_is_a_sync_or_a_rename() {
-    for (kind, number) in every_call() {
+    for Life { kind, number, .. } in lives().filter(|life| life.number < life.calls) {
         for errno in [EINTR, EAGAIN] {
             let inner = Arc::new(scenario::new_disk(kind));
             let failing = FailingDisk::failing_at(inner, number, Fault::Error(errno));

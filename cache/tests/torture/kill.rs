@@ -19,24 +19,34 @@ pub fn killed(disk: &ForgetfulDisk, number: u64, promises: &mut Promises) -> u64
 }
 
 /// How many calls the scenario makes.
-pub fn calls(kind: Kind) -> u64 {
+fn calls(kind: Kind) -> u64 {
     killed(&scenario::new_disk(kind), u64::MAX, &mut Promises::default())
 }
 
-/// Every call of the scenario on every kind of disk.
-pub fn every_call() -> impl Iterator<Item = (Kind, u64)> {
-    KINDS.into_iter().flat_map(|kind| (0..calls(kind)).map(move |number| (kind, number)))
+/// A life that ends before the call with this number.
+pub struct Life {
+    pub kind: Kind,
+    pub number: u64,
+    /// How many calls a whole life makes.
+    pub calls: u64,
 }
 
-/// Lives that end before a call, and the whole one.
-pub fn lives() -> impl Iterator<Item = (Kind, u64)> {
-    KINDS.into_iter().flat_map(|kind| (0..=calls(kind)).map(move |number| (kind, number)))
+/// Lives that end before each call on each kind of disk, and the whole ones.
+pub fn lives() -> impl Iterator<Item = Life> {
+    let lives = |kind, calls| (0..=calls).map(move |number| Life { kind, number, calls });
+    KINDS.into_iter().flat_map(move |kind| lives(kind, calls(kind)))
+}
+
+#[test]
+fn where_bytes_can_be_shared_they_are() {
+    let [copying, sharing] = KINDS.map(calls);
+    assert_ne!(copying, sharing);
 }
 
 #[test]
 fn a_kill_before_any_call_and_before_any_call_of_the_recovery_loses_nothing() {
     let (begin, mut first, mut second, mut seen) = (Instant::now(), 0, 0, Seen::default());
-    for (kind, number) in lives() {
+    for Life { kind, number, .. } in lives() {
         let (disk, mut promises) = (scenario::new_disk(kind), Promises::default());
         killed(&disk, number, &mut promises);
         let place = format!("{kind:?}: killed before call {number}");
@@ -67,11 +77,11 @@ fn kill_recovery(disk: &ForgetfulDisk, promises: &Promises, seen: &mut Seen, pla
 #[test]
 fn a_second_life_that_is_killed_too_loses_nothing() {
     let (begin, mut random, mut kills, mut seen) = (Instant::now(), Random(1), 0, Seen::default());
-    for (kind, number) in lives() {
+    for Life { kind, number, calls } in lives() {
         for _ in 0..SECOND_LIVES * torture() {
             let (disk, mut promises) = (scenario::new_disk(kind), Promises::default());
             killed(&disk, number, &mut promises);
-            let second = random.below(calls(kind));
+            let second = random.below(calls + 1);
             killed(&disk, second, &mut promises);
             let place = format!("{kind:?}: killed before call {number}, then before call {second}");
             if seen.is_new(&disk, &promises) {
