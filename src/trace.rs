@@ -56,8 +56,9 @@ impl Trace {
         let (begin, lane) = self.running.remove(&finish.node).unwrap_or((seconds, CACHED));
         let node = graph.node(finish.node);
         let outcome = if finish.restored { "restored" } else { outcome_word(finish.outcome) };
-        // Its end is told once its record is durable, which is no work of its own.
-        let worked = if finish.outcome == Outcome::Ran { finish.seconds } else { seconds - begin };
+        // Its end is told once records are durable, its own or those of what it read, which is no work of its own.
+        let has_worked = matches!(finish.outcome, Outcome::Ran | Outcome::Failed);
+        let worked = if has_worked { finish.seconds } else { seconds - begin };
         self.done.push(Complete {
             name: node.name.clone(),
             cat: outcome.to_owned(),

@@ -92,6 +92,7 @@ pub(crate) struct Run<'s, 'e> {
     pub(crate) unrecorded: BTreeMap<Key, (u64, Arc<Record>)>,
     /// In the order in which they will be answered.
     pub(crate) uncommitted: VecDeque<Uncommitted>,
+    /// Failures that wait for the ends of what their nodes have read, which the committer still has.
     pub(crate) untold: Vec<Failed>,
     pub(crate) committer: Committer,
     /// How many items there were.
@@ -171,11 +172,12 @@ impl<'s, 'e> Run<'s, 'e> {
             self.stopping |= self.options.cancel.is_raised();
             let visited = self.visit_some();
             self.begin_prepared();
-            if self.stopping {
+            // Why nothing more begins is told before what does not begin.
+            if self.stopping && self.untold.is_empty() {
                 self.cancel();
             }
             if self.plan.is_done() && self.uncommitted.is_empty() {
-                self.tell_all();
+                debug_assert!(self.untold.is_empty(), "whatever a failure waits for is among the uncommitted");
                 return;
             }
             self.committer.hand_over();

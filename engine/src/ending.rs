@@ -2,8 +2,8 @@
 //!
 //! A node that has its outputs is done at once for the nodes that read it. It is *settled*, and its end told, only when
 //! the outputs and their record are durable. What follows from outputs that are not durable yet waits with its own end,
-//! and so does a failure: a node is told as done or failed after all that it reads. If a commit fails, every node that is
-//! not settled fails, and the run ends.
+//! and so do a failure and the cancellations that follow from it: a node is told as done or failed after the ends of what it
+//! has read. If a commit fails, every node that is not settled fails, and the run ends.
 //!
 //! Invariants: each end that counts is told once; a failure is tried again only if it is one of the stage's function.
 
@@ -140,14 +140,9 @@ impl Run<'_, '_> {
             }
         }
         self.stopping |= result.is_err();
-        let (told, untold) = std::mem::take(&mut self.untold).into_iter().partition(|failed| self.may_tell(failed));
-        self.untold = untold;
-        Vec::into_iter(told).for_each(|failed| self.tell(failed));
-    }
-
-    /// Tells the failures that wait for what will not come: that was opened again, and the run has ended.
-    pub(crate) fn tell_all(&mut self) {
-        std::mem::take(&mut self.untold).into_iter().for_each(|failed| self.tell(failed));
+        for failed in std::mem::take(&mut self.untold) {
+            self.tell_in_turn(failed);
+        }
     }
 
     /// Fails a node that had its outputs: the disk did not take them.
@@ -163,8 +158,12 @@ impl Run<'_, '_> {
         self.plan.producers(node).iter().any(|id| self.known[*id].unsettled.is_some())
     }
 
-    fn may_tell(&self, failed: &Failed) -> bool {
-        !self.reads_unsettled(failed.node)
+    /// Tells a failure, unless it has to wait for the ends of what the node has read.
+    fn tell_in_turn(&mut self, failed: Failed) {
+        match self.reads_unsettled(failed.node) {
+            true => self.untold.push(failed),
+            false => self.tell(failed),
+        }
     }
 
     /// Ends a node with outputs. The end is told when its item is durable, if it has one, and all that it reads is
@@ -195,11 +194,7 @@ impl Run<'_, '_> {
             return self.preview(node, Preview::Failed(error));
         }
         let skipped = self.plan.finish(node, Outcome::Failed);
-        let failed = Failed { node, error, skipped };
-        match self.may_tell(&failed) {
-            true => self.tell(failed),
-            false => self.untold.push(failed),
-        }
+        self.tell_in_turn(Failed { node, error, skipped });
         self.stopping |= !self.options.keep_going;
     }
 

@@ -123,25 +123,40 @@ fn a_run_that_executes_nothing_syncs_no_ledger() {
     assert_eq!(syncs.load(Ordering::SeqCst), 0);
 }
 
-#[test]
-fn a_failure_is_told_after_the_ends_of_what_it_reads() {
+/// A stage whose result is not durable before the one that reads it has failed, on a disk that syncs or does not.
+fn failing_early(syncs: bool) -> Told {
     let failed = Arc::new(AtomicBool::new(false));
     let (late, fail) = (failed.clone(), failed.clone());
     let decide = move |call: &Call| {
-        // What fails is back before what it reads is durable.
+        // A moment more, so that the failure is known.
         while syncs_ledger(call) && !late.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(20));
         }
-        None
+        (syncs_ledger(call) && !syncs).then_some(Fault::Error(EIO))
     };
     let mut bench = Bench::on(&FailingDisk::new(Arc::new(ForgetfulDisk::new()), decide));
     let bad = stage("bad").after("good").work(move |_| {
         fail.store(true, Ordering::SeqCst);
         Err(Failure::new("no luck"))
     });
-    let told = bench.run(&[stage("good"), bad, stage("below").after("bad")]);
-    let events = ["started good", "started bad", "ran good", "failed bad", "skipped below"];
+    bench.run(&[stage("good"), bad, stage("below").after("bad"), stage("other").after("good").config("1")])
+}
+
+#[test]
+fn a_failure_is_told_after_the_ends_of_what_it_reads_and_before_what_it_cancels() {
+    let told = failing_early(true);
+    let events = ["started good", "started bad", "ran good", "failed bad", "skipped below", "cancelled other"];
     assert_eq!(told.events, events);
+}
+
+#[test]
+fn a_failure_that_waits_for_what_cannot_be_committed_is_told_after_that() {
+    let told = failing_early(false);
+    assert_refused(&told, &["good"]);
+    assert_eq!((told.error("bad"), told.outcome("below")), ("no luck", Outcome::Skipped));
+    let ends: Vec<&String> = told.events.iter().filter(|event| !event.starts_with("started")).collect();
+    assert_eq!(ends, ["failed good", "skipped other", "failed bad", "skipped below"]);
+    assert_eq!(told.counts(), [0, 0, 2, 2, 0]);
 }
 
 /// Layers of nodes, each of which reads two of the layer above; equal keys are among them.
