@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use headwater_cache::{Artifact, Digest, Shape};
 use headwater_engine::{Key, OutputPort, Summary};
+use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 
 /// How many runs are read back in search of a node's last finish.
@@ -255,6 +256,24 @@ impl History {
             run.same.is_none().then_some(run)
         };
         self.paths.iter().filter_map(telling).take(RUNS_READ)
+    }
+
+    /// What runs have made whose digests begin so: each digest once, with the name that it had last.
+    pub fn outputs_beginning_with(&self, hex: &str) -> Vec<(String, OutputLine)> {
+        let wanted = format!(r#""digest":"{hex}"#);
+        let finder = Finder::new(&wanted);
+        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+        // Most runs have nothing of it: that is told without reading them line by line.
+        let journals = self.paths.iter().filter_map(|path| fs::read(path).ok());
+        for journal in journals.filter(|journal| finder.find(journal).is_some()) {
+            for line in journal.split(|byte| *byte == b'\n').filter(|line| finder.find(line).is_some()) {
+                let Ok(Line::Node(node)) = serde_json::from_slice(line) else { continue };
+                let of_hex = node.outputs.into_iter().filter(|output| output.digest.starts_with(hex));
+                let new = of_hex.filter(|output| seen.insert(output.digest.clone()));
+                found.extend(new.map(|output| (format!("{}.{}", node.node, output.port), output)));
+            }
+        }
+        found
     }
 
     /// The last finish of each of these nodes.

@@ -262,18 +262,18 @@ impl Workspace {
     }
 
     fn by_prefix(&self, prefix: &str) -> Result<Found, CommandError> {
-        let lower = prefix.to_ascii_lowercase();
-        let history = History::of(&self.pipeline.project.state);
-        let nodes = std::iter::once(self.last.clone()).chain(history.telling_runs().map(|run| run.nodes));
-        let found = nodes.map(|nodes| beginning_with(&lower, nodes)).find(|found| !found.is_empty());
-        match found.unwrap_or_default().as_slice() {
+        let found = History::of(&self.pipeline.project.state).outputs_beginning_with(&prefix.to_ascii_lowercase());
+        match found.as_slice() {
             [(reference, output)] => {
                 let node = self.pipeline.graph.find(&split_output(reference).0);
                 Ok(Found { artifact: artifact_of(output)?, reference: reference.clone(), node })
             }
             [] => {
+                // A word without a digit is more likely a stage.
+                let is_word = prefix.chars().all(|character| character.is_ascii_alphabetic());
+                let named = if is_word { self.pipeline.one_node(prefix).map(drop) } else { Ok(()) };
                 let text = format!("no stage is named `{prefix}`, and nothing that runs have made has such a digest");
-                Err(CommandError::usage(text))
+                Err(named.err().unwrap_or_else(|| CommandError::usage(text)))
             }
             several => {
                 let names: Vec<String> =
@@ -282,17 +282,6 @@ impl Workspace {
             }
         }
     }
-}
-
-/// The outputs whose digests begin so, each digest once, with the names that they had.
-fn beginning_with(hex: &str, nodes: BTreeMap<String, NodeLine>) -> Vec<(String, OutputLine)> {
-    let named = |(name, line): (String, NodeLine)| {
-        line.outputs.into_iter().map(move |output| (format!("{name}.{}", output.port), output))
-    };
-    let mut seen = BTreeSet::new();
-    let is_new =
-        |(_, output): &(String, OutputLine)| output.digest.starts_with(hex) && seen.insert(output.digest.clone());
-    nodes.into_iter().flat_map(named).filter(is_new).collect()
 }
 
 /// Whether a word may be the beginning of a digest.

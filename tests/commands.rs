@@ -146,7 +146,7 @@ fn compare_shows_mean_and_spread_over_the_repeats() {
     let done = project.call(&["compare", "--by", "speed"]);
     assert_eq!(done.code, 2);
     let known = "roc_auc, f1, accuracy, r2, rmse, mae, mse, log_loss, precision, recall, inertia";
-    assert_eq!(done.err, format!("error: unknown value `speed`\n  help: the values are: {known}\n"));
+    assert_eq!(done.err, format!("error: --by: unknown value `speed`\n  help: the values are: {known}\n"));
     let done = project.call(&["compare", "--by", "auc"]);
     assert!(done.err.contains("\n  help: did you mean `roc_auc`?\n"), "{}", done.err);
 }
@@ -226,21 +226,26 @@ fn log_says_that_nothing_has_run_or_that_there_is_no_project() {
     let project = Project::with("[stages.a]\nrun = 'echo a > a'\nouts = ['a']\n");
     let done = project.call(&["log"]);
     assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "", "nothing has run yet\n"));
+    assert_eq!(project.call(&["log", "-q"]).err, "");
+    project.write("pipeline.toml", "wrong");
+    assert_eq!(project.call(&["log"]).code, 0);
     let done = Project::empty().call(&["log"]);
     assert!(done.err.starts_with("error: pipeline.toml cannot be read: No such file or directory"), "{}", done.err);
     assert_eq!(done.code, 2);
 }
 
 #[test]
-fn a_file_to_be_written_at_the_end_has_a_folder_before_anything_runs() {
+fn a_file_that_cannot_be_written_at_the_end_is_refused_before_anything_runs() {
     let project = Project::with("[stages.a]\nrun = 'echo a > a'\nouts = ['a']\n");
     for option in ["--trace", "--junit"] {
-        let done = project.call(&["run", option, "no such/file"]);
-        let text = "error: no such/file cannot be written: no such is no folder\n  help: make it: mkdir -p 'no such'\n";
+        let done = project.call(&["run", option, "pipeline.toml/in/file"]);
+        let text = "error: pipeline.toml/in/file cannot be written: pipeline.toml is no folder\n";
         assert_eq!((done.code, done.err.as_str()), (2, text));
     }
     assert!(!project.path("a").exists());
     assert_eq!(project.call(&["log"]).err, "nothing has run yet\n");
+    project.ok(&["run", "--junit", "told/here/report.xml"]);
+    assert!(project.read("told/here/report.xml").starts_with("<?xml"));
 }
 
 #[test]

@@ -213,30 +213,34 @@ fn commands_run_in_a_session_from_outside_of_the_pid_namespace() {
 /// What a failed command is told of what it did not get, with this in its stage.
 fn told_of_what_is_withheld(run: &str, more: &str) -> Vec<String> {
     let project = Project::with(&format!("[stages.make]\nrun = '''{run}'''\nouts = [\"out\"]\n{more}"));
-    let done = finish(project.command(&["run"]).env("API_KEY", "1").output().expect("it starts"));
+    let variables = [("API_KEY", "1"), ("AAA", "2")];
+    let done = finish(project.command(&["run"]).envs(variables).output().expect("it starts"));
     assert_eq!(done.code, 1);
-    let hints = done.err.lines().filter(|line| line.contains("add: ") || line.contains("add it: "));
-    hints.map(|line| line.trim().to_owned()).collect()
+    let hints = ["add: ", "add it: ", "add them: ", "not set here"];
+    let lines = done.err.lines().filter(|line| hints.iter().any(|hint| line.contains(hint)));
+    lines.map(|line| line.trim().to_owned()).collect()
 }
 
 #[test]
-fn a_variable_that_a_failed_command_asks_for_and_does_not_get_is_named() {
+fn variables_that_a_failed_command_asks_for_and_does_not_get_are_named() {
+    let told = told_of_what_is_withheld;
     let hint = |env: &str| {
-        format!(
-            "`API_KEY` is set here, and commands get only what they declare: add it: env = [{env}\"API_KEY\"], or to \
-             `secrets`"
-        )
+        let hint = "`API_KEY` is set here and not declared, so it does without: add it:";
+        format!("{hint} env = [{env}\"API_KEY\"], or to `secrets`")
     };
-    assert_eq!(told_of_what_is_withheld("test -n \"$API_KEY\"", ""), [hint("")]);
-    assert_eq!(
-        told_of_what_is_withheld("echo \"KeyError: 'API_KEY'\"; exit 1", "env = [\"OTHER\"]\n"),
-        [hint("\"OTHER\", ")]
-    );
+    assert_eq!(told("test -n \"$API_KEY\"", ""), [hint("")]);
+    let complains = "echo AAA; echo \"KeyError: 'API_KEY'\"; exit 1";
+    assert_eq!(told(complains, "env = [\"PATH\"]\n"), [hint("\"PATH\", ")]);
+    let both = "`AAA`, `API_KEY` are set here and not declared, so it does without: add them: env = [\"AAA\", \"API_KEY\"], or to `secrets`";
+    assert_eq!(told("test -n \"$API_KEY$AAA\"", ""), [both]);
     for declared in ["env", "secrets"] {
-        let declared = format!("{declared} = [\"API_KEY\"]\n");
-        assert_eq!(told_of_what_is_withheld("test -z \"$API_KEY\"", &declared), [""; 0]);
+        assert_eq!(told("test -z \"$API_KEY\"", &format!("{declared} = [\"API_KEY\"]\n")), [""; 0]);
+        let unset = "`TOKNE` is declared, and not set here";
+        assert_eq!(told("exit 1", &format!("{declared} = [\"TOKNE\"]\n")), [unset]);
     }
-    assert_eq!(told_of_what_is_withheld("echo other; exit 1", ""), [""; 0]);
+    for other in ["echo API_KEY; exit 1", "true"] {
+        assert_eq!(told(other, ""), [""; 0]);
+    }
 }
 
 #[test]

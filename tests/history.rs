@@ -139,6 +139,17 @@ fn what_an_earlier_run_made_is_found_by_its_digest_and_has_no_lineage_now() {
         project.ok(&["get", &digest(word), "-o", word]);
         assert_eq!(project.read(word), format!("{word}\n"));
     }
+    // Two words whose digests begin alike.
+    let (one, other) = ("w173", "w174");
+    assert_eq!(digest(one), digest(other));
+    for word in [one, other] {
+        project.run(&["--set", &format!("word={word}")]).succeeded();
+    }
+    let done = project.call(&["show", &digest(one)]);
+    let begin = format!("error: `{}` is the beginning of several digests\n  help: {}", digest(one), digest(one));
+    assert!(done.code == 2 && done.err.starts_with(&begin) && done.err.lines().count() == 3, "{}", done.err);
+    let done = project.call(&["show", "aaaa"]);
+    assert_eq!(done.err, "error: there is no stage `aaaa`\n  help: the stages are: a\n");
     assert!(project.ok(&["lineage", &digest("one")]).contains("param word = one"));
     let done = project.call(&["lineage", &digest("two")]);
     let told = "is `a.a` of an earlier run; now it is another";

@@ -4885,10 +4885,17 @@ error: `b` asks for 1 of `gpus`, and there is 0
    = help: say what there is: [resources] in the pipeline file, or run --resource NAME=AMOUNT
 
 "#;
-    for arguments in [&["run"][..], &["run", "--dry-run"], &["status"]] {
+    for (arguments, out) in [
+        (&["run"][..], ""),
+        (&["run", "--dry-run"], "    stale a  new\n    stale b  new\n2 to run\n"),
+        (&["status"], "    stale a  new\n    stale b  new\n2 to run\n"),
+    ] {
         let done = project.call(arguments);
         assert_eq!((done.code, done.err.as_str()), (2, text));
+        assert!(done.out.starts_with(out) && done.out.is_empty() == out.is_empty(), "{}", done.out);
     }
+    let enough = ["--resource", "memory=2G", "--resource", "gpus=1", "--resource", "license=2"];
+    project.ok(&[&["status"][..], &enough].concat());
     assert_eq!(project.call(&["log"]).err, "nothing has run yet\n");
     let done = project.call(&["run", "--resource", "gpus"]);
     assert_eq!(

@@ -4,7 +4,8 @@
 //!
 //! Invariants: a full look reads every byte of every blob and every entry, whatever the contents of segments say; what is
 //! found is named; a repair moves away, forgets or cuts off what is damaged, so that the next run makes it again, and before
-//! that writes a list of uses anew in the place of each that is damaged; it changes nothing else.
+//! that writes a list of uses anew in the place of each that is damaged; it writes headers of segments anew, and changes
+//! nothing else.
 
 use std::collections::BTreeSet;
 
@@ -271,6 +272,25 @@ mod tests {
         }
         assert_eq!(verify(folder.path(), FULL).lost.len(), 2);
         assert!(!open(folder.path()).0.contains(&digest));
+    }
+
+    #[test]
+    fn a_damaged_header_of_a_segment_is_found_and_mended_by_a_repair() {
+        let folder = filled();
+        let path = segment(folder.path());
+        let intact = fs::read(&path).unwrap();
+        for at in [0, 9, 14] {
+            let mut bytes = intact.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            for look in [LOOK, FULL, REPAIR] {
+                let found = verify(folder.path(), look);
+                assert_eq!((found.remarks.len(), found.damaged, found.lost), (1, vec![], vec![]), "byte {at}");
+                assert!(found.remarks[0].ends_with(": 16 damaged bytes were skipped"), "{:?}", found.remarks);
+            }
+            assert!(verify(folder.path(), FULL).is_clean());
+            assert_eq!(fs::read(&path).unwrap(), intact);
+        }
     }
 
     #[test]

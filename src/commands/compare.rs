@@ -91,7 +91,7 @@ fn check_metric(name: &str) -> Result<(), CommandError> {
     let name = StrDeserializer::<ConfigError>::new(name);
     Metric::deserialize(name).map(drop).map_err(|error| {
         let Diagnostic { message, hints, .. } = error.into_diagnostic(0..0, "");
-        CommandError::Usage(message, hints)
+        CommandError::Usage(format!("--by: {message}"), hints)
     })
 }
 

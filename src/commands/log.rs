@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::commands::{Globals, number};
 use crate::error::CommandError;
 use crate::journal::{EndLine, History, PastRun};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, unreadable};
 use crate::process::staging::{printable, states};
 use crate::project::Project;
 use crate::report::{final_line, print_json, tell};
@@ -46,8 +46,10 @@ impl Log {
         let history = History::of(&project.state);
         if history.newest().is_none() {
             // In a folder that is not the project's, nothing would look like a project without a history.
-            Pipeline::load(&globals.pipeline, &[])?;
-            tell("nothing has run yet");
+            std::fs::metadata(&globals.pipeline).map_err(|error| unreadable(&globals.pipeline, &error))?;
+            if !globals.quiet {
+                tell("nothing has run yet");
+            }
         }
         let mut out = std::io::stdout().lock();
         for run in history.runs().take(self.number) {

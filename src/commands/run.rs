@@ -14,7 +14,6 @@ use crate::error::CommandError;
 use crate::interrupt;
 use crate::journal::{EndLine, History, Journal, Line, SameLine};
 use crate::junit::Junit;
-use crate::pipeline::interpolate::shell_argument;
 use crate::pipeline::{Pipeline, resources};
 use crate::project::Project;
 use crate::report::{Reporter, final_line, tell};
@@ -73,6 +72,7 @@ impl Run {
         if self.dry_run {
             return status::preview(&workspace, &options, globals);
         }
+        workspace.pipeline.check_resources(&options)?;
         unchanged::forget(&globals.pipeline);
         let pipeline = &workspace.pipeline;
         interrupt::listen(&pipeline.project, options.cancel.clone()).map_err(CommandError::failed)?;
@@ -146,7 +146,6 @@ impl Run {
         let capacities = resources::overlaid(&pipeline.file.resources, &self.resources).map_err(CommandError::usage)?;
         let (jobs, keep_going, preview) = (self.jobs(), self.keep_going, self.dry_run);
         let options = Options { targets, forced, jobs, keep_going, preview, capacities, ..Options::default() };
-        pipeline.check_resources(&options)?;
         Ok(options)
     }
 
@@ -156,14 +155,13 @@ impl Run {
         asked.iter().all(|words| words.is_empty()) && !self.dry_run && !self.verify && !self.is_told_elsewhere()
     }
 
-    /// What is told in files is written when the run has ended: that there is a place for it is known before.
+    /// What is told in files is written when the run has ended: that it can be is looked at before.
     fn check_places(&self) -> Result<(), CommandError> {
         for file in [&self.trace, &self.junit].into_iter().flatten() {
-            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-                let text = format!("{} cannot be written: {} is no folder", file.display(), folder.display());
-                let hint = format!("make it: mkdir -p {}", shell_argument(&folder.to_string_lossy()));
-                return Err(CommandError::Usage(text, vec![hint]));
+            let there = file.ancestors().skip(1).find(|folder| folder.exists());
+            if let Some(other) = there.filter(|folder| !folder.is_dir()) {
+                let text = format!("{} cannot be written: {} is no folder", file.display(), other.display());
+                return Err(CommandError::usage(text));
             }
         }
         Ok(())

@@ -21,6 +21,9 @@ pub struct Status {
     /// Set a param
     #[arg(long = "set", value_name = "NAME=VALUE")]
     settings: Vec<String>,
+    /// What there is of a resource that stages ask for, as of run
+    #[arg(long = "resource", value_name = "NAME=AMOUNT")]
+    resources: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -40,9 +43,9 @@ impl Status {
     pub fn execute(&self, globals: &Globals) -> Result<(), CommandError> {
         let workspace = Workspace::open(&globals.pipeline, &self.settings)?;
         let targets = workspace.pipeline.targets(&self.targets)?;
-        let capacities = resources::overlaid(&workspace.pipeline.file.resources, &[]).map_err(CommandError::usage)?;
+        let declared = &workspace.pipeline.file.resources;
+        let capacities = resources::overlaid(declared, &self.resources).map_err(CommandError::usage)?;
         let options = Options { targets, jobs: default_jobs(), preview: true, capacities, ..Options::default() };
-        workspace.pipeline.check_resources(&options)?;
         preview(&workspace, &options, globals)
     }
 }
@@ -50,7 +53,7 @@ impl Status {
 /// Shows what a run with these options would do.
 ///
 /// # Errors
-/// If output cannot be written, or an input file cannot be read.
+/// If output cannot be written, an input file cannot be read, or the run would be refused for want of resources.
 pub fn preview(workspace: &Workspace, options: &Options, globals: &Globals) -> Result<(), CommandError> {
     let previews = workspace.previews(options)?;
     let costs = workspace.costs(&previews);
@@ -75,6 +78,7 @@ pub fn preview(workspace: &Workspace, options: &Options, globals: &Globals) -> R
             .line()
             .map_or(Ok(()), |line| say(&line))?;
     }
+    workspace.pipeline.check_resources(options)?;
     if counts[4] > 0 { Err(CommandError::RunFailed) } else { Ok(()) }
 }
 

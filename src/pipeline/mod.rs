@@ -339,7 +339,8 @@ fn setting(text: &str) -> Result<(String, Value), CommandError> {
     Ok((name.trim().to_owned(), Value::parse_setting(value.trim())))
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> CommandError {
+/// Why there is no pipeline.
+pub fn unreadable(path: &Path, error: &std::io::Error) -> CommandError {
     let text = format!("{} cannot be read: {error}", path.display());
     let hints = vec![
         "name the file: --pipeline PATH".to_owned(),

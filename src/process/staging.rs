@@ -107,7 +107,8 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
     let text = read_tail(&log_path).unwrap_or_default();
     let places = Places { project: &project.root, staging: &staging.project };
     let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let hints = places.hints(command, job.node, &text, missed.as_deref()) + &withheld::hints(command, &text, set);
+    let withheld = if failed { withheld::hints(command, &text, set) } else { String::new() };
+    let hints = places.hints(command, job.node, &text, missed.as_deref()) + &withheld;
     let (line, tail) = (command.line.text(), tail(&text) + &hints);
     let step_in = staging.keep(command, job.node, project);
     Err(Failure::new(CommandFailure::Command { what, line, tail, step_in }))

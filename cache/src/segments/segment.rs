@@ -17,6 +17,7 @@ pub(super) struct Segment {
     pub(super) file: Arc<dyn Handle>,
     /// Whether entries may be appended: its header is intact, or still missing, and it is not about to be removed.
     pub(super) may_grow: bool,
+    pub(super) header_is_damaged: bool,
     pub(super) indexed: Contents,
     /// The best of each name behind what is indexed.
     pub(super) fresh: HashMap<(Kind, Digest), Head, Uniform>,
@@ -44,6 +45,7 @@ impl Segment {
             path,
             file,
             may_grow: true,
+            header_is_damaged: false,
             indexed: Contents::default(),
             fresh: HashMap::default(),
             end: 0,
@@ -66,7 +68,9 @@ impl Segment {
             Header::Good => {}
             Header::Missing => return Ok(false),
             // A damaged header says nothing: the entries speak for themselves.
-            Header::Damaged => (self.may_grow, self.skipped) = (false, HEADER as u64),
+            Header::Damaged => {
+                (self.may_grow, self.header_is_damaged, self.skipped) = (false, true, HEADER as u64);
+            }
             Header::Newer(found) => {
                 return Err(SegmentError::Version { path: self.path.clone(), found, supported: VERSION });
             }

@@ -11,7 +11,7 @@ use super::writer::cut;
 use super::{SegmentError, Segments};
 use crate::digest::Digest;
 use crate::disk::{self, DiskError};
-use crate::entry::{HEADER, Head, Kind};
+use crate::entry::{self, HEADER, Head, Kind};
 
 impl Segments {
     /// Number, length and entries of each segment.
@@ -50,7 +50,7 @@ impl Segments {
         Ok(verified)
     }
 
-    /// Has those to come not find what was skipped, and cuts off what is damaged at the end.
+    /// Has those to come not find what was skipped, cuts off what is damaged at the end, and mends the header.
     fn pass_over_damage(&self, number: usize) -> Result<(), SegmentError> {
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
         let segment = &mut loaded[number];
@@ -62,6 +62,9 @@ impl Segments {
             segment.end_after(segment.last_good());
             if let Some(file) = self.hold(segment)? {
                 cut(&*file, segment)?;
+                if std::mem::take(&mut segment.header_is_damaged) {
+                    disk::write(&*file, &segment.path, &entry::header(), 0)?;
+                }
             }
         }
         segment.gap = None;

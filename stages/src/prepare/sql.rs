@@ -35,9 +35,10 @@ pub enum Sql {}
 /// Makes a frame by a query over frames; each input is a table of its port's name, a single one is `input`. Output
 /// `frame`.
 ///
-/// The dialect is that of PostgreSQL as far as polars has it; what it has not is an error. Rows have a defined order:
-/// that of the left table of a join, and after grouping, `distinct` and unions that of all columns in turn, which breaks
-/// ties under `order by` too. `rank()` and `dense_rank()` are null where what they order by is. No rows are an error.
+/// The syntax is PostgreSQL's, the meaning polars': `7 / 2` is 3.5, `-7 % 2` is 1, and `rank()` and `dense_rank()` are null
+/// where what they order by is. What polars has not is an error, and so are no rows. Rows have a defined order: that of the
+/// left table of a join, or the right one of a right join; after grouping, `distinct` and unions that of all columns in
+/// turn, which breaks ties under `order by`, too.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
