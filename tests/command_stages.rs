@@ -1221,3 +1221,24 @@ fn an_out_behind_a_link_is_refused() {
     let expected = "the out `a/b/hostname` lies behind a link, `a/b`; an out is a file, or a folder of files";
     assert!(error.contains(expected), "{error}");
 }
+
+#[test]
+fn what_a_command_printed_is_an_object_a_line_for_scripts() {
+    let project =
+        Project::with("[stages.make]\nrun = '''printf 'one\\ntwo \\377\\n'; touch out'''\nouts = [\"out\"]\n");
+    project.run(&[]).succeeded();
+    let line = |text: &str| format!("{{\"event\":\"printed\",\"node\":\"make\",\"text\":\"{text}\"}}\n");
+    assert_eq!(project.ok(&["logs", "make", "--format", "json"]), line("one") + &line("two \u{fffd}"));
+}
+
+#[test]
+fn ends_of_lines_as_windows_has_them_mean_nothing() {
+    let pipeline = "[stages.make]\nrun = '''\necho one > out\necho two >> out\n'''\nouts = [\"out\"]\n";
+    let project = Project::with(pipeline);
+    project.run(&[]).succeeded();
+    project.write("pipeline.toml", pipeline.replace('\n', "\r\n"));
+    assert!(project.run(&[]).succeeded().ran().is_empty());
+    fs::remove_dir_all(project.path(".headwater")).expect("removed");
+    project.run(&[]).succeeded();
+    assert_eq!(project.read("out"), "one\ntwo\n");
+}

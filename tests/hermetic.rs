@@ -254,3 +254,34 @@ fn a_failed_command_that_complains_of_the_network_is_told_that_it_has_none() {
         assert_eq!(told_of_what_is_withheld(resolve, without), [""; 0]);
     }
 }
+
+#[test]
+fn a_variable_does_not_bring_files_of_the_project_into_sight() {
+    let project = Project::with("[stages.make]\nrun = 'cat \"$DATA/x\" > out'\nouts = [\"out\"]\nenv = [\"DATA\"]\n");
+    project.write("data/x", "text");
+    let run = |data: &std::path::Path| finish(project.command(&["run"]).env("DATA", data).output().expect("it starts"));
+    let done = run(&project.path("data"));
+    assert!(done.code == 1 && done.err.contains("out of a hermetic command's sight"), "{}", done.err);
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    std::fs::write(elsewhere.path().join("x"), "other").expect("a file");
+    assert_eq!((run(elsewhere.path()).code, project.read("out")), (0, "other".to_owned()));
+}
+
+#[test]
+fn a_module_beside_the_script_that_imports_it_is_named() {
+    let project =
+        Project::with("[stages.make]\nrun = 'python3 src/main.py'\ndeps = [\"src/main.py\"]\nouts = [\"out\"]\n");
+    project.write("src/main.py", "import shared\nopen('out', 'w').write(shared.WORD)\n");
+    project.write("src/shared.py", "WORD = 'text'\n");
+    let done = project.call(&["run"]);
+    let line = "add it: deps = [\"src/main.py\", \"src/shared.py\"]";
+    assert!(done.code == 1 && done.err.contains(line), "{}", done.err);
+}
+
+#[test]
+fn a_command_that_does_not_make_the_folder_of_its_out_is_told_to() {
+    let project = Project::with("[stages.make]\nrun = 'echo text > made/file'\nouts = [\"made\"]\n");
+    let done = project.call(&["run"]);
+    let hint = "`made` is an out: a folder that the command makes itself: mkdir -p made\n";
+    assert!(done.code == 1 && done.err.contains(hint), "{}", done.err);
+}

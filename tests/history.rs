@@ -51,6 +51,34 @@ fn runs_and_nodes_are_compared_by_params_and_metrics() {
 }
 
 #[test]
+fn the_numbers_of_json_files_that_commands_make_are_metrics() {
+    let project = Project::with(
+        r#"
+[params]
+error = 1.5
+
+[stages.score]
+run = "echo '{\"rmse\": ${error}, \"of\": {\"rows\": 3}}' > score.json"
+outs = ["score.json"]
+
+[stages.plain]
+run = "echo text > plain"
+outs = ["plain"]
+"#,
+    );
+    project.run(&[]).succeeded();
+    project.run(&["--set", "error=1.25"]).succeeded();
+    let changed = lines(&project.ok(&["metrics", "diff", "1", "2", "--format", "json"]));
+    let told: Vec<_> = changed.iter().map(|line| (line["name"].as_str().unwrap(), line["new"].as_f64())).collect();
+    assert_eq!(told, [("rmse", Some(1.25))]);
+    assert_eq!(project.ok(&["metrics", "diff", "1", "1"]), "the metrics of 1 and 1 are the same\n");
+    let done = project.call(&["metrics", "diff", "plain", "plain"]);
+    let hint = "metrics are what `evaluate` gives, and the numbers in JSON files that commands make";
+    assert_eq!(done.err, format!("error: neither `plain` nor `plain` has metrics\n  help: {hint}\n"));
+    assert_eq!(done.code, 2);
+}
+
+#[test]
 fn a_side_that_names_nothing_or_another_sort_is_refused() {
     let project = two_runs();
     let error = |arguments: &[&str]| {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 use headwater_stages::kind::artifact;
@@ -16,6 +17,7 @@ use crate::commands::Globals;
 use crate::commands::show::table;
 use crate::error::CommandError;
 use crate::journal::{History, NodeLine, OutputLine, PastRun};
+use crate::project::file_type;
 use crate::report::{print_json, say};
 use crate::workspace::{Workspace, artifact_of};
 
@@ -46,6 +48,9 @@ struct Sides {
     /// The newer, of the same sort
     new: String,
 }
+
+/// A JSON file of more bytes holds data.
+const LARGEST_FILE: u64 = 1 << 20;
 
 /// One side: values by node and name. A single node goes by no name, so that it can be compared with another.
 type Side<T> = BTreeMap<String, BTreeMap<String, T>>;
@@ -119,6 +124,11 @@ impl Metrics {
         };
         let (old, new) = (read(&sides.old)?, read(&sides.new)?);
         sides.check(&old, &new)?;
+        if old.values().chain(new.values()).all(BTreeMap::is_empty) {
+            let text = format!("neither `{}` nor `{}` has metrics", sides.old, sides.new);
+            let hint = "metrics are what `evaluate` gives, and the numbers in JSON files that commands make";
+            return Err(CommandError::Usage(text, vec![hint.into()]));
+        }
         let changes = changes(&old, &new);
         if globals.json() {
             return changes.iter().try_for_each(|change| Ok(print_json(&change.line("metric_diff"))?));
@@ -212,19 +222,59 @@ fn past_run(workspace: &Workspace, word: &str) -> Result<Option<PastRun>, Comman
     found.and_then(told).ok_or_else(missing).map(Some)
 }
 
-/// The numbers among a node's metrics.
+/// The numbers among a node's metrics, and in JSON files that it has made.
 fn numbers(workspace: &Workspace, outputs: &[OutputLine]) -> Result<BTreeMap<String, f64>, CommandError> {
+    let files = || outputs.iter().filter(|output| is_json(output));
     let mut found = BTreeMap::new();
     for output in outputs.iter().filter(|output| output.type_name == artifact::METRICS) {
-        let gone = |error: &dyn std::fmt::Display| {
-            let hint = "a collection has removed it, or it is damaged; run that state of the pipeline again";
-            CommandError::Failed(error.to_string(), vec![hint.into()])
-        };
-        let stored = catalog::open(&workspace.store, &artifact_of(output)?).map_err(|error| gone(&error))?;
-        let bytes = stored.blob().map_err(|error| gone(&error))?;
-        let value: Json = serde_json::from_slice(&bytes).map_err(CommandError::failed)?;
+        let value: Json = serde_json::from_slice(&bytes_of(workspace, output)?).map_err(CommandError::failed)?;
         let entries = value.as_object().into_iter().flatten();
         found.extend(entries.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))));
     }
+    for output in files() {
+        // Names of numbers may be the same in several files.
+        let within = if files().count() > 1 { output.port.as_str() } else { "" };
+        if let Ok(value) = serde_json::from_slice(&bytes_of(workspace, output)?) {
+            add_numbers(within, &value, &mut found);
+        }
+    }
     Ok(found)
+}
+
+fn is_json(output: &OutputLine) -> bool {
+    let is_named = Path::new(&output.port).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
+    is_named && output.type_name == file_type(false) && output.bytes <= LARGEST_FILE
+}
+
+fn bytes_of(workspace: &Workspace, output: &OutputLine) -> Result<Vec<u8>, CommandError> {
+    let gone = |error: &dyn std::fmt::Display| {
+        let hint = "a collection has removed it, or it is damaged; run that state of the pipeline again";
+        CommandError::Failed(error.to_string(), vec![hint.into()])
+    };
+    let stored = catalog::open(&workspace.store, &artifact_of(output)?).map_err(|error| gone(&error))?;
+    Ok(stored.blob().map_err(|error| gone(&error))?.to_vec())
+}
+
+/// The numbers in tables, and in tables of tables; those in arrays are data.
+fn add_numbers(within: &str, value: &Json, found: &mut BTreeMap<String, f64>) {
+    match value {
+        Json::Object(entries) => entries.iter().for_each(|(name, value)| {
+            let name = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
+            add_numbers(&name, value, found);
+        }),
+        value => found.extend(value.as_f64().map(|number| (within.to_owned(), number))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_a_json_file_are_those_in_its_tables() {
+        let value = serde_json::json!({ "rmse": 1.5, "test": { "n": 3, "by": [1, 2] }, "name": "x", "ok": true });
+        let mut found = BTreeMap::new();
+        add_numbers("", &value, &mut found);
+        assert_eq!(found, BTreeMap::from([("rmse".to_owned(), 1.5), ("test.n".to_owned(), 3.0)]));
+    }
 }

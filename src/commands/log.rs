@@ -109,8 +109,23 @@ impl Logs {
         let file = File::open(&path).map_err(|_| {
             CommandError::Usage(format!("`{}` has not run here yet", node.name), vec!["run it: headwater run".into()])
         })?;
-        print(file)
+        if globals.json() { print_lines(&node.name, file) } else { print(file) }
     }
+}
+
+#[derive(Serialize)]
+struct PrintedLine<'a> {
+    event: &'static str,
+    node: &'a str,
+    text: &'a str,
+}
+
+/// A line an object; bytes that are no text are replaced.
+fn print_lines(node: &str, file: File) -> Result<(), CommandError> {
+    for line in BufReader::new(file).split(b'\n') {
+        print_json(&PrintedLine { event: "printed", node, text: &String::from_utf8_lossy(&line?) })?;
+    }
+    Ok(())
 }
 
 /// Raw into a pipe; on a terminal, control characters are escaped.

@@ -67,7 +67,7 @@ impl Pipeline {
     /// # Errors
     /// Everything that is wrong with the file, or that it cannot be read.
     pub fn load(path: &Path, settings: &[String]) -> Result<Self, CommandError> {
-        let source = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+        let source = source(path)?;
         Self::read(path, source, settings)
     }
 
@@ -76,7 +76,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::load`].
     pub fn load_for(word: &str, path: &Path, settings: &[String]) -> Result<Self, CommandError> {
-        let source = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+        let source = source(path)?;
         let sections = Sections::of(&source);
         let part = sections.as_ref().and_then(|sections| {
             let excerpt = sections.needed_by(&parse_node(word).0)?;
@@ -337,6 +337,12 @@ fn setting(text: &str) -> Result<(String, Value), CommandError> {
         CommandError::Usage(format!("--set takes NAME=VALUE, found `{text}`"), vec!["write: --set seed=7".into()])
     })?;
     Ok((name.trim().to_owned(), Value::parse_setting(value.trim())))
+}
+
+/// The text of a pipeline file. Ends of lines are those of Unix, wherever it was written: a shell would take others for words.
+fn source(path: &Path) -> Result<String, CommandError> {
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    Ok(if text.contains('\r') { text.replace("\r\n", "\n") } else { text })
 }
 
 /// Why there is no pipeline.

@@ -25,7 +25,7 @@ use crate::process::{shell, staging};
 use crate::project::{Project, STATE};
 
 /// Raised when command stages work differently for the same declaration.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 const KEYS: [&str; 13] = [
     "run",
@@ -248,6 +248,12 @@ impl Command {
             tools: self.tools.iter().cloned().chain(started).collect(),
             secrets: self.secrets.iter().cloned().collect(),
         }
+    }
+
+    /// The folder of the project, and those in which deps lie.
+    pub fn folders_of_deps(&self) -> BTreeSet<PathBuf> {
+        let folders = self.deps.iter().filter_map(|(dep, _)| dep.path().parent());
+        folders.chain([Path::new("")]).map(Path::to_owned).collect()
     }
 
     /// Whether a path is an out of this command, or lies in one.

@@ -32,12 +32,17 @@ const COMPLAINTS: [&str; 4] = ["no such file", "not found", "permission denied",
 pub struct Places<'a> {
     pub project: &'a Path,
     pub staging: &'a Path,
+    /// Folders in which scripts look for their modules.
+    pub modules: BTreeSet<PathBuf>,
 }
 
 impl Places<'_> {
     /// What to do for a command that failed, in lines: from what it looked for in vain, if it was watched, and its last
     /// words.
     pub fn hints(&self, command: &Command, node: &str, text: &str, missed: Option<&[Missed]>) -> String {
+        if let Some(out) = self.unmade_folder(command, text) {
+            return format!("  `{0}` is an out: a folder that the command makes itself: mkdir -p {0}\n", shown(out));
+        }
         let Some(missed) = missed else {
             let hint = undeclared(command, &self.missing(text));
             let complains = COMPLAINTS.iter().any(|complaint| text.to_lowercase().contains(complaint));
@@ -64,12 +69,19 @@ impl Places<'_> {
         }
     }
 
+    /// An out that is not there, and in which a text names something.
+    fn unmade_folder<'a>(&self, command: &'a Command, text: &str) -> Option<&'a Path> {
+        let outs = command.outs.iter().map(|(out, _)| out.as_path());
+        let is_named = |out: &&Path| text.contains(&format!("{}/", out.display()));
+        outs.filter(is_named).find(|out| !self.staging.join(out).exists())
+    }
+
     /// The paths within the project that a text names, that are there, and that the command did not have.
     fn missing(&self, text: &str) -> Vec<PathBuf> {
         let mut found = BTreeSet::new();
         for line in text.lines() {
             for word in words(line) {
-                found.extend(self.resolve(word));
+                found.extend(self.resolve(Path::new(word)));
             }
             found.extend(self.named_module(line));
         }
@@ -81,8 +93,8 @@ impl Places<'_> {
         self.module(words(module).next()?)
     }
 
-    fn resolve(&self, word: &str) -> Option<PathBuf> {
-        let path = normal(Path::new(word));
+    fn resolve(&self, path: &Path) -> Option<PathBuf> {
+        let path = normal(path);
         let inside = [self.staging, self.project].iter().find_map(|root| path.strip_prefix(root).ok());
         let path = inside.map_or_else(|| path.clone(), Path::to_owned);
         let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
@@ -96,7 +108,8 @@ impl Places<'_> {
         let first = name.split('.').next().unwrap_or(name);
         let candidates =
             [whole.as_str(), first].into_iter().flat_map(|stem| MODULES.map(|ending| format!("{stem}{ending}")));
-        candidates.into_iter().find_map(|path| self.resolve(&path))
+        let places = || self.modules.iter();
+        candidates.flat_map(|path| places().map(move |place| place.join(&path))).find_map(|path| self.resolve(&path))
     }
 }
 
@@ -179,12 +192,19 @@ mod tests {
     fn what_a_command_complains_of_is_found_in_the_project() {
         let folder = tempfile::tempdir().expect("a folder");
         let (project, staging) = (folder.path().join("p"), folder.path().join("p/.headwater/work/x/project"));
-        for path in ["data/x.csv", "features.py", "lib/util/__init__.py", "in.txt", ".headwater/work/x/project/in.txt"]
-        {
+        for path in [
+            "data/x.csv",
+            "features.py",
+            "scripts/common.py",
+            "lib/util/__init__.py",
+            "in.txt",
+            ".headwater/work/x/project/in.txt",
+        ] {
             fs::create_dir_all(project.join(path).parent().expect("a parent")).expect("folders");
             fs::write(project.join(path), "").expect("a file");
         }
-        let places = Places { project: &project, staging: &staging };
+        let modules = ["", "scripts"].map(PathBuf::from).into();
+        let places = Places { project: &project, staging: &staging, modules };
         let missing = |text: &str| -> Vec<String> {
             places.missing(text).iter().map(|path| path.display().to_string()).collect()
         };
@@ -195,6 +215,7 @@ mod tests {
         assert_eq!(missing(&format!("open {}/data/x.csv", staging.display())), ["data/x.csv"]);
         assert_eq!(missing("ModuleNotFoundError: No module named 'features'"), ["features.py"]);
         assert_eq!(missing("ModuleNotFoundError: No module named 'lib.util'"), ["lib/util/__init__.py"]);
+        assert_eq!(missing("ModuleNotFoundError: No module named 'common'"), ["scripts/common.py"]);
         assert_eq!(missing("read in.txt, and nothing.csv, ../p, .headwater/work and /etc/passwd"), [""; 0]);
     }
 }

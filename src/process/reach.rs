@@ -3,7 +3,7 @@
 //!
 //! Installed software is what the system's folders hold and what `PATH` leads to: its folders, the installations that these
 //! belong to (a virtual environment, a version of pyenv, a conda environment: the folder around `bin`), and those that
-//! links in them lead to. A declared program, and a folder that a declared variable names, count too.
+//! links in them lead to. A declared program, and a folder outside of the project that a declared variable names, count too.
 //!
 //! It does not know what enforces it. Invariant: no folder in the list holds the project, its state or the store: one that
 //! would is replaced by what else lies in it.
@@ -113,8 +113,8 @@ impl Reach {
         for program in programs.iter().chain(&command.tools) {
             all.add_program(program);
         }
-        for name in command.env.iter().chain(&command.secrets) {
-            all.add_variable(name);
+        for value in command.env.iter().chain(&command.secrets).filter_map(std::env::var_os) {
+            all.add_variable(&value);
         }
         let added = all.installed.difference(&self.installed).flat_map(|place| self.around_holes(place));
         let mut read: Vec<OsString> = self.read.iter().cloned().chain(added).collect();
@@ -172,13 +172,14 @@ impl Reach {
         }
     }
 
-    /// The folders and files that a declared variable names.
-    fn add_variable(&mut self, name: &str) {
-        let Some(value) = std::env::var_os(name) else { return };
-        let paths: Vec<PathBuf> = std::env::split_paths(&value).filter(|path| path.is_absolute()).collect();
+    /// The folders and files that the value of a declared variable names. What lies in the project has to be a dep.
+    fn add_variable(&mut self, value: &OsStr) {
+        let paths: Vec<PathBuf> = std::env::split_paths(value).filter(|path| path.is_absolute()).collect();
         for path in paths {
-            let real = path.canonicalize();
-            self.installed.extend(real.into_iter().chain([path]).filter(|path| path.parent().is_some()));
+            let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+            if !self.holes.iter().any(|hole| real.starts_with(hole)) {
+                self.installed.extend([real, path].into_iter().filter(|path| path.parent().is_some()));
+            }
         }
     }
 
@@ -300,6 +301,16 @@ mod tests {
         reach.add_program("tool");
         let found: Vec<OsString> = reach.installed.iter().flat_map(|place| reach.around_holes(place)).collect();
         assert_eq!(found, [root.join("project/bin/tool").into_os_string()]);
+    }
+
+    #[test]
+    fn what_a_variable_names_is_within_reach_unless_it_lies_in_the_project() {
+        let (_folder, root) = folder(&["lib/python/x.py", "project/src/y.py"]);
+        symlink(root.join("project/src"), root.join("link")).expect("a link");
+        let mut reach = reach(&root, "none", "project");
+        let paths = ["lib/python", "project/src", "project", "link"].map(|path| root.join(path));
+        reach.add_variable(&std::env::join_paths(paths).expect("a value"));
+        assert_eq!(reach.installed, BTreeSet::from([root.join("lib/python")]));
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
     let missed =
         if failed && job.is_last && begun.elapsed() < QUICK { look_again(command, job, project) } else { None };
     let text = read_tail(&log_path).unwrap_or_default();
-    let places = Places { project: &project.root, staging: &staging.project };
+    let places = Places { project: &project.root, staging: &staging.project, modules: command.folders_of_deps() };
     let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let withheld = if failed { withheld::hints(command, &text, set) } else { String::new() };
     let hints = places.hints(command, job.node, &text, missed.as_deref()) + &withheld;
