@@ -28,7 +28,7 @@ use crate::committer::Committer;
 use crate::compose::Trees;
 use crate::crew::{Crew, Work as Job};
 use crate::event::{Event, Outcome, Preview};
-use crate::graph::NodeId;
+use crate::graph::{NodeId, Source};
 use crate::known::{Failed, Flight, Found, Hit, Inputs, Known, Prepared, Uncommitted};
 use crate::manifest::Key;
 use crate::misses::Misses;
@@ -37,7 +37,7 @@ use crate::plan::{Plan, State};
 use crate::queue::{Claimed, Queue};
 use crate::recent::Recent;
 use crate::room::{Room, Seat};
-use crate::run::{Look, Options, Session, SourceId, Summary};
+use crate::run::{Look, Options, Session, SourceError, SourceId, Summary};
 use crate::stage::{Failure, Stage};
 use crate::worker::{Work, guarded};
 
@@ -168,6 +168,7 @@ impl<'s, 'e> Run<'s, 'e> {
 
     /// Goes on until all has ended.
     pub(crate) fn drive(&mut self, messages: &Receiver<Message>) {
+        self.fail_sourceless();
         loop {
             self.stopping |= self.options.cancel.is_raised();
             let visited = self.visit_some();
@@ -189,6 +190,27 @@ impl<'s, 'e> Run<'s, 'e> {
                 self.receive(message);
             }
         }
+    }
+
+    /// Fails the nodes that read a file which cannot be looked at: nothing that they also read need be made for that.
+    fn fail_sourceless(&mut self) {
+        // Of a run that was told to end, nothing is looked at.
+        if self.options.cancel.is_raised() || self.looked.values().all(Result::is_ok) {
+            return;
+        }
+        for node in 0..self.known.len() {
+            let is_open = matches!(self.plan.state(node), State::Waiting(_) | State::Ready);
+            if let (true, Some(error)) = (is_open, self.unseen_source(node)) {
+                self.fail(node, Failure::new(error));
+            }
+        }
+    }
+
+    fn unseen_source(&self, node: usize) -> Option<SourceError> {
+        self.session.graph.inputs(NodeId(node)).iter().find_map(|input| match &input.source {
+            Source::File { path, without } => self.looked.get(&(path.clone(), without.clone()))?.clone().err(),
+            Source::Output { .. } => None,
+        })
     }
 
     fn wait_for(&mut self, messages: &Receiver<Message>) -> Message {

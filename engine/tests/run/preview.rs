@@ -85,4 +85,6 @@ fn a_preview_tells_a_source_that_cannot_be_read() {
     let told = bench.preview(&chain());
     assert_eq!(told.previews["read"], Preview::Failed("there is no file a".into()));
     assert_eq!(told.previews["other"], Preview::Stale(Reason::New));
+    let told = bench.preview(&[stage("long"), stage("read").after("long").file("a")]);
+    assert_eq!(told.previews["read"], Preview::Failed("there is no file a".into()));
 }

@@ -28,6 +28,21 @@ fn a_source_that_cannot_be_read_fails_its_node_alone() {
 }
 
 #[test]
+fn nothing_is_made_for_a_node_that_also_reads_what_is_not_there() {
+    let mut bench = Bench::new(&[]);
+    let drafts = [
+        stage("long"),
+        stage("bad").after("long").file("none"),
+        stage("below").after("bad"),
+        stage("worse").after("bad").file("nothing"),
+        stage("other").file("neither"),
+    ];
+    let told = bench.run(&drafts);
+    let events = ["failed bad", "skipped below", "skipped worse", "failed other", "cancelled long"];
+    assert_eq!((told.events, told.called), (events.map(String::from).into(), Vec::<String>::new()));
+}
+
+#[test]
 fn a_source_that_nothing_wanted_reads_is_not_looked_at() {
     let mut bench = Bench::new(&[("a", "1")]);
     let drafts = [stage("good").file("a"), stage("bad").file("none")];
