@@ -58,7 +58,7 @@ fn the_numbers_of_json_files_that_commands_make_are_metrics() {
 error = 1.5
 
 [stages.score]
-run = "echo '{\"rmse\": ${error}, \"of\": {\"rows\": 3}}' > score.json"
+run = "printf '{\"rmse\": %s, \"of\": {\"rows\": 3}}' ${error} > score.json"
 outs = ["score.json"]
 
 [stages.plain]
@@ -168,13 +168,15 @@ fn what_an_earlier_run_made_is_found_by_its_digest_and_has_no_lineage_now() {
         assert_eq!(project.read(word), format!("{word}\n"));
     }
     // Two words whose digests begin alike.
-    let (one, other) = ("w173", "w174");
-    assert_eq!(digest(one), digest(other));
-    for word in [one, other] {
+    let mut seen = std::collections::BTreeMap::new();
+    let pair = (0..).map(|n| format!("w{n}")).find_map(|word| Some([seen.insert(digest(&word), word.clone())?, word]));
+    let pair = pair.expect("two words");
+    for word in &pair {
         project.run(&["--set", &format!("word={word}")]).succeeded();
     }
-    let done = project.call(&["show", &digest(one)]);
-    let begin = format!("error: `{}` is the beginning of several digests\n  help: {}", digest(one), digest(one));
+    let both = digest(&pair[0]);
+    let done = project.call(&["show", &both]);
+    let begin = format!("error: `{both}` is the beginning of several digests\n  help: {both}");
     assert!(done.code == 2 && done.err.starts_with(&begin) && done.err.lines().count() == 3, "{}", done.err);
     let done = project.call(&["show", "aaaa"]);
     assert_eq!(done.err, "error: there is no stage `aaaa`\n  help: the stages are: a\n");

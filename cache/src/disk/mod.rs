@@ -192,7 +192,7 @@ pub enum Lock {
     Shared,
     /// Waits until nobody else holds it.
     Exclusive,
-    /// Fails with [`ErrorKind::WouldBlock`] if anybody else holds it.
+    /// Fails with [`io::ErrorKind::WouldBlock`] if anybody else holds it.
     TryExclusive,
 }
 
