@@ -179,7 +179,7 @@ fn what_an_earlier_run_made_is_found_by_its_digest_and_has_no_lineage_now() {
     let begin = format!("error: `{both}` is the beginning of several digests\n  help: {both}");
     assert!(done.code == 2 && done.err.starts_with(&begin) && done.err.lines().count() == 3, "{}", done.err);
     let done = project.call(&["show", "aaaa"]);
-    assert_eq!(done.err, "error: there is no stage `aaaa`\n  help: the stages are: a\n");
+    assert_eq!(done.err, "error: there is no stage `aaaa`\n  help: did you mean `a`?\n  help: the stages are: a\n");
     assert!(project.ok(&["lineage", &digest("one")]).contains("param word = one"));
     let done = project.call(&["lineage", &digest("two")]);
     let told = "is `a.a` of an earlier run; now it is another";

@@ -104,6 +104,8 @@ pub(crate) enum Header {
     /// The file is too short to have one.
     Missing,
     Damaged,
+    /// The medium did not give it back, twice: it may another time.
+    Unreadable,
     /// An intact header of a version that this program does not know.
     Newer(u32),
 }
@@ -232,7 +234,7 @@ pub(crate) struct Scan {
 /// Looks at the header of a segment.
 pub(crate) fn scan_header(file: &dyn Handle, path: &Path) -> Result<Header, DiskError> {
     let Some(found) = disk::asked_twice(|| disk::read(file, path, HEADER as u64))? else {
-        return Ok(Header::Damaged);
+        return Ok(Header::Unreadable);
     };
     let Ok(found) = <[u8; HEADER]>::try_from(found) else {
         return Ok(Header::Missing);

@@ -17,6 +17,7 @@ pub(super) struct Segment {
     pub(super) file: Arc<dyn Handle>,
     /// Whether entries may be appended: its header is intact, or still missing, and it is not about to be removed.
     pub(super) may_grow: bool,
+    /// Whether what is in the place of its header is none, and could be read.
     pub(super) header_is_damaged: bool,
     pub(super) indexed: Contents,
     /// The best of each name behind what is indexed.
@@ -68,8 +69,9 @@ impl Segment {
             Header::Good => {}
             Header::Missing => return Ok(false),
             // A damaged header says nothing: the entries speak for themselves.
-            Header::Damaged => {
-                (self.may_grow, self.header_is_damaged, self.skipped) = (false, true, HEADER as u64);
+            damaged @ (Header::Damaged | Header::Unreadable) => {
+                self.header_is_damaged = matches!(damaged, Header::Damaged);
+                (self.may_grow, self.skipped) = (false, HEADER as u64);
             }
             Header::Newer(found) => {
                 return Err(SegmentError::Version { path: self.path.clone(), found, supported: VERSION });
