@@ -370,6 +370,22 @@ fn what_a_command_reads_is_found_by_running_it_traced() {
 }
 
 #[test]
+fn modules_are_found_one_by_one_although_python_lists_their_folder() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let project = project("python3 src/main.py > out", "");
+    project.edit("pipeline.toml", r#"deps = ["in.txt"]"#, r#"deps = ["src/main.py"]"#);
+    project.write("src/main.py", "import shared\nprint(open('src/word.txt').read())\n");
+    for (path, text) in [("src/shared.py", ""), ("src/other.py", ""), ("src/word.txt", "word")] {
+        project.write(path, text);
+    }
+    let done = project.call(&["deps", "make"]);
+    let line = "deps = [\"src/main.py\", \"src/shared.py\", \"src/word.txt\"]\n";
+    assert_eq!((done.code, done.out.as_str()), (0, line), "{}", done.err);
+}
+
+#[test]
 fn what_a_command_reads_of_another_stage_is_no_unused_dep() {
     if !cfg!(target_arch = "x86_64") {
         return;

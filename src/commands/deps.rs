@@ -153,9 +153,17 @@ fn used(traced: &Traced, command: &Command, scratch: &Path, project: &Project) -
             used.insert(path);
         }
     }
+    let named = used.clone();
+    used.retain(|folder| !holds_modules(folder, &named));
     let folders = used.clone();
     used.retain(|path| !path.ancestors().skip(1).any(|folder| folders.contains(folder)));
     used
+}
+
+/// Whether a Python module in a folder was used: Python lists the folder to find it, and others in it do not matter.
+fn holds_modules(folder: &Path, used: &BTreeSet<PathBuf>) -> bool {
+    let is_module = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "py");
+    used.iter().any(|path| path.parent() == Some(folder) && is_module(path))
 }
 
 /// Where a command finds outputs of other stages.

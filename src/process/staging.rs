@@ -36,7 +36,7 @@ use crate::process::command::{Command, CommandLine};
 use crate::process::missing::Places;
 use crate::process::outs::{self, OutError};
 use crate::process::withheld;
-use crate::process::work::WorkFolder;
+use crate::process::work::{NotMade, WorkFolder};
 use crate::process::workshop::{Hermetic, TRACE, Workshop};
 use crate::project::{Project, file_type};
 use crate::report::duration;
@@ -147,7 +147,8 @@ impl Staging {
         let around = |path: &'a Path| path.ancestors().skip(1).map(|folder| Path::new("project").join(folder));
         let mut folders: BTreeSet<PathBuf> = ["project", "tmp"].map(PathBuf::from).into();
         folders.extend(paths.flat_map(around));
-        let folder = files("make a folder in", &all, project.workshop.folders.take(&all, &folders))?;
+        let taken = project.workshop.folders.take(&all, &folders);
+        let folder = taken.or_else(|NotMade { path, source }| files("make the folder", &path, Err(source)))?;
         Ok(Self { project: folder.path.join("project"), folder, alone: false })
     }
 
@@ -219,8 +220,13 @@ impl Staging {
         }
         let outs = || command.outs.iter().map(|(out, _)| (out, self.project.join(out)));
         outs().try_for_each(|(out, _)| outs::refuse_links(&self.project, out)).map_err(trouble)?;
-        if let Some((out, _)) = outs().find(|(_, made)| fs::symlink_metadata(made).is_err()) {
-            return Err(Trouble::Command(format!("the command did not make its out `{}`", out.display())));
+        for (out, made) in outs() {
+            match fs::symlink_metadata(&made) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(Trouble::Command(format!("the command did not make its out `{}`", out.display())));
+                }
+                looked => drop(files("look at", &made, looked)?),
+            }
         }
         outs().map(|(out, made)| outs::store(job.store, &made, out).map_err(trouble)).collect()
     }

@@ -74,7 +74,7 @@ impl WorkFolders {
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn take(&self, all: &Path, folders: &BTreeSet<PathBuf>) -> io::Result<WorkFolder> {
+    pub fn take(&self, all: &Path, folders: &BTreeSet<PathBuf>) -> Result<WorkFolder, NotMade> {
         let idle = self.state().idle.pop();
         // A command that is not held may have removed it, or what it lies in.
         if let Some(mut folder) = idle
@@ -82,7 +82,8 @@ impl WorkFolders {
         {
             return Ok(folder);
         }
-        let mut folder = WorkFolder::new(self.next(all)?)?;
+        let path = self.next(all).map_err(NotMade::at(all))?;
+        let mut folder = WorkFolder::new(path.clone()).map_err(NotMade::at(&path))?;
         folder.furnish(folders)?;
         Ok(folder)
     }
@@ -175,6 +176,19 @@ fn bytes_of_small(folder: &Path) -> Option<u64> {
     Some(bytes)
 }
 
+/// A folder that could not be made, or made as it was.
+#[derive(Debug)]
+pub struct NotMade {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+impl NotMade {
+    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { path: path.to_owned(), source }
+    }
+}
+
 /// The folder of one command; dropping it removes it.
 pub struct WorkFolder {
     pub path: PathBuf,
@@ -202,12 +216,14 @@ impl WorkFolder {
     }
 
     /// Makes the folders that are missing, and removes the others.
-    fn furnish(&mut self, folders: &BTreeSet<PathBuf>) -> io::Result<()> {
+    fn furnish(&mut self, folders: &BTreeSet<PathBuf>) -> Result<(), NotMade> {
         for other in self.inside.iter().rev().filter(|other| !folders.contains(*other)) {
-            fs::remove_dir(self.path.join(other))?;
+            let other = self.path.join(other);
+            fs::remove_dir(&other).map_err(NotMade::at(&other))?;
         }
         for missing in folders.difference(&self.inside) {
-            fs::create_dir(self.path.join(missing))?;
+            let missing = self.path.join(missing);
+            fs::create_dir(&missing).map_err(NotMade::at(&missing))?;
         }
         self.inside.clone_from(folders);
         Ok(())
