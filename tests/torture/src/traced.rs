@@ -261,12 +261,25 @@ impl Tracer {
         let begun = Instant::now();
         while !self.tasks.is_empty() && begun.elapsed() < ENDING {
             match self.look()? {
-                None => thread::sleep(PAUSE),
+                None => {
+                    self.adopt()?;
+                    thread::sleep(PAUSE);
+                }
                 Some(Stop::Call(task)) => self.hold(task)?,
                 Some(Stop::Returned(task)) => go_on(task, None)?,
                 Some(Stop::Ended(..)) => {}
                 Some(Stop::Nothing) => self.tasks.clear(),
             }
+        }
+        Ok(())
+    }
+
+    /// Lets children go on whose parent was killed before it could tell of them. They have what their parent had open: a
+    /// supervisor would wait for its end for as long as they are stopped.
+    fn adopt(&mut self) -> Result<(), Trouble> {
+        for child in std::mem::take(&mut self.early) {
+            self.tasks.insert(child, Task { group: child, life: self.life, executed: false });
+            go_on(child, None)?;
         }
         Ok(())
     }
