@@ -145,8 +145,7 @@ impl Run {
         targets.extend(&forced);
         let capacities = resources::overlaid(&pipeline.file.resources, &self.resources).map_err(CommandError::usage)?;
         let (jobs, keep_going, preview) = (self.jobs(), self.keep_going, self.dry_run);
-        let options = Options { targets, forced, jobs, keep_going, preview, capacities, ..Options::default() };
-        Ok(options)
+        Ok(Options { targets, forced, jobs, keep_going, preview, capacities, ..Options::default() })
     }
 
     /// Whether only what has changed could make this run do something.
