@@ -225,7 +225,7 @@ impl Staging {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(Trouble::Command(format!("the command did not make its out `{}`", out.display())));
                 }
-                looked => drop(files("look at", &made, looked)?),
+                looked => files("look at", &made, looked.map(drop))?,
             }
         }
         outs().map(|(out, made)| outs::store(job.store, &made, out).map_err(trouble)).collect()
