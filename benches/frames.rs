@@ -79,6 +79,7 @@ fn store_frame(folder: &Path, rows: usize) -> Done<Artifact> {
         tree.entries.push(Entry { name, type_name, shape: Shape::Blob, digest, bytes: bytes.len() as u64 });
     }
     let (bytes, digest) = (tree.bytes(), store.put_tree(&tree)?);
+    store.commit()?;
     Ok(Artifact { type_name: FRAME.into(), shape: Shape::Tree, digest, bytes })
 }
 
