@@ -161,7 +161,7 @@ impl Reach {
         let Some(found) = found else { return };
         // The bytes of one that lies in the project are in the key, what lies around it is not.
         let real = found.canonicalize().unwrap_or_else(|_| found.clone());
-        if self.holes.iter().any(|hole| real.starts_with(hole)) {
+        if self.is_hidden(&real) {
             self.installed.extend([real, found.clone()]);
         }
         for path in [interpreter(&found), Some(found)].into_iter().flatten() {
@@ -177,10 +177,15 @@ impl Reach {
         let paths: Vec<PathBuf> = std::env::split_paths(value).filter(|path| path.is_absolute()).collect();
         for path in paths {
             let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-            if !self.holes.iter().any(|hole| real.starts_with(hole)) {
+            if !self.is_hidden(&real) {
                 self.installed.extend([real, path].into_iter().filter(|path| path.parent().is_some()));
             }
         }
+    }
+
+    /// Whether a path, links followed, lies in a hole.
+    fn is_hidden(&self, real: &Path) -> bool {
+        self.holes.iter().any(|hole| real.starts_with(hole))
     }
 
     fn has(&self, path: &Path) -> bool {

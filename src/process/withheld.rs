@@ -134,8 +134,7 @@ fn names(text: &str, name: &str) -> bool {
 fn words_of<'a>(text: &'a str, name: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     let places = text.match_indices(name).map(|(at, name)| (&text[..at], &text[at + name.len()..]));
-    let places: Vec<_> = places.filter(|(head, tail)| !head.ends_with(is_part) && !tail.starts_with(is_part)).collect();
-    places.into_iter()
+    places.filter(move |(head, tail)| !head.ends_with(is_part) && !tail.starts_with(is_part))
 }
 
 #[cfg(test)]
