@@ -15,6 +15,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -27,6 +28,9 @@ use crate::process::workshop::Workshop;
 
 /// The name of the state folder.
 pub const STATE: &str = ".headwater";
+
+/// The name of a pipeline file, unless another is given.
+pub const PIPELINE: &str = "pipeline.toml";
 
 /// How much of a node's name a file's name holds; with what is added it stays below the 255 bytes that there are.
 const NAME_BYTES: usize = 160;
@@ -180,6 +184,18 @@ impl Project {
     }
 }
 
+/// The pipeline file of the project that a folder lies in, relative to that folder.
+///
+/// One that stands above and is another user's is none: what it says is run, and anyone may write one in a folder that is
+/// everyone's. What runs in a state folder is in no project that is around it.
+pub fn around(folder: &Path) -> Option<PathBuf> {
+    let inside = |folder: &&Path| folder.file_name().is_none_or(|name| name != STATE);
+    let files = folder.ancestors().take_while(inside).map(|folder| fs::metadata(folder.join(PIPELINE)));
+    let (above, file) = files.enumerate().find_map(|(above, file)| Some((above, file.ok()?)))?;
+    let counts = above == 0 || file.uid() == rustix::process::geteuid().as_raw();
+    counts.then(|| (0..above).map(|_| "..").chain([PIPELINE]).collect())
+}
+
 /// The type of a file's artifact; whether it can be executed is part of what it is.
 pub fn file_type(executable: bool) -> &'static str {
     if executable { "executable" } else { "file" }
@@ -207,6 +223,23 @@ mod tests {
         assert_eq!(error("data/flihgts.csv"), "there is no file data/flihgts.csv; did you mean data/flights.csv?");
         assert_eq!(error("data/zzz"), "there is no file data/zzz");
         assert_eq!(error("none/flights.csv"), "there is no file none/flights.csv");
+    }
+
+    #[test]
+    fn a_folder_lies_in_the_nearest_project() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |relative: &str| folder.path().join(relative);
+        for inside in ["a/b/c", "a/d", "a/.headwater/work/1-0/project"] {
+            fs::create_dir_all(path(inside)).expect("a folder");
+        }
+        for file in ["pipeline.toml", "a/b/pipeline.toml"] {
+            fs::write(path(file), "").expect("a file");
+        }
+        let found = |relative: &str| around(&path(relative));
+        assert_eq!(found(""), Some("pipeline.toml".into()));
+        assert_eq!(found("a/d"), Some("../../pipeline.toml".into()));
+        assert_eq!(found("a/b/c"), Some("../pipeline.toml".into()));
+        assert_eq!(found("a/.headwater/work/1-0/project"), None);
     }
 
     #[test]

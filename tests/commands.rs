@@ -374,6 +374,36 @@ fn the_documentation_has_the_current_schema_and_reference() {
 }
 
 #[test]
+fn a_folder_of_the_project_is_as_good_as_its_root() {
+    let project = Project::with("[stages.a]\nrun = 'cat in/text > a'\ndeps = ['in/text']\nouts = ['a']\n");
+    project.write("in/text", "text");
+    let call = |arguments: &[&str]| {
+        let mut command = project.command(arguments);
+        let done = command.current_dir(project.path("in")).output().expect("the program starts");
+        (done.status.code(), String::from_utf8(done.stderr).expect("UTF-8"))
+    };
+    let (code, err) = call(&["run"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(project.read("a"), "text");
+    assert_eq!(call(&["get", "a.a", "-o", "copy"]).0, Some(0));
+    assert_eq!(project.read("in/copy"), "text", "paths on the command line are of the folder that it is in");
+    assert_eq!(project.run(&[]).succeeded().ran().len(), 0);
+    project.edit("pipeline.toml", "run", "rum");
+    let (code, err) = call(&["run"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("../pipeline.toml:1:9"), "{err}");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_not_shown() {
+    let project = Project::with("[stages.a]\nrun = 'printf \"\\\\000\\\\001\" > a'\nouts = ['a']\n");
+    project.run(&[]).succeeded();
+    let shown = project.ok(&["show", "a.a"]);
+    assert_eq!(shown.lines().nth(1), Some("not a text; headwater get writes it to a file"));
+    assert_eq!(json(&project.ok(&["show", "a.a", "--format", "json"]))["content"], serde_json::json!({ "text": null }));
+}
+
+#[test]
 fn without_a_pipeline_file_the_error_says_how_to_get_one() {
     let done = Project::empty().call(&["run"]);
     assert_eq!(done.code, 2);

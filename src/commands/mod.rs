@@ -20,13 +20,14 @@ pub mod verify;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CommandError;
 use crate::process::workshop::{SUPERVISE, TRACE};
+use crate::project::{self, PIPELINE};
 use crate::unchanged;
 
 /// Machine-learning pipelines built the way a build system builds software.
@@ -50,8 +51,8 @@ pub fn number(text: &str) -> Result<usize, String> {
 /// Flags that every command takes.
 #[derive(Debug, Args)]
 pub struct Globals {
-    /// The pipeline file
-    #[arg(long, global = true, default_value = "pipeline.toml", value_name = "PATH")]
+    /// The pipeline file; the default is looked for in the folders above, too
+    #[arg(long, global = true, default_value = PIPELINE, value_name = "PATH")]
     pub pipeline: PathBuf,
     /// For people, or one JSON object a line on standard output
     #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
@@ -102,6 +103,17 @@ enum Command {
     Completions(completions::Completions),
 }
 
+impl Cli {
+    /// With the pipeline file of the project around, as the default is. `init` makes one.
+    fn in_project(mut self) -> Self {
+        if self.globals.pipeline == Path::new(PIPELINE) && !matches!(self.command, Command::Init(_)) {
+            let around = std::env::current_dir().ok().and_then(|folder| project::around(&folder));
+            self.globals.pipeline = around.unwrap_or(self.globals.pipeline);
+        }
+        self
+    }
+}
+
 impl Globals {
     fn colours(&self) -> bool {
         match self.color {
@@ -128,7 +140,7 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+        Ok(cli) => cli.in_project(),
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });

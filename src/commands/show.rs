@@ -19,6 +19,9 @@ use crate::process::staging::printable;
 use crate::report::print_json;
 use crate::workspace::{Found, Workspace};
 
+/// How much of a text is shown, however long its lines are.
+const HEAD_BYTES: usize = 64 * 1024;
+
 /// Preview an artifact
 #[derive(Debug, Args)]
 pub struct Show {
@@ -62,7 +65,10 @@ impl Show {
             (artifact::METRICS, _) => metrics(&json(&blob(stored)?)?),
             (artifact::REPORT, _) => leaderboard(&json(&blob(stored)?)?),
             (_, Shape::Tree) => entries(workspace, artifact)?,
-            (_, Shape::Blob) => file_head(&blob(stored)?, self.rows),
+            (_, Shape::Blob) => match text(&blob(stored)?) {
+                Some(text) => file_head(text, self.rows),
+                None => "not a text; headwater get writes it to a file\n".to_owned(),
+            },
         };
         Ok(title + &body)
     }
@@ -110,7 +116,7 @@ impl Show {
                 let names: Vec<&str> = stored.entries().iter().map(|entry| entry.name.as_str()).collect();
                 serde_json::json!({ "files": names })
             }
-            (_, Shape::Blob) => serde_json::json!({ "text": String::from_utf8_lossy(&blob(stored)?) }),
+            (_, Shape::Blob) => serde_json::json!({ "text": text(&blob(stored)?) }),
         };
         let (name, digest, bytes) = (&artifact.type_name, artifact.digest.to_string(), artifact.bytes);
         Ok(print_json(&serde_json::json!({
@@ -158,9 +164,14 @@ fn entries(workspace: &Workspace, artifact: &Artifact) -> Result<String, Command
     Ok(table(["name", "type", "bytes"].map(String::from).to_vec(), rows.collect()) + "\n")
 }
 
-fn file_head(bytes: &[u8], rows: usize) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(64 * 1024)]);
-    text.lines().take(rows).map(|line| printable(line) + "\n").collect()
+/// The bytes of a file as text, if it is one.
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
+}
+
+fn file_head(text: &str, rows: usize) -> String {
+    let shown = &text[..text.floor_char_boundary(HEAD_BYTES)];
+    shown.lines().take(rows).map(|line| printable(line) + "\n").collect()
 }
 
 /// Rows under headings, without lines between.

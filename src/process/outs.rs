@@ -371,7 +371,9 @@ impl PlacedOuts {
             result => at("move to the trash", full, result)?,
         }
         if fs::symlink_metadata(&moved).is_err() || is_kept(store, &moved)? {
-            return at("remove", &trash, remove_all(&trash));
+            // Nothing depends on it: what stays is removed some day, as all of the trash.
+            let _ = remove_all(&trash);
+            return Ok(());
         }
         let root = &self.project.root;
         let relative = full.strip_prefix(root).unwrap_or(full).to_owned();

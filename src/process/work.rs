@@ -82,7 +82,7 @@ impl WorkFolders {
         {
             return Ok(folder);
         }
-        let path = self.next(all).map_err(NotMade::at(all))?;
+        let path = self.next(all)?;
         let mut folder = WorkFolder::new(path.clone()).map_err(NotMade::at(&path))?;
         folder.furnish(folders)?;
         Ok(folder)
@@ -93,7 +93,7 @@ impl WorkFolders {
         SWEPT.call_once(|| sweep(all));
     }
 
-    fn next(&self, all: &Path) -> io::Result<PathBuf> {
+    fn next(&self, all: &Path) -> Result<PathBuf, NotMade> {
         let mut state = self.state();
         let name = state.name();
         let own = match &mut state.own {
@@ -176,7 +176,7 @@ fn bytes_of_small(folder: &Path) -> Option<u64> {
     Some(bytes)
 }
 
-/// A folder that could not be made, or made as it was.
+/// A folder that could not be made, or made as it was; or its lock.
 #[derive(Debug)]
 pub struct NotMade {
     pub path: PathBuf,
@@ -348,8 +348,8 @@ struct OwnFolder {
 }
 
 impl OwnFolder {
-    fn new(all: &Path) -> io::Result<Self> {
-        fs::create_dir_all(all)?;
+    fn new(all: &Path) -> Result<Self, NotMade> {
+        fs::create_dir_all(all).map_err(NotMade::at(all))?;
         WorkFolders::sweep(all);
         loop {
             let number = RUNS.fetch_add(1, Ordering::Relaxed);
@@ -358,10 +358,10 @@ impl OwnFolder {
             let held = match File::create_new(&lock) {
                 // Left by a dead process whose id has come round again, or being swept at this moment.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                other => other?,
+                other => other.map_err(NotMade::at(&lock))?,
             };
             if held.try_lock().is_ok() {
-                fs::create_dir(&path)?;
+                fs::create_dir(&path).map_err(NotMade::at(&path))?;
                 return Ok(Self { path, lock, _held: held });
             }
         }

@@ -201,6 +201,16 @@ pub fn target(task: Pid, kind: &Kind, registers: &user_regs_struct) -> Option<Pa
     }
 }
 
+/// Where a stopped task's call moves a file to, if it does.
+pub fn destination(task: Pid, kind: &Kind, registers: &user_regs_struct) -> Option<PathBuf> {
+    let about = match kind.name {
+        "rename" => ByPath(1),
+        "renameat" | "renameat2" => At(2, 3),
+        _ => return None,
+    };
+    target(task, &Kind { about, ..*kind }, registers)
+}
+
 fn base(task: Pid, folder: i32) -> Option<PathBuf> {
     match folder {
         libc::AT_FDCWD => std::fs::read_link(format!("/proc/{task}/cwd")).ok(),

@@ -32,6 +32,8 @@ const ERRORS: [Errno; 10] = [
 /// Of so many cases one writes half instead of failing.
 const FLAVORS: u64 = ERRORS.len() as u64 + 1;
 
+const HONEST: &str = "honest errors that name the path";
+
 const BASES: [Base; 2] = [Base::Fresh, Base::Edited];
 
 /// Runs the row.
@@ -43,7 +45,7 @@ pub fn row(world: &World, orders: &Orders, default: Option<u64>) -> Result<Score
     let most = points[0].0.max(points[1].0);
     let count = orders.count.or(default).unwrap_or(most * FLAVORS * 2);
     let mut score = Score::new("errno", orders.command("errno", count));
-    for name in ["errors", "points", "went on and was right", "honest errors", NAMED[0], NAMED[1], NAMED[2]] {
+    for name in ["errors", "points", "went on and was right", HONEST] {
         score.add(name, 0);
     }
     score.add("points", points[0].0 + points[1].0);
@@ -132,30 +134,17 @@ fn judge(case: &Case<'_>, oracle: &Oracle, project: &Path, ended: &Ending, hit: 
         return oracle.judge_run(project, ended);
     }
     oracle.judge_reported(ended)?;
-    let Some(named) = named(&ended.message(), hit, project) else {
+    if !names(&ended.message(), hit, project) {
         return Err(Trouble::violation(format!("the message does not name the path: {}", ended.told())));
-    };
-    case.add("honest errors", 1);
-    case.add(named, 1);
-    if named != NAMED[0] {
-        case.note(format!("{named}: {hit}: {}", ended.message().trim()));
     }
+    case.add(HONEST, 1);
     Ok(())
 }
 
-/// How a message names a file: by its path; by its folder, as of a temp file; by a folder further up, or its bare name.
-const NAMED: [&str; 3] = ["of them with the path", "with its folder", "with less of it"];
-
-/// How a message names the file that failed, if it does.
-fn named(message: &str, hit: &Hit, project: &Path) -> Option<&'static str> {
-    let path = hit.path.as_ref()?;
-    let relative = path.strip_prefix(project).unwrap_or(path);
-    let said = |part: &Path| !part.as_os_str().is_empty() && message.contains(&*part.to_string_lossy());
-    let bare = path.file_name().is_some_and(|name| message.contains(&*name.to_string_lossy()));
-    match relative {
-        _ if said(relative) || (relative.as_os_str().is_empty() && said(project)) => Some(NAMED[0]),
-        _ if relative.parent().is_some_and(said) => Some(NAMED[1]),
-        _ if bare || said(project) || relative.ancestors().any(said) => Some(NAMED[2]),
-        _ => None,
-    }
+/// Whether a message names the file that failed, by its path, or by that of the file that it was to become.
+fn names(message: &str, hit: &Hit, project: &Path) -> bool {
+    [&hit.path, &hit.destination].into_iter().flatten().any(|path| {
+        let inside = path.strip_prefix(project).ok().filter(|inside| !inside.as_os_str().is_empty());
+        message.contains(&*inside.unwrap_or(path).to_string_lossy())
+    })
 }

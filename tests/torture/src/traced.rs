@@ -83,6 +83,8 @@ pub struct Hit {
     pub number: u64,
     pub name: &'static str,
     pub path: Option<PathBuf>,
+    /// Where the file was to be moved to.
+    pub destination: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -142,7 +144,8 @@ impl Call {
     }
 
     fn hit(&self) -> Hit {
-        Hit { number: self.number, name: self.kind.name, path: self.target() }
+        let destination = calls::destination(self.task, self.kind, &self.registers);
+        Hit { number: self.number, name: self.kind.name, path: self.target(), destination }
     }
 }
 
