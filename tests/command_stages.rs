@@ -441,6 +441,20 @@ fn values_of_variables_are_not_shown_with_a_failure() {
 }
 
 #[test]
+fn a_tool_that_is_not_there_fails_the_stage() {
+    let project = Project::with(&(stage("true > out", "[]", r#"["out"]"#) + "tools = [\"pythn3\"]\n"));
+    let failed = |place: &str| {
+        let done = project.call(&["run"]);
+        assert_eq!(done.code, 1);
+        let wanted = format!("and there is no such program {place}; install it, or correct the name");
+        assert!(done.err.contains(&wanted), "{}", done.err);
+    };
+    failed("in PATH");
+    project.edit("pipeline.toml", "\"pythn3\"", "\"./pythn3\"");
+    failed("in the project");
+}
+
+#[test]
 fn the_versions_of_tools_are_in_the_key() {
     let (project, tools) =
         (Project::with(&(stage("true > out", "[]", r#"["out"]"#) + "tools = [\"mytool\"]\n")), Project::empty());

@@ -391,7 +391,7 @@ fn a_folder_of_the_project_is_as_good_as_its_root() {
     project.edit("pipeline.toml", "run", "rum");
     let (code, err) = call(&["run"]);
     assert_eq!(code, Some(2));
-    assert!(err.contains("../pipeline.toml:1:9"), "{err}");
+    assert!(err.contains("../pipeline.toml:2:1"), "{err}");
 }
 
 #[test]

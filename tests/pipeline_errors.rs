@@ -315,6 +315,26 @@ error: `a.b` is no name for a stage
 }
 
 #[test]
+fn a_misspelt_run() {
+    check(
+        r#"[stages.a]
+path = "a.csv"
+rum = "cat a.csv > b"
+"#,
+        r#"
+error: stage `a` has neither `uses` nor `run`
+ --> pipeline.toml:3:1
+  |
+3 | rum = "cat a.csv > b"
+  | ^^^
+  |
+  = help: did you mean `run`?
+
+"#,
+    );
+}
+
+#[test]
 fn a_stage_with_neither_uses_nor_run() {
     check(
         r#"[stages.a]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use headwater_engine::{Capacities, Request};
 
-use crate::error::Diagnostic;
+use crate::error::{Diagnostic, nearest};
 use crate::pipeline::resources;
 use crate::pipeline::value::{Datum, Key, Span, Value};
 
@@ -232,8 +232,7 @@ fn read_stage(name: Key, value: Value, errors: &mut Vec<Diagnostic>) -> Option<S
     match (works.pop(), works.pop()) {
         (Some(work), None) => Some(StageDeclaration { name, work, wires, request, request_span, retries, config }),
         (None, _) => {
-            let text = format!("stage `{}` has neither `uses` nor `run`", name.name);
-            errors.push(Diagnostic::new(text).at(name.span, "").hint("`uses` names a kind, `run` a command"));
+            errors.push(without_work(name, &config));
             None
         }
         (Some(_), Some(_)) => {
@@ -241,6 +240,16 @@ fn read_stage(name: Key, value: Value, errors: &mut Vec<Diagnostic>) -> Option<S
             errors.push(Diagnostic::new(text).at(name.span, "").hint("keep one of the two"));
             None
         }
+    }
+}
+
+fn without_work(stage: Key, config: &Value) -> Diagnostic {
+    let text = format!("stage `{}` has neither `uses` nor `run`", stage.name);
+    let keys = config.as_table().into_iter().flatten();
+    let misspelt = keys.into_iter().find_map(|(key, _)| Some((key, nearest(&key.name, ["uses", "run"])?)));
+    match misspelt {
+        Some((key, meant)) => Diagnostic::new(text).at(key.span.clone(), "").hint(format!("did you mean `{meant}`?")),
+        None => Diagnostic::new(text).at(stage.span, "").hint("`uses` names a kind, `run` a command"),
     }
 }
 

@@ -35,6 +35,7 @@ use crate::pipeline::interpolate::shell_argument;
 use crate::process::command::{Command, CommandLine};
 use crate::process::missing::Places;
 use crate::process::outs::{self, OutError};
+use crate::process::tools;
 use crate::process::withheld;
 use crate::process::work::{NotMade, WorkFolder};
 use crate::process::workshop::{Hermetic, TRACE, Workshop};
@@ -66,6 +67,8 @@ pub enum CommandFailure {
     Files { operation: &'static str, path: String, source: io::Error },
     #[error("dep `{path}`: {detail}")]
     Mount { path: String, detail: String },
+    #[error("`tools` names `{program}`, and there is no such program {place}; install it, or correct the name")]
+    Tool { program: String, place: &'static str },
 }
 
 /// What a command did wrong, or what befell the store.
@@ -90,6 +93,7 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
     if job.cancel.is_raised() {
         return Err(Failure::Cancelled);
     }
+    find_tools(command, project)?;
     let begun = Instant::now();
     let mut staging = Staging::filled(command, job, project)?;
     let log_path = project.log_path(job.node);
@@ -112,6 +116,14 @@ pub fn run(command: &Command, job: &Job<'_>, project: &Project) -> Result<Vec<Ar
     let (line, tail) = (command.line.text(), tail(&text) + &hints);
     let step_in = staging.keep(command, job.node, project);
     Err(Failure::new(CommandFailure::Command { what, line, tail, step_in }))
+}
+
+/// A tool that is not there is no part of the key, whatever it was that the name was meant for.
+fn find_tools(command: &Command, project: &Project) -> Result<(), Failure> {
+    let missing = command.tools.iter().find(|tool| tools::find(tool, &project.root).is_none());
+    let Some(program) = missing.cloned() else { return Ok(()) };
+    let place = if program.contains('/') { "in the project" } else { "in PATH" };
+    Err(Failure::new(CommandFailure::Tool { program, place }))
 }
 
 /// Runs a failed command once more, in a folder of its own, and watched: what it looks for in vain, if that can be told.

@@ -43,7 +43,7 @@ pub fn versions(programs: &BTreeSet<&str>, root: &Path, supervisors: &Supervisor
 }
 
 fn version(program: &str, root: &Path, supervisors: &Supervisors) -> String {
-    let Some(path) = find(program, root) else { return "not found".into() };
+    let Some(path) = find(program, root) else { return "missing".into() };
     if !path.starts_with(root)
         && let Some(line) = ask(&path, root, supervisors)
     {

@@ -141,10 +141,21 @@ fn judge(case: &Case<'_>, oracle: &Oracle, project: &Path, ended: &Ending, hit: 
     Ok(())
 }
 
-/// Whether a message names the file that failed, by its path, or by that of the file that it was to become.
+/// Whether a message names the file that failed, by its path, or by that of the file that it was to become; an out that a
+/// command makes is known by where it will stand.
 fn names(message: &str, hit: &Hit, project: &Path) -> bool {
-    [&hit.path, &hit.destination].into_iter().flatten().any(|path| {
-        let inside = path.strip_prefix(project).ok().filter(|inside| !inside.as_os_str().is_empty());
-        message.contains(&*inside.unwrap_or(path).to_string_lossy())
-    })
+    let paths = [&hit.path, &hit.destination].into_iter().flatten();
+    paths.map(|path| shown(path, project)).any(|shown| message.contains(&*shown.to_string_lossy()))
+}
+
+fn shown<'a>(path: &'a Path, project: &Path) -> &'a Path {
+    let Some(inside) = path.strip_prefix(project).ok().filter(|inside| !inside.as_os_str().is_empty()) else {
+        return path;
+    };
+    let command = || {
+        let mut names = inside.strip_prefix(".headwater/work").ok()?.iter();
+        names.nth(1)?;
+        (names.next()? == "project").then_some(names.as_path())
+    };
+    command().unwrap_or(inside)
 }
