@@ -13,6 +13,7 @@
 //!
 //! It does not know what a pipeline is. Invariant: no path of this file ever enters a key.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -31,6 +32,9 @@ pub const STATE: &str = ".headwater";
 
 /// The name of a pipeline file, unless another is given.
 pub const PIPELINE: &str = "pipeline.toml";
+
+/// What programs keep for themselves beside a project's content: no part of a folder, unless a path names it.
+const BY_PRODUCTS: [&str; 4] = [".git", "__pycache__", ".ipynb_checkpoints", ".DS_Store"];
 
 /// How much of a node's name a file's name holds; with what is added it stays below the 255 bytes that there are.
 const NAME_BYTES: usize = 160;
@@ -132,7 +136,8 @@ impl Project {
     fn folder(&self, full: &Path, without: &[PathBuf], store: Option<&Store>) -> Result<Tree, String> {
         let is_left_out = |path: &Path| {
             let relative = path.strip_prefix(&self.root).unwrap_or(path);
-            relative == Path::new(STATE) || without.iter().any(|out| out == relative)
+            let is_by_product = path != full && path.file_name().is_some_and(is_by_product);
+            is_by_product || relative == Path::new(STATE) || without.iter().any(|out| out == relative)
         };
         let files = match store {
             Some(store) => self.index.folder_into(store, full, &is_left_out),
@@ -194,6 +199,11 @@ pub fn around(folder: &Path) -> Option<PathBuf> {
     let (above, file) = files.enumerate().find_map(|(above, file)| Some((above, file.ok()?)))?;
     let counts = above == 0 || file.uid() == rustix::process::geteuid().as_raw();
     counts.then(|| (0..above).map(|_| "..").chain([PIPELINE]).collect())
+}
+
+/// Whether a file or folder of this name is no part of what it lies in.
+pub fn is_by_product(name: &OsStr) -> bool {
+    BY_PRODUCTS.iter().any(|own| name == *own)
 }
 
 /// The type of a file's artifact; whether it can be executed is part of what it is.

@@ -320,6 +320,24 @@ fn a_folder_dep_of_nothing_but_outs_need_not_exist_before_the_first_run() {
 }
 
 #[test]
+fn what_programs_keep_for_themselves_is_no_part_of_a_folder_dep_unless_it_is_named() {
+    let project = Project::with(
+        &(stage("ls -A src > out", r#"["src"]"#, r#"["out"]"#)
+            + "[stages.named]\nrun = 'ls -A src/__pycache__ > named'\ndeps = ['src/__pycache__']\nouts = ['named']\n"),
+    );
+    project.write("src/train.py", "");
+    project.write("src/__pycache__/train.cpython-313.pyc", "");
+    project.run(&[]).succeeded();
+    assert_eq!(
+        (project.read("out").as_str(), project.read("named").as_str()),
+        ("train.py\n", "train.cpython-313.pyc\n")
+    );
+    project.write("src/__pycache__/train.cpython-314.pyc", "");
+    project.write("src/.DS_Store", "");
+    assert_eq!(project.run(&[]).succeeded().ran(), ["named"]);
+}
+
+#[test]
 fn an_empty_folder_dep_is_there() {
     let project = Project::with(&stage("ls -d data > out", r#"["data"]"#, r#"["out"]"#));
     fs::create_dir(project.path("data")).expect("a folder");

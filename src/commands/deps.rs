@@ -4,6 +4,7 @@
 //! nothing: it proposes a line for the pipeline file.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::iter;
@@ -22,12 +23,9 @@ use crate::error::CommandError;
 use crate::process::command::{Command, Dep};
 use crate::process::missing::{deps, line, shown};
 use crate::process::staging::{Staging, mount_artifact};
-use crate::project::{Project, STATE};
+use crate::project::{Project, STATE, is_by_product};
 use crate::report::{print_json, say, tell};
 use crate::workspace::{Workspace, artifact_of};
-
-/// What is no part of a project's content, or made by programs for themselves.
-const PASSED_OVER: [&str; 4] = [STATE, ".git", "__pycache__", "node_modules"];
 
 /// Run a command stage once, traced, and propose its deps
 #[derive(Debug, Args)]
@@ -85,11 +83,16 @@ fn unmounted(failure: Failure) -> CommandError {
     }
 }
 
+/// What is no part of a project's content, or so much that it is not copied.
+fn passed_over(name: &OsStr) -> bool {
+    name == STATE || name == "node_modules" || is_by_product(name)
+}
+
 /// The project's files, but for what the command makes.
 fn copy(project: &Project, command: &Command, target: &Path) -> io::Result<()> {
     let within = |entry: &DirEntry| entry.path().strip_prefix(&project.root).unwrap_or(entry.path()).to_owned();
     let wanted = |entry: &DirEntry| {
-        let passed_over = entry.depth() > 0 && PASSED_OVER.iter().any(|name| entry.file_name() == *name);
+        let passed_over = entry.depth() > 0 && passed_over(entry.file_name());
         !passed_over && !command.makes(&within(entry))
     };
     for entry in WalkDir::new(&project.root).into_iter().filter_entry(wanted) {
@@ -142,7 +145,7 @@ fn used(traced: &Traced, command: &Command, scratch: &Path, project: &Project) -
     for (path, uses) in &traced.uses {
         let Some(path) = within(path, scratch, &project.root) else { continue };
         let about = fs::metadata(project.root.join(&path));
-        let passed_over = path.iter().any(|part| PASSED_OVER.iter().any(|name| part == *name));
+        let passed_over = path.iter().any(passed_over);
         let counts = match about {
             Ok(about) if about.is_dir() => uses.iter().any(|what| what.may_list()),
             Ok(_) => true,

@@ -16,15 +16,13 @@ use headwater_sandbox::{Missed, Why};
 use crate::pipeline::expand::normal;
 use crate::process::command::{Command, Dep};
 use crate::process::staging::printable;
-use crate::project::STATE;
+use crate::project::{STATE, is_by_product};
 
 /// No more are named.
 const MOST: usize = 10;
 /// A module of this name is one of these files.
 const MODULES: [&str; 3] = [".py", "/__init__.py", ".R"];
 
-/// What many programs look for wherever they are.
-const PASSED_OVER: [&str; 3] = [STATE, ".git", "__pycache__"];
 /// How the last words of a command begin to complain that there is no file.
 const COMPLAINTS: [&str; 4] = ["no such file", "not found", "permission denied", "no module named"];
 
@@ -167,8 +165,9 @@ pub fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
 }
 
+/// Many programs look for these wherever they are.
 fn passed_over(path: &Path) -> bool {
-    path.iter().any(|part| PASSED_OVER.iter().any(|name| part == *name))
+    path.iter().any(|part| part == STATE || is_by_product(part))
 }
 
 /// Whether a folder is named for the sake of what is in it.
