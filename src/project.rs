@@ -20,7 +20,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use headwater_cache::{Artifact, Digest, Entry, FileError, FileIndex, FolderError, FolderFile, Shape, Store, Tree};
+use headwater_cache::{
+    Artifact, Digest, Entry, FileError, FileIndex, FolderError, FolderFile, Shape, Store, Tree, is_temp,
+};
 use headwater_engine::{SourceError, Sources, run::SourceState};
 
 use crate::error::nearest;
@@ -201,9 +203,9 @@ pub fn around(folder: &Path) -> Option<PathBuf> {
     counts.then(|| (0..above).map(|_| "..").chain([PIPELINE]).collect())
 }
 
-/// Whether a file or folder of this name is no part of what it lies in.
+/// Whether a file or folder of this name is no part of what it lies in: by-products, and files that are being put in place.
 pub fn is_by_product(name: &OsStr) -> bool {
-    BY_PRODUCTS.iter().any(|own| name == *own)
+    BY_PRODUCTS.iter().any(|own| name == *own) || is_temp(name)
 }
 
 /// The type of a file's artifact; whether it can be executed is part of what it is.

@@ -111,7 +111,8 @@ impl Workspace {
         let placing = || graph.ids().filter(|id| graph.node(*id).stage.outs.is_some());
         let sync_all = || {
             let outs = placing().flat_map(|id| &graph.node(id).stage.outputs);
-            let outs = outs.map(|port| project.root.join(&port.name));
+            // The project's too, whatever it has for outs by now.
+            let outs = outs.map(|port| project.root.join(&port.name)).chain([project.root.join(&project.file)]);
             self.store.sync_file_systems(&outs.collect()).map_err(io::Error::other)
         };
         // Those of other nodes are not what they may seem to be.
@@ -143,9 +144,13 @@ impl Workspace {
         let graph = &self.pipeline.graph;
         let last = |id: &NodeId| self.last.get(&graph.node(*id).name).and_then(NodeLine::key);
         let keys = graph.ids().filter_map(|id| finished.get(&id).copied().or_else(|| last(&id)));
-        let blobs = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let set = UsedSet { keys: keys.map(|key| key.0).collect(), blobs };
         let user = self.pipeline.project.root.to_string_lossy();
+        let mut blobs = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // The sources of the other nodes, which this run may not have looked at.
+        if !graph.ids().all(|id| finished.contains_key(&id)) {
+            blobs.extend(self.store.last_used_blobs(&user).map_err(CommandError::failed)?);
+        }
+        let set = UsedSet { keys: keys.map(|key| key.0).collect(), blobs };
         self.store.use_now(&user, &set).map_err(CommandError::failed)
     }
 

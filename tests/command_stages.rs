@@ -334,6 +334,7 @@ fn what_programs_keep_for_themselves_is_no_part_of_a_folder_dep_unless_it_is_nam
     );
     project.write("src/__pycache__/train.cpython-314.pyc", "");
     project.write("src/.DS_Store", "");
+    project.write(&format!("src/.headwater-{}.tmp", "0".repeat(32)), "half of what a killed process put there");
     assert_eq!(project.run(&[]).succeeded().ran(), ["named"]);
 }
 
@@ -771,6 +772,22 @@ fn an_old_source_that_was_kept_is_had_back_by_the_digest_that_explain_shows() {
     assert!(done.code != 0 && done.err.contains("old-two is there already"), "{}", done.err);
     let done = project.call(&["get", "abcdef012345", "-o", "none"]);
     assert!(done.err.contains("nothing that runs have made has such a digest"), "{}", done.err);
+}
+
+#[test]
+fn a_collection_leaves_the_kept_sources_of_stages_that_the_last_run_did_not_want() {
+    let stages = "[stages.one]\nrun = 'cat one.txt > one'\ndeps = ['one.txt']\nouts = ['one']\n\n\
+                  [stages.other]\nrun = 'cat other.txt > other'\ndeps = ['other.txt']\nouts = ['other']\n";
+    let sources = [("one.txt", "this is in one.txt"), ("other.txt", "this is in other.txt")];
+    let project = with(&format!("[store]\nkeep_sources = true\n\n{stages}"), &sources);
+    run(&project);
+    project.write("other.txt", "and this is there later");
+    assert_eq!(project.run(&["other"]).succeeded().ran(), ["other"]);
+    project.ok(&["store", "gc", "--keep-last", "1"]);
+    assert!(holds(&project, "this is in one.txt"));
+    run(&project);
+    project.ok(&["store", "gc", "--keep-last", "1"]);
+    assert!(holds(&project, "this is in one.txt") && !holds(&project, "this is in other.txt"));
 }
 
 #[test]

@@ -157,13 +157,12 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::append`].
     pub fn append_shared(&self, records: &[(Digest, Arc<Record>)]) -> Result<(), LedgerError> {
-        let mut outputs = records.iter().flat_map(|(_, record)| &record.outputs);
-        outputs.try_for_each(|(_, artifact)| self.store.check_not_lost(artifact))?;
+        let outputs: Vec<_> = records.iter().flat_map(|(_, record)| &record.outputs).map(|(_, made)| made).collect();
         let encoded: Vec<Vec<u8>> =
             records.iter().map(|(key, record)| encode(key, record)).collect::<Result<_, _>>()?;
         let entry = |((key, _), payload): (&(Digest, Arc<Record>), _)| NewEntry::new(Kind::Record, *key, payload);
         let entries: Vec<NewEntry> = records.iter().zip(encoded.iter().map(Vec::as_slice)).map(entry).collect();
-        Ok(self.store.commit_with(&entries)?)
+        Ok(self.store.commit_with(&entries, &outputs)?)
     }
 
     /// Number of keys that have a record.
@@ -577,7 +576,7 @@ mod tests {
         let root = folder();
         let store = Arc::new(Store::open(root.path()).unwrap());
         let payload = b"HWRC\x02\0\0\0 of the future";
-        store.commit_with(&[NewEntry::new(Kind::Record, key("a"), payload)]).unwrap();
+        store.commit_with(&[NewEntry::new(Kind::Record, key("a"), payload)], &[]).unwrap();
         assert_eq!(Ledger::of(&store).get(&key("a")), None);
     }
 

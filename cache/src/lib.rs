@@ -134,7 +134,7 @@ mod verify;
 pub use claim::{Claim, Claims};
 pub use codec::CodecError;
 pub use digest::{Digest, DigestError};
-pub use disk::{DiskError, copy_file, hash_file};
+pub use disk::{DiskError, copy_file, hash_file, is_temp};
 pub use files::{FileError, FileIndex};
 pub use fingerprint::FileState;
 pub use folder::{FolderError, FolderFile};

@@ -86,7 +86,7 @@ impl Store {
     /// Writes a list under its name, which need not be that of the user: who that is may be forgotten.
     pub(crate) fn write_uses(&self, name: Digest, uses: &Uses) -> Result<(), StoreError> {
         let payload = encode(MAGIC, uses)?;
-        self.commit_with(&[NewEntry::new(Kind::Uses, name, &payload)])
+        self.commit_with(&[NewEntry::new(Kind::Uses, name, &payload)], &[])
     }
 
     /// The lists of everybody and their names, in no meaningful order; or which is damaged.
@@ -118,6 +118,18 @@ impl Store {
     /// A set that stands in somebody's uses.
     pub(crate) fn used_set(&self, digest: &Digest) -> Result<UsedSet, StoreError> {
         Ok(decode(SET_MAGIC, &self.get(digest)?)?)
+    }
+
+    /// The blobs of the newest set of `user`; none where that cannot be told.
+    ///
+    /// # Errors
+    /// If it cannot be read at the moment.
+    pub fn last_used_blobs(&self, user: &str) -> Result<BTreeSet<Digest>, StoreError> {
+        let List::Intact(uses) = self.list(&Digest::of(user.as_bytes()))? else { return Ok(BTreeSet::new()) };
+        match uses.sets.first().map(|set| self.used_set(set)) {
+            Some(Err(StoreError::Disk(error))) => Err(error.into()),
+            set => Ok(set.and_then(Result::ok).map(|set| set.blobs).unwrap_or_default()),
+        }
     }
 
     fn list(&self, name: &Digest) -> Result<List, StoreError> {

@@ -1,5 +1,7 @@
 //! `headwater get`: copies an artifact out of the store, a frame in the form that the file's ending says.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -114,7 +116,7 @@ pub fn refuse_to_replace(path: &Path, overwrite: bool) -> Result<(), CommandErro
     Ok(())
 }
 
-/// Writes a file whole, or not at all: what stood there is replaced at once, and missing folders are made.
+/// Writes a file whole, or not at all, durably: what stood there is replaced at once, and missing folders are made.
 ///
 /// # Errors
 /// If it cannot be written; the path is named.
@@ -123,10 +125,16 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.part", std::process::id()));
     let part = path.with_file_name(name);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let made = folder.map_or(Ok(()), std::fs::create_dir_all);
-    let written = made.and_then(|()| std::fs::write(&part, bytes)).and_then(|()| std::fs::rename(&part, path));
-    written.map_err(|error| {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        std::fs::create_dir_all(folder)?;
+        let mut file = File::create(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&part, path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|error| {
         let _ = std::fs::remove_file(&part);
         failed(error)
     })

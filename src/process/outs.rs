@@ -11,7 +11,7 @@
 //! Nothing is written outside of an out's own path, whatever the names in a tree. Of several processes one at a time changes
 //! the outs of a node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError, Tree, hash_file};
+use headwater_cache::{Artifact, Digest, Entry, Shape, Store, StoreError, Tree, hash_file, is_temp};
 use headwater_engine::{Failure, Outs};
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 
 use crate::process::made::MadeOut;
 use crate::process::work::remove_all;
@@ -36,9 +36,6 @@ static REPLACED: AtomicU64 = AtomicU64::new(0);
 
 /// How often what another program saves in the place of an out is put aside.
 const TAKEN_AGAIN: usize = 8;
-
-/// What is put aside is called this in the trash until it is known whether it stays.
-const LOOKED_AT: &str = ".headwater-looked-at";
 
 const FOLDER: &str = "directory";
 
@@ -83,7 +80,9 @@ impl Found {
 /// What a folder holds, by path within it; links are not followed.
 fn scan(folder: &Path) -> Result<BTreeMap<PathBuf, Found>, Failure> {
     let mut found = BTreeMap::new();
-    for entry in WalkDir::new(folder).min_depth(1) {
+    // What a killed restore left is nobody's, and is swept when something is put there again.
+    let is_somebodys = |entry: &DirEntry| !is_temp(entry.file_name());
+    for entry in WalkDir::new(folder).min_depth(1).into_iter().filter_entry(is_somebodys) {
         let entry = entry.map_err(|error| unlisted(folder, error))?;
         let path = entry.path().strip_prefix(folder).expect("a walk stays below its root").to_owned();
         if entry.file_type().is_dir() {
@@ -355,7 +354,8 @@ impl PlacedOuts {
     }
 
     /// Moves what stands at a path to the trash, and removes it there if the store can bring it back. In its place it might
-    /// be something else by the time that it is removed.
+    /// be something else by the time that it is removed. It lies in the trash under its path from the beginning: a run that is
+    /// killed while it looks at it leaves it so.
     fn put_aside(&self, store: &Store, full: &Path) -> Result<(), Failure> {
         if fs::symlink_metadata(full).is_err() {
             return Ok(());
@@ -364,25 +364,29 @@ impl PlacedOuts {
         let number = REPLACED.fetch_add(1, Ordering::Relaxed);
         // A folder that is new, whatever the age of what gets in: what is old in the trash is removed some day.
         let trash = self.project.state.join("trash").join(format!("{seconds}-{}-{number}", std::process::id()));
-        at("make the folder", &trash, fs::create_dir_all(&trash))?;
-        let moved = trash.join(LOOKED_AT);
-        match move_to(full, &moved) {
+        let root = &self.project.root;
+        let relative = full.strip_prefix(root).expect("an out lies in its project").to_owned();
+        let target = trash.join(&relative);
+        make_parent(&target)?;
+        match move_to(full, &target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => at("move to the trash", full, result)?,
         }
-        if fs::symlink_metadata(&moved).is_err() || is_kept(store, &moved)? {
+        if fs::symlink_metadata(&target).is_err() {
+            let _ = remove_all(&trash);
+            return Ok(());
+        }
+        let is_kept = is_kept(store, &target);
+        if matches!(is_kept, Ok(true)) {
             // Nothing depends on it: what stays is removed some day, as all of the trash.
             let _ = remove_all(&trash);
             return Ok(());
         }
-        let root = &self.project.root;
-        let relative = full.strip_prefix(root).unwrap_or(full).to_owned();
-        let target = trash.join(&relative);
-        make_parent(&target)?;
-        at("move to the trash", &moved, fs::rename(&moved, &target))?;
-        let target = target.strip_prefix(root).unwrap_or(&target).to_owned();
-        self.project.replaced.lock().unwrap_or_else(PoisonError::into_inner).push((relative, target));
-        Ok(())
+        let told = target.strip_prefix(root).unwrap_or(&target).to_owned();
+        self.project.replaced.lock().unwrap_or_else(PoisonError::into_inner).push((relative, told));
+        // Before what comes in its place is: that its name is gone could else outlast a power cut, and its new one not.
+        store.sync_file_systems(&BTreeSet::from([target]))?;
+        is_kept.map(drop)
     }
 }
 
@@ -435,15 +439,27 @@ fn remove_empty_folders(folder: &Path) {
     }
 }
 
-/// Also from a linked folder on another file system.
+/// Also from a linked folder on another file system. What is saved at its place while it is copied stays there.
 fn move_to(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            copy_all(from, to)?;
-            remove_all(from)
-        }
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => move_across(from, to),
         moved => moved,
     }
+}
+
+fn move_across(from: &Path, to: &Path) -> io::Result<()> {
+    let mut name = from.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".replaced-{}-{}", std::process::id(), REPLACED.fetch_add(1, Ordering::Relaxed)));
+    let beside = from.with_file_name(name);
+    fs::rename(from, &beside)?;
+    let copied = copy_all(&beside, to).and_then(|()| Ok(rustix::fs::syncfs(File::open(to.parent().unwrap_or(to))?)?));
+    if let Err(error) = copied {
+        // Back to where it was, unless something is there again: then it stays beside that.
+        let (here, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::NOREPLACE);
+        let _ = rustix::fs::renameat_with(here, &beside, here, from, flags);
+        return Err(error);
+    }
+    remove_all(&beside)
 }
 
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
@@ -456,10 +472,7 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
         match entry.file_type() {
             kind if kind.is_dir() => fs::create_dir_all(&target)?,
             kind if kind.is_symlink() => std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?,
-            kind if kind.is_file() => {
-                fs::copy(entry.path(), &target)?;
-                File::open(&target)?.sync_all()?;
-            }
+            kind if kind.is_file() => drop(fs::copy(entry.path(), &target)?),
             _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "it is a device, pipe or socket")),
         }
     }
@@ -484,7 +497,7 @@ fn at<T>(operation: &'static str, path: &Path, result: io::Result<T>) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use headwater_cache::disk::{Call, FailingDisk, RealDisk};
+    use headwater_cache::disk::{Call, FailingDisk, Fault, RealDisk};
 
     use super::*;
 
@@ -525,6 +538,52 @@ mod tests {
         let entries = WalkDir::new(outs.project.state.join("trash")).into_iter().filter_map(Result::ok);
         let files = entries.filter(|entry| entry.file_type().is_file());
         files.map(|entry| fs::read_to_string(entry.path()).expect("text")).collect()
+    }
+
+    #[test]
+    fn what_was_put_aside_before_the_store_failed_is_told_of() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (out, full) = (folder.path().join("a/b/out"), Arc::new(AtomicU64::new(0)));
+        let project = Arc::new(Project::of(&folder.path().join("pipeline.toml")).expect("a project"));
+        let is_full = Arc::clone(&full);
+        let failing = FailingDisk::new(Arc::new(RealDisk), move |call| {
+            let fails = is_full.load(Ordering::SeqCst) > 0 && call.operation.contains("write");
+            fails.then(|| Fault::Error(rustix::io::Errno::NOSPC.raw_os_error()))
+        });
+        let store = Store::open_on(Arc::new(failing), &project.state.join("store")).expect("a store");
+        let digest = store.put(b"content").expect("put");
+        store.commit().expect("committed");
+        let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
+        let outs = PlacedOuts::new(vec!["a/b/out".into()], Arc::clone(&project));
+        fs::create_dir_all(folder.path().join("a/b")).expect("folders");
+        fs::write(&out, "mine").expect("a file");
+        store.put(b"of another node").expect("put");
+        full.store(1, Ordering::SeqCst);
+        outs.restore(&store, &[artifact]).expect_err("the disk is full");
+        assert_eq!(trash(&outs), ["mine"]);
+        let replaced = project.replaced.lock().expect("no panic").clone();
+        let [(stood, lies)] = replaced.as_slice() else { panic!("{replaced:?}") };
+        assert_eq!(stood, Path::new("a/b/out"));
+        assert_eq!(fs::read_to_string(project.root.join(lies)).expect("a file"), "mine");
+    }
+
+    #[test]
+    fn what_is_moved_to_another_file_system_is_there_whole_or_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("from/sub")).expect("a folder");
+        fs::write(path("from/sub/file"), "mine").expect("a file");
+        std::os::unix::fs::symlink("sub/file", path("from/link")).expect("a link");
+        move_across(&path("from"), &path("to")).expect("moved");
+        assert_eq!(fs::read_to_string(path("to/link")).expect("a file"), "mine");
+        let _socket = std::os::unix::net::UnixListener::bind(path("to/socket")).expect("a socket");
+        let error = move_across(&path("to"), &path("never")).expect_err("a socket").to_string();
+        assert_eq!(error, "it is a device, pipe or socket");
+        assert_eq!(fs::read_to_string(path("to/sub/file")).expect("a file"), "mine");
+        let mut names: Vec<_> =
+            fs::read_dir(folder.path()).expect("a list").map(|e| e.expect("one").file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["never", "to"]);
     }
 
     #[test]

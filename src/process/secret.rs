@@ -53,18 +53,23 @@ fn read(path: &Path) -> io::Result<[u8; LENGTH]> {
 fn make(store: &Path, path: &Path) -> io::Result<()> {
     fs::create_dir_all(store)?;
     let mut bytes = [0; LENGTH];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let aside = store.join(format!("{FILE}.{}", std::process::id()));
+    let mut random = File::open("/dev/urandom")?;
+    random.read_exact(&mut bytes)?;
+    let mut unused = [0; 16];
+    random.read_exact(&mut unused)?;
+    let aside = store.join(format!("{FILE}.{:032x}", u128::from_ne_bytes(unused)));
     let written = write(&aside, &bytes).and_then(|()| match fs::hard_link(&aside, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         linked => linked,
     });
     fs::remove_file(&aside)?;
-    written
+    written?;
+    // Results are recorded by it: it has to be there as long as they are.
+    File::open(store)?.sync_all()
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -8,22 +8,29 @@
 //! and not made them durable has the kernel's shared lock on it; it goes only when nobody else has a lock.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags};
 
 const FILE: &str = "unsynced";
 /// What the file says if a sync has failed.
-const FAILED: &[u8] = b"failed\n";
+const FAILED: &str = "failed";
+
+/// More is not read of it.
+const SAID_BYTES: u64 = 256;
 
 /// The mark of one run.
 pub struct Unsynced {
     pub path: PathBuf,
     /// Whether outs that stand in place may not be what is on the drive: a sync of them has failed.
     pub is_distrusted: bool,
+    /// What the file said of that when this run began.
+    said: Vec<u8>,
     own: Mutex<Option<Mark>>,
 }
 
@@ -37,8 +44,8 @@ impl Unsynced {
     /// With the file in this state folder.
     pub fn new(state: &Path) -> Self {
         let path = state.join(FILE);
-        let is_distrusted = fs::read(&path).is_ok_and(|said| said == FAILED);
-        Self { path, is_distrusted, own: Mutex::default() }
+        let said = said(&path);
+        Self { path, is_distrusted: !said.is_empty(), said, own: Mutex::default() }
     }
 
     /// Whether any run may have left outs that are not durable.
@@ -65,14 +72,21 @@ impl Unsynced {
     /// If that cannot be noted.
     pub fn distrust(&self) -> io::Result<()> {
         self.note()?;
-        self.named(fs::write(&self.path, FAILED))
+        // As long as any other: never cut, which would say for a moment that all is well. Different each time, so that a run
+        // which began to put right what an earlier one failed at does not take this for that.
+        let (run, time) = (process::id(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos());
+        let said = format!("{FAILED} {run:08x} {time:032x}\n");
+        let how = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let write = || File::from(rustix::fs::open(&self.path, how, Mode::empty())?).write_all(said.as_bytes());
+        self.named(write())
     }
 
     /// Takes the mark away, once this run's outs are durable; before, `sync_all` is to make all outs durable, if another run
     /// may have left some that are not.
     ///
     /// # Errors
-    /// If the file cannot be looked at or removed, or `sync_all` fails: the mark stays then.
+    /// If the file cannot be looked at or removed, `sync_all` fails, or another run says that its sync has failed: the mark stays
+    /// then.
     pub fn settle(&self, sync_all: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Mark { file, of_others }) =
@@ -81,6 +95,10 @@ impl Unsynced {
             return Ok(());
         };
         let alone = file.try_lock().is_ok();
+        let now = said(&self.path);
+        if !now.is_empty() && now != self.said {
+            return self.named(Err(io::Error::other("another run could not make its outs durable")));
+        }
         if of_others || !alone {
             sync_all()?;
         }
@@ -121,6 +139,13 @@ impl Mark {
             Err(error) => Err(error),
         }
     }
+}
+
+/// What the file says of a sync that failed; nothing if none did.
+fn said(path: &Path) -> Vec<u8> {
+    let mut said = Vec::new();
+    let read = open(path).and_then(|file| file.take(SAID_BYTES).read_to_end(&mut said));
+    read.map_or_else(|_| Vec::new(), |_| said)
 }
 
 /// A link could lead to a lock that this process waits for.
@@ -189,6 +214,27 @@ mod tests {
         let error = Unsynced::new(state.path()).settle(|| Ok(())).expect_err("a link");
         let path = state.path().join(FILE);
         assert_eq!(error.to_string(), format!("{}: Too many levels of symbolic links (os error 40)", path.display()));
+    }
+
+    #[test]
+    fn a_run_that_began_before_another_failed_does_not_say_that_all_is_well() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (failing, beside) = (Unsynced::new(state.path()), Unsynced::new(state.path()));
+        failing.note().expect("noted");
+        beside.note().expect("noted");
+        failing.distrust().expect("noted");
+        drop(failing);
+        let error = beside.settle(|| Ok(())).expect_err("it failed").to_string();
+        assert!(error.ends_with("another run could not make its outs durable"), "{error}");
+        let next = Unsynced::new(state.path());
+        assert!(next.is_distrusted);
+        next.note().expect("noted");
+        let last = Unsynced::new(state.path());
+        last.distrust().expect("noted");
+        drop(last);
+        next.settle(|| Ok(())).expect_err("it failed again");
+        let next = Unsynced::new(state.path());
+        assert!(next.is_distrusted && settle(&next) && !Unsynced::is_there(state.path()));
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(crate) use operations::{
 pub use operations::{copy_file, hash_file};
 pub use real::RealDisk;
 pub(crate) use syncs::Syncs;
+pub use temp::is_temp;
 pub(crate) use temp::{Temp, is_accident, random_name, sweep};
 
 /// A file system, as far as the store needs one. Paths mean what they mean to the operating system.

@@ -6,6 +6,7 @@
 //! lock belongs to nobody; a name is never guessed twice; what a temp is called says that it is one. But for one in a folder
 //! that nobody else uses: it may have its final name from the beginning.
 
+use std::ffi::OsStr;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -233,7 +234,7 @@ fn take(file: &dyn Handle) -> io::Result<bool> {
 pub(crate) fn sweep(disk: &dyn Disk, folder: &Path) {
     for name in names(disk, folder).unwrap_or_default() {
         let path = folder.join(&name);
-        if is_temp(&name)
+        if is_temp(name.as_ref())
             && let Ok(Opened::Regular(file, _)) = open_regular(disk, &path, Links::Refuse)
             && file.lock(Lock::TryExclusive).is_ok()
         {
@@ -242,9 +243,10 @@ pub(crate) fn sweep(disk: &dyn Disk, folder: &Path) {
     }
 }
 
-fn is_temp(name: &str) -> bool {
-    name.strip_prefix(TEMP_PREFIX)
-        .and_then(|rest| rest.strip_suffix(TEMP_SUFFIX))
+/// Whether a file of this name is one that is being written, or was when its process died.
+pub fn is_temp(name: &OsStr) -> bool {
+    let name = name.to_str().and_then(|name| name.strip_prefix(TEMP_PREFIX));
+    name.and_then(|rest| rest.strip_suffix(TEMP_SUFFIX))
         .is_some_and(|middle| middle.len() == TEMP_DIGITS && middle.bytes().all(|c| digest::digit(c).is_some()))
 }
 
@@ -272,7 +274,7 @@ mod tests {
         let folder = folder();
         let temp = Temp::create(&real(), folder.path(), 0o600).unwrap();
         assert_eq!(mode(&temp.path), 0o600);
-        assert!(is_temp(temp.path.file_name().unwrap().to_str().unwrap()));
+        assert!(is_temp(temp.path.file_name().unwrap()));
     }
 
     #[test]

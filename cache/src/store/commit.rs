@@ -25,27 +25,34 @@ impl Store {
     /// If anything of it cannot be written or synced. What a sync failed for is not kept, what else failed waits for the
     /// next commit; after a failed sync of a folder or a segment nothing is taken any more.
     pub fn commit(&self) -> Result<(), StoreError> {
-        self.commit_with(&[])
+        self.commit_with(&[], &[])
     }
 
-    /// [`Store::commit`], and then appends records, with the same sync as the small blobs.
-    pub(crate) fn commit_with(&self, records: &[NewEntry]) -> Result<(), StoreError> {
-        self.commit_alone(&self.committing.lock().unwrap_or_else(PoisonError::into_inner), records)
+    /// [`Store::commit`], and then appends records of these outputs, with the same sync as the small blobs.
+    pub(crate) fn commit_with(&self, records: &[NewEntry], outputs: &[&Artifact]) -> Result<(), StoreError> {
+        self.commit_alone(&self.committing.lock().unwrap_or_else(PoisonError::into_inner), records, outputs)
+    }
+
+    /// Commits while no other thread does.
+    fn commit_alone(
+        &self,
+        _alone: &MutexGuard<()>,
+        records: &[NewEntry],
+        outputs: &[&Artifact],
+    ) -> Result<(), StoreError> {
+        self.blobs.check_synced()?;
+        let pending = self.lock_pending().clone();
+        self.commit_large(&pending)?;
+        // Not before nobody else commits: it is then that a blob is lost of which this thread waited to write a record.
+        outputs.iter().try_for_each(|artifact| self.check_not_lost(artifact))?;
+        self.commit_small(&pending, records)
     }
 
     /// An error if blobs of this artifact were lost because they could not be synced: perhaps in a commit of somebody else's,
     /// who was told of it.
-    pub(crate) fn check_not_lost(&self, artifact: &Artifact) -> Result<(), StoreError> {
+    fn check_not_lost(&self, artifact: &Artifact) -> Result<(), StoreError> {
         let lost = self.lock_pending().has_lost && !self.holds(artifact);
         if lost { Err(StoreError::Missing { digest: artifact.digest }) } else { Ok(()) }
-    }
-
-    /// Commits while no other thread does.
-    fn commit_alone(&self, _alone: &MutexGuard<()>, records: &[NewEntry]) -> Result<(), StoreError> {
-        self.blobs.check_synced()?;
-        let pending = self.lock_pending().clone();
-        self.commit_large(&pending)?;
-        self.commit_small(&pending, records)
     }
 
     /// Commits when so much is pending that it should not wait. If another thread does, this one goes on putting for a while.
@@ -60,7 +67,7 @@ impl Store {
             Err(TryLockError::WouldBlock) => self.committing.lock().unwrap_or_else(PoisonError::into_inner),
         };
         // Others have waited for the same commit.
-        if self.lock_pending().is_much() { self.commit_alone(&alone, &[]) } else { Ok(()) }
+        if self.lock_pending().is_much() { self.commit_alone(&alone, &[], &[]) } else { Ok(()) }
     }
 
     fn commit_large(&self, pending: &Pending) -> Result<(), StoreError> {

@@ -351,7 +351,8 @@ impl Store {
             Err(error) => return Err(error),
         };
         self.commit()?;
-        Ok(keeps)
+        // Somebody else's commit may have failed to sync it, and given it up.
+        Ok(keeps && self.length(digest)?.is_some())
     }
 
     fn keeps_large(&self, digest: &Digest) -> Result<bool, StoreError> {
