@@ -776,8 +776,8 @@ fn an_old_source_that_was_kept_is_had_back_by_the_digest_that_explain_shows() {
 
 #[test]
 fn a_collection_leaves_the_kept_sources_of_stages_that_the_last_run_did_not_want() {
-    let stages = "[stages.one]\nrun = 'cat one.txt > one'\ndeps = ['one.txt']\nouts = ['one']\n\n\
-                  [stages.other]\nrun = 'cat other.txt > other'\ndeps = ['other.txt']\nouts = ['other']\n";
+    let stages = "[stages.one]\nrun = 'wc -c one.txt > one'\ndeps = ['one.txt']\nouts = ['one']\n\n\
+                  [stages.other]\nrun = 'wc -c other.txt > other'\ndeps = ['other.txt']\nouts = ['other']\n";
     let sources = [("one.txt", "this is in one.txt"), ("other.txt", "this is in other.txt")];
     let project = with(&format!("[store]\nkeep_sources = true\n\n{stages}"), &sources);
     run(&project);
