@@ -6,10 +6,11 @@
 //! some rounds also run in a fresh project. The other cases edit the pipeline of all rows, and every run must equal one in a
 //! fresh project.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::crew::{Case, Orders, remove};
 use crate::headwater::ending;
@@ -32,6 +33,14 @@ const TOUCHED: usize = 4;
 /// In one round in so many some edits are made while a run goes on, and in one a run in a fresh project is judged too.
 const DISTURBED: u64 = 6;
 const AFRESH: u64 = 8;
+/// In one round in so many the run before was told to have found nothing new by one look at each file, if that can be, and
+/// a run for people, which may take that way again, comes before the one that is judged.
+const SETTLED: u64 = 24;
+/// After so long the times of files tell.
+const SETTLING: Duration = Duration::from_millis(2200);
+
+/// Runs that found in one look at each file that nothing was new.
+const SAME: &str = "runs by one look";
 
 /// How the pipeline of all rows is edited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +84,7 @@ const ALL: [How; 16] = [
 pub fn row(world: &World, orders: &Orders, default: u64) -> Result<Score, Trouble> {
     let count = orders.count.unwrap_or(default);
     let mut score = Score::new("edits", orders.command("edits", count));
-    for name in ["edits", "with size and times kept", "touches", "runs", "runs in fresh projects"] {
+    for name in ["edits", "with size and times kept", "touches", "runs", SAME, "runs in fresh projects"] {
         score.add(name, 0);
     }
     let frames = Frames::learn(&world.headwater, &orders.make_folder("contents")?)?;
@@ -122,7 +131,8 @@ impl Game<'_, '_> {
         let witnesses = Witness::shuffled(&mut self.case.random);
         let (edited, rest) = witnesses.split_at(EDITED);
         let mut edits = Vec::new();
-        let late = if self.case.random.once_in(DISTURBED) { EDITED / 2 } else { 0 };
+        let settled = self.case.random.once_in(SETTLED) && self.settle(project)?;
+        let late = if !settled && self.case.random.once_in(DISTURBED) { EDITED / 2 } else { 0 };
         for witness in &edited[late..] {
             edits.push(self.editor(project, inputs).edit(*witness, false)?);
         }
@@ -132,12 +142,35 @@ impl Game<'_, '_> {
         for witness in &rest[..TOUCHED] {
             self.editor(project, inputs).touch(*witness)?;
         }
+        if settled {
+            self.run_for_people(project)?;
+        }
         let run = self.run(project)?;
-        inputs.judge(self.frames, project, &run, &edits)?;
+        // What was edited has run before, then, and nothing is left to run.
+        inputs.judge(self.frames, project, &run, if settled { &[] } else { &edits })?;
         self.case.add("edits", edits.len() as u64);
         self.case.add("with size and times kept", edits.iter().filter(|edit| edit.hidden).count() as u64);
         self.case.add("touches", TOUCHED as u64);
         if self.case.random.once_in(AFRESH) { self.afresh(inputs, all) } else { Ok(()) }
+    }
+
+    /// Whether a run has told by one look at each file that all is as it was.
+    fn settle(&self, project: &Path) -> Result<bool, Trouble> {
+        bring_back(project)?;
+        thread::sleep(SETTLING);
+        for _ in 0..2 {
+            self.run(project)?;
+        }
+        self.run_for_people(project)?;
+        let same = newest_journal(project)?.contains(r#""line":"same""#);
+        self.case.add(SAME, u64::from(same));
+        Ok(same)
+    }
+
+    fn run_for_people(&self, project: &Path) -> Result<(), Trouble> {
+        let run = self.world.headwater.call(project, &["run"])?;
+        self.case.add("runs", 1);
+        if run.code == Some(0) { Ok(()) } else { Err(Trouble::violation(format!("it failed: {}", run.told()))) }
     }
 
     fn editor<'a>(&'a mut self, project: &'a Path, inputs: &'a mut witnesses::Inputs) -> Editor<'a> {
@@ -175,6 +208,24 @@ impl Game<'_, '_> {
         self.case.add("runs in fresh projects", 1);
         remove(&fresh)
     }
+}
+
+/// Gives the present time to the files of a project whose times are ahead: of these no look tells enough.
+fn bring_back(project: &Path) -> Result<(), Trouble> {
+    let now = SystemTime::now();
+    for entry in walkdir::WalkDir::new(project) {
+        let entry = entry.map_err(|error| Trouble::harness(error.to_string()))?;
+        if entry.file_type().is_file() && fs::metadata(entry.path())?.modified()? > now {
+            fs::File::options().write(true).open(entry.path())?.set_modified(now)?;
+        }
+    }
+    Ok(())
+}
+
+fn newest_journal(project: &Path) -> Result<String, Trouble> {
+    let journals = fs::read_dir(project.join(".headwater/runs"))?.map(|entry| Ok(entry?.path()));
+    let newest = journals.collect::<Result<BTreeSet<_>, Trouble>>()?.pop_last();
+    Ok(fs::read_to_string(newest.unwrap_or_default())?)
 }
 
 fn pipeline(world: &World, case: &mut Case<'_>) -> Result<(), Trouble> {

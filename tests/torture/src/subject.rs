@@ -1,6 +1,6 @@
 //! The pipeline that is tortured: eight small stages, two of them commands, and inputs that can be chosen.
 //!
-//! Same inputs, same files; different inputs differ in at least one artifact. It does not know who runs it.
+//! One of its files is large enough for a file of its own in the store. Same inputs, same files; different inputs differ in at least one artifact. It does not know who runs it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -20,7 +20,7 @@ const ROWS: u64 = 60;
 pub const FILES: [&str; 3] = ["data/rows.csv", "texts/a.txt", "texts/b.txt"];
 
 /// The files that runs make in the project.
-pub const OUTS: [&str; 3] = ["report.txt", "pages/all.txt", "pages/index.txt"];
+pub const OUTS: [&str; 4] = ["report.txt", "pages/all.txt", "pages/index.txt", "pages/large.txt"];
 
 /// All stages.
 pub const STAGES: [&str; 8] = ["rows", "wide", "split", "prepare", "train", "evaluate", "joined", "report"];
@@ -81,7 +81,7 @@ inputs = { model = "train", data = "prepare.test" }
 metrics = ["accuracy", "f1"]
 
 [stages.joined]
-run = "mkdir -p pages && cat texts/a.txt texts/b.txt > pages/all.txt && if test -x texts/a.txt; then echo executable; else echo plain; fi > pages/index.txt"
+run = "mkdir -p pages && cat texts/a.txt texts/b.txt > pages/all.txt && if test -x texts/a.txt; then echo executable; else echo plain; fi > pages/index.txt && { cat texts/a.txt; printf '%0100000d' 1; } > pages/large.txt"
 deps = ["texts"]
 outs = ["pages"]
 
