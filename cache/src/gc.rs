@@ -304,7 +304,7 @@ fn worth(record: &Record) -> f64 {
 
 /// Length of the outputs of a record.
 fn bytes_of(record: &Record) -> u64 {
-    record.outputs.iter().map(|(_, artifact)| artifact.bytes).sum()
+    record.outputs.iter().fold(0, |sum: u64, (_, artifact)| sum.saturating_add(artifact.bytes))
 }
 
 /// What stays.
@@ -320,7 +320,7 @@ impl Live {
     /// Marks a blob that no record names.
     fn mark_blob(&mut self, store: &Store, blob: &Digest) -> Result<(), StoreError> {
         if self.entries.insert((Kind::Blob, *blob)) {
-            self.bytes += store.length(blob)?.unwrap_or(0);
+            self.bytes = self.bytes.saturating_add(store.length(blob)?.unwrap_or(0));
         }
         Ok(())
     }
@@ -332,7 +332,8 @@ impl Live {
         self.mark(Kind::Record, *key, &mut marked);
         self.records += 1;
         for (_, artifact) in &record.outputs {
-            self.bytes += store.bytes_of_new(artifact, |digest| self.mark(Kind::Blob, *digest, &mut marked))?;
+            let new = store.bytes_of_new(artifact, |digest| self.mark(Kind::Blob, *digest, &mut marked))?;
+            self.bytes = self.bytes.saturating_add(new);
         }
         Ok(marked)
     }

@@ -136,8 +136,9 @@ impl Store {
         for key in self.segments().names(Kind::Record) {
             stats.records += 1;
             for (_, artifact) in ledger.read(&key)?.iter().flat_map(|record| &record.outputs) {
-                stats.referenced_bytes += artifact.bytes;
-                stats.distinct_bytes += self.bytes_of_new(artifact, |digest| seen.insert(*digest))?;
+                let new = self.bytes_of_new(artifact, |digest| seen.insert(*digest))?;
+                stats.referenced_bytes = stats.referenced_bytes.saturating_add(artifact.bytes);
+                stats.distinct_bytes = stats.distinct_bytes.saturating_add(new);
             }
         }
         Ok(stats)

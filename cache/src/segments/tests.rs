@@ -2,6 +2,7 @@
 
 use super::loading::contents_path;
 use super::*;
+use crate::contents::Contents;
 use crate::disk::{Call, FailingDisk, Fault, ForgetfulDisk, Links, RealDisk};
 use crate::entry::MAX_PAYLOAD;
 use std::fs::{self, OpenOptions};
@@ -702,4 +703,21 @@ fn what_damaged_bytes_claim_to_be_is_known_without_reading_them_again() {
     // The older one alone is read.
     assert!(matches!(newest(&segments), Newest::Damaged { older: Some(payload), .. } if payload == b"list 0"));
     assert_eq!(reads.load(Ordering::SeqCst), before + 1);
+}
+
+#[test]
+fn contents_that_say_that_entries_overlap_are_no_reason_to_panic() {
+    let bench = Bench::new();
+    put(&bench.segments(), &THREE).unwrap();
+    // The second opening writes the contents.
+    assert_eq!(bench.found().len(), 3);
+    let path = contents_path(&bench.path());
+    let whole = Contents::load(&RealDisk, &path).unwrap();
+    let names: Vec<Digest> = THREE.iter().map(|payload| Digest::of(payload)).collect();
+    let mut heads: Vec<Head> = names.iter().map(|name| whole.find(Kind::Blob, name)[0]).collect();
+    heads[1].offset = heads[0].offset + 1;
+    fs::write(&path, Contents::new(heads, whole.end).encode()).unwrap();
+    let segments = bench.segments();
+    let read = segments.read_together(Kind::Blob, &names, |name, payload| Some((*name, payload.to_vec())));
+    assert_eq!(read.iter().map(|(name, _)| *name).collect::<BTreeSet<_>>(), BTreeSet::from([names[0], names[2]]));
 }

@@ -32,7 +32,9 @@ impl Segments {
             let mut places = self.best_of(kind, &names);
             places.par_sort_unstable_by_key(|(number, head)| (*number, head.offset));
             let together = |(one, before): &(usize, Head), (other, after): &(usize, Head)| {
-                one == other && after.offset - before.end() <= GAP && after.offset / STRETCH == before.offset / STRETCH
+                // Contents that are forged say that entries overlap.
+                let gap = after.offset.checked_sub(before.end());
+                one == other && gap.is_some_and(|gap| gap <= GAP) && after.offset / STRETCH == before.offset / STRETCH
             };
             let stretches: Vec<&[(usize, Head)]> = places.chunk_by(together).collect();
             // One buffer for many stretches: a new one each time is cleared by the kernel first.

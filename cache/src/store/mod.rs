@@ -407,7 +407,7 @@ impl Store {
         while let Some((shape, digest, bytes)) = open.pop() {
             match shape {
                 _ if !is_new(&digest) => {}
-                Shape::Blob => total += bytes,
+                Shape::Blob => total = u64::saturating_add(total, bytes),
                 Shape::Tree => match self.read_tree(&digest) {
                     Ok(tree) => open.extend(tree.entries.iter().map(|e| (e.shape, e.digest, e.bytes))),
                     Err(StoreError::NotATree { .. }) => {}
