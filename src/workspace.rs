@@ -73,6 +73,12 @@ impl Workspace {
     /// # Errors
     /// If there are no threads to be had, or the file index cannot be written.
     pub fn drive(&self, options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary, CommandError> {
+        if self.store.is_read_only() && !options.preview {
+            let root = self.store.root().display();
+            tell(&format!(
+                "warning: the store {root} cannot be written to: what is in it is used, and nothing is added"
+            ));
+        }
         let last_key = |id| self.last.get(&self.pipeline.graph.node(id).name)?.key();
         let last_keys: Vec<Option<Key>> = self.pipeline.graph.ids().map(last_key).collect();
         let answers = self.pipeline.answers()?;
@@ -141,6 +147,9 @@ impl Workspace {
     /// # Errors
     /// If it cannot be written.
     pub fn remember_use(&self, finished: &BTreeMap<NodeId, Key>) -> Result<(), CommandError> {
+        if self.store.is_read_only() {
+            return Ok(());
+        }
         let graph = &self.pipeline.graph;
         let last = |id: &NodeId| self.last.get(&graph.node(*id).name).and_then(NodeLine::key);
         let keys = graph.ids().filter_map(|id| finished.get(&id).copied().or_else(|| last(&id)));

@@ -11,7 +11,6 @@
 //! what it planned, and no more.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +18,6 @@ use crate::digest::Digest;
 use crate::disk::{Disk, RealDisk};
 use crate::entry::{HEADER, Head, Kind};
 use crate::ledger::{Ledger, LedgerError, Record};
-use crate::segments::SegmentError;
 use crate::store::{Store, StoreError};
 use crate::uses::Uses;
 
@@ -57,10 +55,11 @@ pub enum CollectError {
 impl CollectError {
     /// Whether there was no room to write.
     fn is_full(&self) -> bool {
-        let Self::Store(StoreError::Disk(error) | StoreError::Segment(SegmentError::Disk(error))) = self else {
-            return false;
-        };
-        matches!(error.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        match self {
+            Self::Store(StoreError::Disk(error)) => error.is_full(),
+            Self::Store(StoreError::Segment(error)) => error.is_full(),
+            _ => false,
+        }
     }
 }
 
@@ -198,23 +197,31 @@ impl Collector {
     }
 
     /// Removes what the plan says. Files only leave their places as long as the store is held: to remove large ones takes a
-    /// while, for which no run need wait.
+    /// while, for which no run need wait. Gives how many segments stay for which there was no room to write them anew, even
+    /// when all else was gone.
     ///
     /// # Errors
     /// If something cannot be removed or written; the rest of the plan is not done then, and a later collection does it.
-    pub fn carry_out(self, plan: &Plan) -> Result<(), CollectError> {
+    pub fn carry_out(self, plan: &Plan) -> Result<usize, CollectError> {
         let graves = self.store.graves();
-        let carried_out = self.rearrange(plan).or_else(|error| {
-            // What has left its place is room for what is to be written, on a full disk.
-            graves.empty()?;
-            if error.is_full() { self.rearrange(plan) } else { Err(error) }
-        });
+        // What has left its place is room for what is to be written, on a full disk.
+        let carried_out = match self.rearrange(plan) {
+            Err(error) if error.is_full() => {
+                graves.empty()?;
+                self.rearrange(plan)
+            }
+            Ok(left) if !left.is_empty() => {
+                graves.empty()?;
+                self.rewrite(plan, &left)
+            }
+            carried_out => carried_out,
+        };
         drop(self);
         graves.empty()?;
-        carried_out
+        carried_out.map(|left| left.len())
     }
 
-    fn rearrange(&self, plan: &Plan) -> Result<(), CollectError> {
+    fn rearrange(&self, plan: &Plan) -> Result<Vec<usize>, CollectError> {
         // A set goes after the list that names it.
         let (sets, others): (Vec<Digest>, Vec<Digest>) =
             plan.large.iter().partition(|digest| plan.sets.contains(*digest));
@@ -224,9 +231,12 @@ impl Collector {
             self.store.write_uses(*name, uses)?;
         }
         self.store.bury_blobs(&sets)?;
+        self.rewrite(plan, &plan.rewrite)
+    }
+
+    fn rewrite(&self, plan: &Plan, numbers: &[usize]) -> Result<Vec<usize>, CollectError> {
         let is_live = |head: &Head| plan.live.contains(&(head.kind, head.name));
-        self.store.segments().rewrite(&plan.rewrite, &is_live).map_err(StoreError::from)?;
-        Ok(())
+        Ok(self.store.segments().rewrite(numbers, &is_live).map_err(StoreError::from)?)
     }
 
     fn mark_sets(&self, user: &Uses, live: &mut Live, keys: &mut BTreeSet<Digest>) -> Result<(), CollectError> {
@@ -282,6 +292,7 @@ impl Collector {
 
     fn plan_segments(&self, plan: &mut Plan) {
         plan.live.extend(plan.uses.iter().map(|(name, _)| (Kind::Uses, *name)));
+        let mut rewrite = Vec::new();
         for (number, bytes, heads) in self.store.segments().survey() {
             plan.bytes_before += bytes;
             let live = |head: &&Head| {
@@ -291,9 +302,11 @@ impl Collector {
             let dead = bytes.saturating_sub(live + HEADER as u64);
             if dead > 0 && (bytes < SMALL_SEGMENT || dead > bytes / DEAD_SHARE) {
                 plan.bytes_freed += dead;
-                plan.rewrite.push(number);
+                rewrite.push((live, number));
             }
         }
+        rewrite.sort_unstable();
+        plan.rewrite = rewrite.into_iter().map(|(_, number)| number).collect();
     }
 }
 

@@ -13,7 +13,7 @@ use crate::commands::{Globals, number};
 use crate::error::CommandError;
 use crate::pipeline::Pipeline;
 use crate::process::work::remove_all;
-use crate::report::{duration, print_json, say};
+use crate::report::{duration, print_json, say, tell};
 use crate::size::{self, human};
 use crate::workspace::Workspace;
 
@@ -193,8 +193,13 @@ impl Gc {
         if self.dry_run {
             return Ok(());
         }
-        collector.carry_out(&plan).map_err(collect_error)?;
-        trash.iter().try_for_each(|path| remove_all(path)).map_err(CommandError::failed)
+        // Of a full disk they may be what gives room.
+        trash.iter().try_for_each(|path| remove_all(path)).map_err(CommandError::failed)?;
+        match collector.carry_out(&plan).map_err(collect_error)? {
+            0 => {}
+            left => tell(&format!("warning: {left} segments stay, as there is no room to write anew what they hold")),
+        }
+        Ok(())
     }
 
     fn tell(&self, plan: &Plan, trash: &[PathBuf], globals: &Globals) -> Result<(), CommandError> {

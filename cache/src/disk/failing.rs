@@ -44,6 +44,8 @@ pub enum Fault {
     Short(i32),
     /// The process is dead: this call and all later ones fail and touch nothing.
     Killed,
+    /// A lock is said to be had, and keeps nobody out, as on some network file systems. Any other call is as it would be.
+    Feigned,
 }
 
 type Decide = dyn Fn(&Call) -> Option<Fault> + Send + Sync;
@@ -115,6 +117,8 @@ enum Verdict {
     Go,
     /// Write or share half, now.
     Half,
+    /// Do not lock.
+    Feign,
 }
 
 impl Faults {
@@ -147,6 +151,7 @@ impl Faults {
                 Ok(Verdict::Half)
             }
             Fault::Error(errno) | Fault::Short(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Fault::Feigned => Ok(Verdict::Feign),
             Fault::Killed => {
                 self.killed.store(true, Ordering::SeqCst);
                 Err(dead())
@@ -229,7 +234,7 @@ impl Handle for FailingHandle {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         match self.faults.call_on("write_at", &self.path, offset..offset + bytes.len() as u64)? {
-            Verdict::Go => self.inner.write_at(bytes, offset),
+            Verdict::Go | Verdict::Feign => self.inner.write_at(bytes, offset),
             Verdict::Half => self.inner.write_at(&bytes[..bytes.len().div_ceil(2)], offset),
         }
     }
@@ -255,13 +260,15 @@ impl Handle for FailingHandle {
     }
 
     fn lock(&self, lock: Lock) -> io::Result<()> {
-        self.faults.call("lock", &self.path)?;
-        self.inner.lock(lock)
+        match self.faults.call("lock", &self.path)? {
+            Verdict::Feign => Ok(()),
+            Verdict::Go | Verdict::Half => self.inner.lock(lock),
+        }
     }
 
     fn share(&self, from: &dyn Handle) -> io::Result<()> {
         match self.faults.call("share", &self.path)? {
-            Verdict::Go => self.inner.share(from),
+            Verdict::Go | Verdict::Feign => self.inner.share(from),
             Verdict::Half => {
                 let shared = self.inner.share(from).and_then(|()| self.inner.set_len(self.inner.look()?.bytes / 2));
                 shared.and(self.faults.call("share", &self.path).map(drop))

@@ -77,6 +77,13 @@ pub enum SegmentError {
     },
 }
 
+impl SegmentError {
+    /// Whether there was no room to write.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Disk(error) if error.is_full())
+    }
+}
+
 /// What reading an entry gave.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {

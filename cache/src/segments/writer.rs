@@ -229,19 +229,33 @@ impl Segments {
         self.sync(&*handle, &self.folder, "sync directory")
     }
 
-    /// Writes what `is_live` of these segments anew, durably, and then removes them. Of several entries of one name the
-    /// best is written. Nobody else may have any segment open.
-    pub(crate) fn rewrite(&self, numbers: &[usize], is_live: &dyn Fn(&Head) -> bool) -> Result<(), SegmentError> {
-        // What is appended now goes into new segments, not into one that is about to go.
-        *self.lock_writer() = Some(self.begin_new()?);
+    /// Writes what `is_live` of these segments anew, durably, and then removes them, one after the other: those first of which
+    /// little is to be written make room for the others. Gives those for which there was none; they stay. Of several entries of
+    /// one name the best is written. Nobody else may have any segment open.
+    pub(crate) fn rewrite(
+        &self,
+        numbers: &[usize],
+        is_live: &dyn Fn(&Head) -> bool,
+    ) -> Result<Vec<usize>, SegmentError> {
+        // What is appended now goes into another segment, not into one that is about to go.
+        self.lock_writer().take();
         self.freeze(numbers);
+        let mut left = Vec::new();
         for number in numbers {
-            self.copy_live(*number, is_live)?;
-            let (_, path) = self.file(*number);
-            for path in [contents_path(&path), path] {
-                disk::remove(&*self.disk, &path)?;
+            match self.copy_live(*number, is_live) {
+                Err(error) if error.is_full() => left.push(*number),
+                copied => {
+                    copied?;
+                    self.remove(*number)?;
+                }
             }
         }
+        Ok(left)
+    }
+
+    fn remove(&self, number: usize) -> Result<(), SegmentError> {
+        let (_, path) = self.file(number);
+        [contents_path(&path), path].iter().try_for_each(|path| disk::remove(&*self.disk, path))?;
         Ok(())
     }
 

@@ -62,12 +62,36 @@ pub(super) fn prepare(disk: &Arc<dyn Disk>, root: &Path) -> Result<PathBuf, Stor
     Ok(root)
 }
 
-/// Takes the shared lock that keeps a store from being collected.
-pub(super) fn hold(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Handle>, DiskError> {
+/// A store that is held.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) _lock: Box<dyn Handle>,
+    /// Whether nothing can be written to it.
+    pub(super) is_read_only: bool,
+}
+
+/// Takes the shared lock that keeps a store from being collected. That needs no right to write: what others have kept can be
+/// used.
+pub(super) fn hold(disk: &dyn Disk, root: &Path) -> Result<Held, StoreError> {
     let path = root.join(LOCK);
-    let file = disk::open(disk, &path, Access::Edit(0o600))?;
-    disk::lock(&*file, &path, Lock::Shared)?;
-    Ok(file)
+    let (lock, is_read_only) = match disk::open(disk, &path, Access::Edit(0o600)) {
+        Err(error) if is_write_protected(&error) => (disk::open(disk, &path, Access::Read(Links::Refuse))?, true),
+        opened => (opened?, false),
+    };
+    disk::lock(&*lock, &path, Lock::Shared)?;
+    check_locks(disk, &path)?;
+    Ok(Held { _lock: lock, is_read_only })
+}
+
+fn is_write_protected(error: &DiskError) -> bool {
+    matches!(error.source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
+}
+
+/// Refuses locks that keep nobody out, not even from a file that is locked here.
+fn check_locks(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    let other = disk::open(disk, path, Access::Read(Links::Refuse))?;
+    let is_had_twice = disk::try_lock(&*other, path)?;
+    if is_had_twice { Err(StoreError::NoLocks { path: path.to_owned() }) } else { Ok(()) }
 }
 
 /// Takes the lock of those who read a list of uses and write the next one.
@@ -104,10 +128,14 @@ fn set_strange_aside(disk: &dyn Disk, root: &Path, path: &Path) -> Result<bool, 
 }
 
 /// Takes the lock alone; `None` if anybody has the store open.
-pub(super) fn hold_alone(disk: &dyn Disk, root: &Path) -> Result<Option<Box<dyn Handle>>, DiskError> {
+pub(super) fn hold_alone(disk: &dyn Disk, root: &Path) -> Result<Option<Held>, StoreError> {
     let path = root.join(LOCK);
-    let file = disk::open(disk, &path, Access::Edit(0o600))?;
-    Ok(disk::try_lock(&*file, &path)?.then_some(file))
+    let lock = disk::open(disk, &path, Access::Edit(0o600))?;
+    if !disk::try_lock(&*lock, &path)? {
+        return Ok(None);
+    }
+    check_locks(disk, &path)?;
+    Ok(Some(Held { _lock: lock, is_read_only: false }))
 }
 
 /// Whether `root` has a format file; an error if it is not the one that this program writes.

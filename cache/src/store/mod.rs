@@ -29,7 +29,7 @@ use crate::pending::{Large, Pending};
 use crate::segments::{Found, SegmentError, Segments};
 use crate::tree::{Artifact, MAX_TREE_BYTES, Shape, Tree, TreeError};
 
-use layout::{GRAVES, Graves};
+use layout::{GRAVES, Graves, Held};
 pub(crate) use layout::{QUARANTINE, open_lock};
 
 /// Trees within trees, at most.
@@ -124,6 +124,15 @@ pub enum StoreError {
         /// The format file.
         path: PathBuf,
     },
+    /// A file can be locked by two at once.
+    #[error(
+        "locks keep nobody out on the file system of {path}, so that programs could destroy each other's work; keep the store on another: HEADWATER_STORE, or `path` in [store]",
+        path = path.display()
+    )]
+    NoLocks {
+        /// The file that was locked.
+        path: PathBuf,
+    },
     /// An earlier sync of a directory failed: which names are durable is not known any more.
     #[error("the store {root} takes nothing more: an earlier sync failed", root = root.display())]
     SyncFailed {
@@ -163,7 +172,7 @@ pub struct Store {
     /// The files that were verified to be handed out.
     pub(crate) seen: Seen,
     /// Keeps the store from being collected.
-    _held: Box<dyn Handle>,
+    held: Held,
 }
 
 impl Store {
@@ -184,6 +193,11 @@ impl Store {
         let root = layout::prepare(&disk, root)?;
         let held = layout::hold(&*disk, &root)?;
         Store::held(disk, root, held)
+    }
+
+    /// Whether nothing can be written to the store: what is in it can be used.
+    pub fn is_read_only(&self) -> bool {
+        self.held.is_read_only
     }
 
     /// Files and folders of the store whose times change whenever anything is recorded, put as a file of its own, or removed:
@@ -210,7 +224,7 @@ impl Store {
     }
 
     /// What lies in a folder is read only once the folder is held.
-    fn held(disk: Arc<dyn Disk>, root: PathBuf, held: Box<dyn Handle>) -> Result<Store, StoreError> {
+    fn held(disk: Arc<dyn Disk>, root: PathBuf, held: Held) -> Result<Store, StoreError> {
         // Another process may have made these names and died before it could sync them.
         disk::sync_dir(&*disk, &root)?;
         disk::sweep(&*disk, &root.join("tmp"));
@@ -225,7 +239,7 @@ impl Store {
             trees: RwLock::default(),
             swept: Mutex::default(),
             seen: Seen::default(),
-            _held: held,
+            held,
         })
     }
 

@@ -931,3 +931,20 @@ fn a_store_is_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<Store>();
 }
+
+#[test]
+fn locks_that_keep_nobody_out_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let feigning = FailingDisk::new(Arc::new(RealDisk), |call| (call.operation == "lock").then_some(Fault::Feigned));
+    let feigning: Arc<dyn Disk> = Arc::new(feigning);
+    let lock = root.join("lock");
+    let told = format!(
+        "locks keep nobody out on the file system of {}, so that programs could destroy each other's work; keep the store on \
+         another: HEADWATER_STORE, or `path` in [store]",
+        lock.display()
+    );
+    assert_eq!(Store::open_on(Arc::clone(&feigning), &root).unwrap_err().to_string(), told);
+    assert_eq!(Store::open_alone(feigning, &root).unwrap_err().to_string(), told);
+    Store::open(&root).unwrap();
+}

@@ -6,6 +6,7 @@
 //! | `power` | power cuts on ext4 and XFS: what was not synced is lost |
 //! | `flips` | one bit of one file of the store flipped; files cut, emptied, grown, removed, swapped, replaced |
 //! | `errno` | every call on a file of the project failing with every error |
+//! | `space` | so many bytes of room left on the file system, from none to enough |
 //! | `edits` | edits of inputs and outs that hide themselves |
 //! | `pipelines` | edits of random pipelines, against builds from scratch |
 //! | `processes` | many processes on one store, some of them killed |
@@ -48,6 +49,7 @@ mod rivals;
 mod rows;
 mod score;
 mod sketch;
+mod space;
 mod subject;
 mod tool;
 mod traced;

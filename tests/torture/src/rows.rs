@@ -20,7 +20,7 @@ use crate::score::{Score, Trouble};
 use crate::tool::Tool;
 use crate::traced::{STUB, stub_main};
 use crate::world::World;
-use crate::{crowd, edits, errnos, flips, kills, pipelines, power, upkeep};
+use crate::{crowd, edits, errnos, flips, kills, pipelines, power, space, upkeep};
 
 /// With `--small` no case of a row begins after this time.
 const SMALL_LIMIT: Duration = Duration::from_secs(15);
@@ -32,6 +32,7 @@ enum Row {
     Power,
     Flips,
     Errno,
+    Space,
     Edits,
     Pipelines,
     Processes,
@@ -127,6 +128,7 @@ struct Sizes {
     careless: u64,
     flips: u64,
     errno: Option<u64>,
+    space: u64,
     edits: u64,
     pipelines: u64,
     games: u64,
@@ -141,6 +143,7 @@ const FULL: Sizes = Sizes {
     careless: 20,
     flips: 20_000,
     errno: None,
+    space: 400,
     edits: 10_000,
     pipelines: 10_000,
     games: 20,
@@ -155,6 +158,7 @@ const SMALL: Sizes = Sizes {
     careless: 4,
     flips: 200,
     errno: Some(220),
+    space: 24,
     edits: 100,
     pipelines: 100,
     games: 1,
@@ -227,6 +231,7 @@ impl Rows<'_> {
             Row::Power,
             Row::Flips,
             Row::Errno,
+            Row::Space,
             Row::Edits,
             Row::Pipelines,
             Row::Processes,
@@ -272,6 +277,7 @@ impl Rows<'_> {
                 done(flips::row(&subject, orders, sizes.flips, self.arguments.exhaustive, Expected::Right)?);
             }
             Row::Errno => done(errnos::row(world, orders, sizes.errno)?),
+            Row::Space => done(space::row(world, orders, sizes.space)?),
             Row::Edits => done(edits::row(world, orders, sizes.edits)?),
             Row::Pipelines => done(pipelines::row(world, orders, sizes.pipelines)?),
             Row::Processes => {
