@@ -196,11 +196,23 @@ impl Project {
 /// One that stands above and is another user's is none: what it says is run, and anyone may write one in a folder that is
 /// everyone's. What runs in a state folder is in no project that is around it.
 pub fn around(folder: &Path) -> Option<PathBuf> {
+    let (path, is_own) = nearest_pipeline(folder)?;
+    is_own.then_some(path)
+}
+
+/// The pipeline file that [`around`] has passed over, as it is another user's.
+pub fn passed_over(folder: &Path) -> Option<PathBuf> {
+    let (path, is_own) = nearest_pipeline(folder)?;
+    (!is_own).then_some(path)
+}
+
+/// The nearest one, and whether it counts.
+fn nearest_pipeline(folder: &Path) -> Option<(PathBuf, bool)> {
     let inside = |folder: &&Path| folder.file_name().is_none_or(|name| name != STATE);
     let files = folder.ancestors().take_while(inside).map(|folder| fs::metadata(folder.join(PIPELINE)));
     let (above, file) = files.enumerate().find_map(|(above, file)| Some((above, file.ok()?)))?;
     let counts = above == 0 || file.uid() == rustix::process::geteuid().as_raw();
-    counts.then(|| (0..above).map(|_| "..").chain([PIPELINE]).collect())
+    Some(((0..above).map(|_| "..").chain([PIPELINE]).collect(), counts))
 }
 
 /// Whether a file or folder of this name is no part of what it lies in: by-products, and files that are being put in place.
@@ -252,6 +264,12 @@ mod tests {
         assert_eq!(found("a/d"), Some("../../pipeline.toml".into()));
         assert_eq!(found("a/b/c"), Some("../pipeline.toml".into()));
         assert_eq!(found("a/.headwater/work/1-0/project"), None);
+        // Only root can give files away.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(path("a/b/pipeline.toml"), Some(12_345), None).expect("given away");
+            assert_eq!((found("a/b/c"), passed_over(&path("a/b/c"))), (None, Some("../pipeline.toml".into())));
+            assert_eq!((found("a/b"), passed_over(&path("a/b"))), (Some("pipeline.toml".into()), None));
+        }
     }
 
     #[test]

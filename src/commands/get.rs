@@ -132,7 +132,11 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&part, path)?;
-        File::open(folder)?.sync_all()
+        match File::open(folder) {
+            // A folder may be written to and not read.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+            folder => folder?.sync_all(),
+        }
     };
     write().map_err(|error| {
         let _ = std::fs::remove_file(&part);

@@ -20,7 +20,7 @@ pub mod verify;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -51,8 +51,10 @@ pub fn number(text: &str) -> Result<usize, String> {
 /// Flags that every command takes.
 #[derive(Debug, Args)]
 pub struct Globals {
-    /// The pipeline file; the default is looked for in the folders above, too
-    #[arg(long, global = true, default_value = PIPELINE, value_name = "PATH")]
+    /// The pipeline file; without it, the nearest pipeline.toml of this folder and those above
+    #[arg(long = "pipeline", global = true, value_name = "PATH")]
+    given: Option<PathBuf>,
+    #[arg(skip)]
     pub pipeline: PathBuf,
     /// For people, or one JSON object a line on standard output
     #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
@@ -104,12 +106,11 @@ enum Command {
 }
 
 impl Cli {
-    /// With the pipeline file of the project around, as the default is. `init` makes one.
+    /// With the pipeline file of the project around, if none is given. `init` makes one.
     fn in_project(mut self) -> Self {
-        if self.globals.pipeline == Path::new(PIPELINE) && !matches!(self.command, Command::Init(_)) {
-            let around = std::env::current_dir().ok().and_then(|folder| project::around(&folder));
-            self.globals.pipeline = around.unwrap_or(self.globals.pipeline);
-        }
+        let around = || std::env::current_dir().ok().and_then(|folder| project::around(&folder));
+        let around = || if matches!(self.command, Command::Init(_)) { None } else { around() };
+        self.globals.pipeline = self.globals.given.clone().or_else(around).unwrap_or_else(|| PIPELINE.into());
         self
     }
 }

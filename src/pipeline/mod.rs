@@ -46,7 +46,7 @@ use crate::pipeline::file::PipelineFile;
 use crate::pipeline::value::{Key, Value};
 use crate::pipeline::variants::Variants;
 use crate::process::command::{Answers, LateKey};
-use crate::project::Project;
+use crate::project::{Project, passed_over};
 
 /// A loaded pipeline.
 pub struct Pipeline {
@@ -348,8 +348,10 @@ fn source(path: &Path) -> Result<String, CommandError> {
 /// Why there is no pipeline.
 pub fn unreadable(path: &Path, error: &std::io::Error) -> CommandError {
     let text = format!("{} cannot be read: {error}", path.display());
+    let others = std::env::current_dir().ok().and_then(|folder| passed_over(&folder));
+    let others = others.map(|path| format!("{0} is another user's: --pipeline {0}", path.display()));
     let hints = vec![
-        "name the file: --pipeline PATH".to_owned(),
+        others.unwrap_or_else(|| "name the file: --pipeline PATH".to_owned()),
         "make one: headwater init, or headwater init --example penguins".to_owned(),
     ];
     CommandError::Usage(text, if error.kind() == std::io::ErrorKind::NotFound { hints } else { Vec::new() })

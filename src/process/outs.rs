@@ -320,7 +320,7 @@ impl PlacedOuts {
         artifact: &Artifact,
         made: Option<MadeOut>,
     ) -> Result<(), Failure> {
-        self.put_aside(store, full)?;
+        self.put_aside(store, full)?.settle(store)?;
         let moved = made.map_or(Ok(false), |made| made.move_to(full, store))?;
         if moved {
             return Ok(());
@@ -335,8 +335,9 @@ impl PlacedOuts {
         for entry in &tree.entries {
             wanted.insert(inside(&entry.name)?, entry);
         }
+        let mut aside = Aside::default();
         if fs::symlink_metadata(full).is_ok_and(|about| !about.is_dir()) {
-            self.put_aside(store, full)?;
+            aside = self.put_aside(store, full)?;
         }
         store.make_folder(full)?;
         let distrusted = self.project.unsynced.is_distrusted;
@@ -346,19 +347,20 @@ impl PlacedOuts {
             match (found, wanted.get(name.as_path()).filter(|entry| right(entry))) {
                 (Found::EmptyFolder, _) => {}
                 (Found::File { .. }, Some(_)) => drop(wanted.remove(name.as_path())),
-                _ => self.put_aside(store, &path)?,
+                _ => aside.0.extend(self.put_aside(store, &path)?.0),
             }
         }
         remove_empty_folders(full);
+        aside.settle(store)?;
         wanted.values().try_for_each(|entry| write_entry(store, entry, full, Place::Stay))
     }
 
     /// Moves what stands at a path to the trash, and removes it there if the store can bring it back. In its place it might
     /// be something else by the time that it is removed. It lies in the trash under its path from the beginning: a run that is
     /// killed while it looks at it leaves it so.
-    fn put_aside(&self, store: &Store, full: &Path) -> Result<(), Failure> {
+    fn put_aside(&self, store: &Store, full: &Path) -> Result<Aside, Failure> {
         if fs::symlink_metadata(full).is_err() {
-            return Ok(());
+            return Ok(Aside::default());
         }
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let number = REPLACED.fetch_add(1, Ordering::Relaxed);
@@ -374,19 +376,29 @@ impl PlacedOuts {
         }
         if fs::symlink_metadata(&target).is_err() {
             let _ = remove_all(&trash);
-            return Ok(());
+            return Ok(Aside::default());
         }
         let is_kept = is_kept(store, &target);
         if matches!(is_kept, Ok(true)) {
             // Nothing depends on it: what stays is removed some day, as all of the trash.
             let _ = remove_all(&trash);
-            return Ok(());
+            return Ok(Aside::default());
         }
         let told = target.strip_prefix(root).unwrap_or(&target).to_owned();
         self.project.replaced.lock().unwrap_or_else(PoisonError::into_inner).push((relative, told));
-        // Before what comes in its place is: that its name is gone could else outlast a power cut, and its new one not.
-        store.sync_file_systems(&BTreeSet::from([target]))?;
-        is_kept.map(drop)
+        is_kept.map(|_| Aside(BTreeSet::from([target])))
+    }
+}
+
+/// What lies in the trash for good.
+#[derive(Default)]
+#[must_use = "it has to be durable before something is put in its place"]
+struct Aside(BTreeSet<PathBuf>);
+
+impl Aside {
+    /// Makes it durable: that its name is gone could else outlast a power cut, and its new one not.
+    fn settle(self, store: &Store) -> Result<(), Failure> {
+        if self.0.is_empty() { Ok(()) } else { Ok(store.sync_file_systems(&self.0)?) }
     }
 }
 
@@ -448,18 +460,22 @@ fn move_to(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn move_across(from: &Path, to: &Path) -> io::Result<()> {
-    let mut name = from.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".replaced-{}-{}", std::process::id(), REPLACED.fetch_add(1, Ordering::Relaxed)));
-    let beside = from.with_file_name(name);
+    let number = REPLACED.fetch_add(1, Ordering::Relaxed);
+    let beside = from.with_file_name(format!("headwater-replaced-{}-{number}", std::process::id()));
     fs::rename(from, &beside)?;
     let copied = copy_all(&beside, to).and_then(|()| Ok(rustix::fs::syncfs(File::open(to.parent().unwrap_or(to))?)?));
-    if let Err(error) = copied {
-        // Back to where it was, unless something is there again: then it stays beside that.
-        let (here, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::NOREPLACE);
-        let _ = rustix::fs::renameat_with(here, &beside, here, from, flags);
-        return Err(error);
+    match copied {
+        // What cannot be removed is there twice, which is no loss.
+        Ok(()) => drop(remove_all(&beside)),
+        Err(error) => {
+            // Back to where it was, unless something is there again.
+            let (here, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::NOREPLACE);
+            let back = rustix::fs::renameat_with(here, &beside, here, from, flags);
+            let told = |_| io::Error::new(error.kind(), format!("{error}; what was there is {} now", beside.display()));
+            return Err(back.err().map_or_else(|| io::Error::new(error.kind(), error.to_string()), told));
+        }
     }
-    remove_all(&beside)
+    Ok(())
 }
 
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
@@ -531,6 +547,11 @@ mod tests {
         store.commit().expect("committed");
         let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
         (PlacedOuts::new(vec!["a/b/out".into()], project), store, artifact)
+    }
+
+    fn put_aside(outs: &PlacedOuts, store: &Store, out: &Path) {
+        let settled = outs.put_aside(store, out).and_then(|aside| aside.settle(store));
+        settled.map_err(|failure| failure.to_string()).expect("put aside");
     }
 
     /// What the files in the trash hold.
@@ -612,7 +633,7 @@ mod tests {
         let (outs, store, artifact) = placed(folder.path(), |_| {});
         let out = folder.path().join("a/b/out");
         outs.restore(&store, &[artifact]).map_err(|failure| failure.to_string()).expect("restored");
-        outs.put_aside(&store, &out).map_err(|failure| failure.to_string()).expect("put aside");
+        put_aside(&outs, &store, &out);
         assert!(!out.exists() && trash(&outs).is_empty());
         fs::write(&out, "content").expect("a file");
         let segments = fs::read_dir(outs.project.state.join("store/segments")).expect("a folder");
@@ -624,7 +645,7 @@ mod tests {
         let at = bytes.windows(7).position(|part| part == b"content").expect("the blob");
         bytes[at] ^= 1;
         fs::write(&segment, bytes).expect("damaged");
-        outs.put_aside(&store, &out).map_err(|failure| failure.to_string()).expect("put aside");
+        put_aside(&outs, &store, &out);
         assert_eq!(trash(&outs), ["content"]);
     }
 

@@ -79,7 +79,9 @@ pub(super) fn hold(disk: &dyn Disk, root: &Path) -> Result<Held, StoreError> {
         opened => (opened?, false),
     };
     disk::lock(&*lock, &path, Lock::Shared)?;
-    check_locks(disk, &path)?;
+    if !is_read_only {
+        check_locks(disk, &path)?;
+    }
     Ok(Held { _lock: lock, is_read_only })
 }
 
@@ -87,11 +89,11 @@ fn is_write_protected(error: &DiskError) -> bool {
     matches!(error.source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
 }
 
-/// Refuses locks that keep nobody out, not even from a file that is locked here.
+/// Refuses locks that keep nobody out, not even from a file that is locked here. A question that fails says nothing.
 fn check_locks(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
-    let other = disk::open(disk, path, Access::Read(Links::Refuse))?;
-    let is_had_twice = disk::try_lock(&*other, path)?;
-    if is_had_twice { Err(StoreError::NoLocks { path: path.to_owned() }) } else { Ok(()) }
+    // To write, as NFS wants it of who locks alone.
+    let had_twice = disk::open(disk, path, Access::Write).and_then(|other| disk::try_lock(&*other, path));
+    if had_twice.unwrap_or(false) { Err(StoreError::NoLocks { path: path.to_owned() }) } else { Ok(()) }
 }
 
 /// Takes the lock of those who read a list of uses and write the next one.

@@ -948,3 +948,17 @@ fn locks_that_keep_nobody_out_are_refused() {
     assert_eq!(Store::open_alone(feigning, &root).unwrap_err().to_string(), told);
     Store::open(&root).unwrap();
 }
+
+#[test]
+fn a_second_lock_that_is_an_error_says_nothing_of_locks() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    drop(Store::open(&root).unwrap());
+    let locks = AtomicUsize::new(0);
+    let failing = FailingDisk::new(Arc::new(RealDisk), move |call| {
+        let second = call.operation == "lock" && locks.fetch_add(1, Ordering::SeqCst) == 1;
+        second.then_some(Fault::Error(libc::EBADF))
+    });
+    Store::open_on(Arc::new(failing.clone()), &root).unwrap();
+    assert_eq!(failing.first_failure().unwrap().path, root.join("lock"));
+}
