@@ -245,8 +245,8 @@ fn read_stage(name: Key, value: Value, errors: &mut Vec<Diagnostic>) -> Option<S
 
 fn without_work(stage: Key, config: &Value) -> Diagnostic {
     let text = format!("stage `{}` has neither `uses` nor `run`", stage.name);
-    let keys = config.as_table().into_iter().flatten();
-    let misspelt = keys.into_iter().find_map(|(key, _)| Some((key, nearest(&key.name, ["uses", "run"])?)));
+    let misspelt =
+        config.as_table().into_iter().flatten().find_map(|(key, _)| Some((key, nearest(&key.name, ["uses", "run"])?)));
     match misspelt {
         Some((key, meant)) => Diagnostic::new(text).at(key.span.clone(), "").hint(format!("did you mean `{meant}`?")),
         None => Diagnostic::new(text).at(stage.span, "").hint("`uses` names a kind, `run` a command"),

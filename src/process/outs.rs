@@ -370,15 +370,11 @@ impl PlacedOuts {
         let relative = full.strip_prefix(root).expect("an out lies in its project").to_owned();
         let target = trash.join(&relative);
         make_parent(&target)?;
-        match move_to(full, &target) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            result => at("move to the trash", full, result)?,
-        }
-        if fs::symlink_metadata(&target).is_err() {
-            let _ = remove_all(&trash);
-            return Ok(Aside::default());
-        }
-        let is_kept = is_kept(store, &target);
+        let is_kept = match move_to(full, &target) {
+            // It has gone by itself.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            moved => at("move to the trash", full, moved).and_then(|()| is_kept(store, &target)),
+        };
         if matches!(is_kept, Ok(true)) {
             // Nothing depends on it: what stays is removed some day, as all of the trash.
             let _ = remove_all(&trash);
@@ -471,7 +467,7 @@ fn move_across(from: &Path, to: &Path) -> io::Result<()> {
             // Back to where it was, unless something is there again.
             let (here, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::NOREPLACE);
             let back = rustix::fs::renameat_with(here, &beside, here, from, flags);
-            let told = |_| io::Error::new(error.kind(), format!("{error}; what was there is {} now", beside.display()));
+            let told = |_| io::Error::other(format!("{error}; what was there is {} now", beside.display()));
             return Err(back.err().map_or_else(|| io::Error::new(error.kind(), error.to_string()), told));
         }
     }
@@ -535,14 +531,14 @@ mod tests {
         }
     }
 
-    /// A project in a folder, with a store that is watched by `watch`, and an out of this content.
-    fn placed(folder: &Path, watch: impl Fn(&Call) + Send + Sync + 'static) -> (PlacedOuts, Store, Artifact) {
+    /// A project in a folder, with a store whose calls fail as `decide` says, and an out of this content.
+    fn placed(
+        folder: &Path,
+        decide: impl Fn(&Call) -> Option<Fault> + Send + Sync + 'static,
+    ) -> (PlacedOuts, Store, Artifact) {
         let project = Arc::new(Project::of(&folder.join("pipeline.toml")).expect("a project"));
-        let watching = FailingDisk::new(Arc::new(RealDisk), move |call| {
-            watch(call);
-            None
-        });
-        let store = Store::open_on(Arc::new(watching), &project.state.join("store")).expect("a store");
+        let failing = FailingDisk::new(Arc::new(RealDisk), decide);
+        let store = Store::open_on(Arc::new(failing), &project.state.join("store")).expect("a store");
         let digest = store.put(b"content").expect("put");
         store.commit().expect("committed");
         let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
@@ -565,27 +561,21 @@ mod tests {
     fn what_was_put_aside_before_the_store_failed_is_told_of() {
         let folder = tempfile::tempdir().expect("a folder");
         let (out, full) = (folder.path().join("a/b/out"), Arc::new(AtomicU64::new(0)));
-        let project = Arc::new(Project::of(&folder.path().join("pipeline.toml")).expect("a project"));
         let is_full = Arc::clone(&full);
-        let failing = FailingDisk::new(Arc::new(RealDisk), move |call| {
+        let (outs, store, artifact) = placed(folder.path(), move |call| {
             let fails = is_full.load(Ordering::SeqCst) > 0 && call.operation.contains("write");
             fails.then(|| Fault::Error(rustix::io::Errno::NOSPC.raw_os_error()))
         });
-        let store = Store::open_on(Arc::new(failing), &project.state.join("store")).expect("a store");
-        let digest = store.put(b"content").expect("put");
-        store.commit().expect("committed");
-        let artifact = Artifact { type_name: "file".into(), shape: Shape::Blob, digest, bytes: 7 };
-        let outs = PlacedOuts::new(vec!["a/b/out".into()], Arc::clone(&project));
         fs::create_dir_all(folder.path().join("a/b")).expect("folders");
         fs::write(&out, "mine").expect("a file");
         store.put(b"of another node").expect("put");
         full.store(1, Ordering::SeqCst);
         outs.restore(&store, &[artifact]).expect_err("the disk is full");
         assert_eq!(trash(&outs), ["mine"]);
-        let replaced = project.replaced.lock().expect("no panic").clone();
+        let replaced = outs.project.replaced.lock().expect("no panic").clone();
         let [(stood, lies)] = replaced.as_slice() else { panic!("{replaced:?}") };
         assert_eq!(stood, Path::new("a/b/out"));
-        assert_eq!(fs::read_to_string(project.root.join(lies)).expect("a file"), "mine");
+        assert_eq!(fs::read_to_string(outs.project.root.join(lies)).expect("a file"), "mine");
     }
 
     #[test]
@@ -616,6 +606,7 @@ mod tests {
             if call.operation == "rename_new" && saves.fetch_add(1, Ordering::SeqCst) < 2 {
                 fs::write(&saved, "mine").expect("saved");
             }
+            None
         };
         let (outs, store, artifact) = placed(folder.path(), save);
         fs::create_dir_all(folder.path().join("a/b")).expect("folders");
@@ -630,7 +621,7 @@ mod tests {
     #[test]
     fn what_the_store_has_is_not_kept_in_the_trash_and_what_it_has_damaged_is() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (outs, store, artifact) = placed(folder.path(), |_| {});
+        let (outs, store, artifact) = placed(folder.path(), |_| None);
         let out = folder.path().join("a/b/out");
         outs.restore(&store, &[artifact]).map_err(|failure| failure.to_string()).expect("restored");
         put_aside(&outs, &store, &out);
@@ -652,7 +643,7 @@ mod tests {
     #[test]
     fn outs_whose_sync_has_failed_are_put_in_place_anew() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (outs, store, artifact) = placed(folder.path(), |_| {});
+        let (outs, store, artifact) = placed(folder.path(), |_| None);
         let restore = |outs: &PlacedOuts| {
             outs.restore(&store, std::slice::from_ref(&artifact))
                 .map_err(|failure| failure.to_string())

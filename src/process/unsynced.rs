@@ -20,7 +20,6 @@ use rustix::fs::{Mode, OFlags};
 const FILE: &str = "unsynced";
 /// What the file says if a sync has failed.
 const FAILED: &str = "failed";
-
 /// More is not read of it.
 const SAID_BYTES: u64 = 256;
 

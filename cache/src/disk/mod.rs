@@ -266,9 +266,7 @@ impl DiskError {
     pub(crate) fn is_full(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
-}
 
-impl DiskError {
     /// Whether the medium, not the way to it, is what failed: the bytes cannot be had any more.
     pub(crate) fn is_of_the_medium(&self) -> bool {
         is_of_the_medium(&self.source)
